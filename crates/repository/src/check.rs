@@ -1,0 +1,341 @@
+//! Checking what is stored, at three depths. Nothing is changed.
+//!
+//! *Objects*: everything that the recovery points need is there. *Packs*: and its bytes are those that its name promises (no
+//! key needed, so a copy can scrub itself). *Data*: and every chunk can be opened, decompressed and hashes to its id, and every
+//! stream leads only to chunks that are there. Whether a restore works is a question for `operations::verify`.
+
+use crate::{
+    error::{RepositoryError, Result},
+    index::{Found, object_name as index_name},
+    manifest::{self, Manifest},
+    pack::{self, Blob, HEADER, Opened, chunk_id},
+    reader::Reader,
+    repository::Repository,
+};
+use mainstay_domain::{
+    ChunkId, Monitor, PackId, PointId,
+    listing::{Item, decode_items},
+    point::SourceRecord,
+    stream::{Content, Pool, Vault},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// How much is looked at. Each depth includes the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    Objects,
+    Packs,
+    Data,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The object's name in the store, or what else is wrong.
+    pub object: String,
+    pub problem: String,
+    /// The recovery points that need it.
+    pub points: Vec<PointId>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    pub points: usize,
+    pub objects: usize,
+    pub bytes: u64,
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+/// Checks the given recovery points, reading with `threads` threads.
+pub fn check(
+    repository: &Repository,
+    points: &[PointId],
+    depth: Depth,
+    threads: usize,
+    monitor: &dyn Monitor,
+) -> Result<Report> {
+    let mut report = Report { points: points.len(), ..Report::default() };
+    let mut needs: BTreeMap<PackId, Vec<PointId>> = BTreeMap::new();
+    let mut segments = BTreeSet::new();
+    let mut manifests = Vec::new();
+    for id in points {
+        report.objects += 1;
+        match repository.manifest(id) {
+            Ok(manifest) => {
+                for pack in &manifest.reach.packs {
+                    needs.entry(*pack).or_default().push(*id);
+                }
+                segments.extend(manifest.reach.index.iter().copied());
+                manifests.push((*id, manifest));
+            }
+            Err(error) if error.is_damage() => {
+                report.findings.push(finding(manifest::object_name(id), &error, &[*id]))
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    check_index(repository, &mut report)?;
+    check_packs(repository, &needs, depth, threads, monitor, &mut report)?;
+    if depth == Depth::Data {
+        let reader = repository.reader()?;
+        let broken: HashSet<PackId> = report
+            .findings
+            .iter()
+            .filter_map(|f| pack::parse_object_name(&f.object))
+            .map(|(_, id)| id)
+            .collect();
+        for (id, manifest) in &manifests {
+            let mut walk =
+                Walk { reader: &reader, seen: HashSet::new(), broken: &broken, reach: &manifest.reach.packs };
+            if let Err(error) = walk.point(manifest) {
+                report.findings.push(finding(manifest::object_name(id), &error, &[*id]));
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Whether the packs in which a session wrote are there, at the depth asked for.
+pub fn check_written(
+    repository: &Repository,
+    point: PointId,
+    packs: &[PackId],
+    depth: Depth,
+    threads: usize,
+    monitor: &dyn Monitor,
+) -> Result<Report> {
+    let mut report = Report { points: 1, objects: 1, ..Report::default() };
+    let manifest = match repository.manifest(&point) {
+        Ok(manifest) => manifest,
+        Err(error) if error.is_damage() => {
+            report.findings.push(finding(manifest::object_name(&point), &error, &[point]));
+            return Ok(report);
+        }
+        Err(error) => return Err(error),
+    };
+    // What was written now is read at the depth asked for; what was written earlier is only looked for.
+    let written: BTreeSet<PackId> = packs.iter().copied().collect();
+    let (new, old): (Vec<_>, Vec<_>) = manifest.reach.packs.iter().partition(|pack| written.contains(*pack));
+    let needs = |packs: Vec<&PackId>| packs.into_iter().map(|pack| (*pack, vec![point])).collect();
+    check_packs(repository, &needs(new), depth, threads, monitor, &mut report)?;
+    check_packs(repository, &needs(old), Depth::Objects, threads, monitor, &mut report)?;
+    Ok(report)
+}
+
+fn check_index(repository: &Repository, report: &mut Report) -> Result<()> {
+    let live = repository.live_index()?;
+    for id in &live {
+        report.objects += 1;
+        let name = index_name(id);
+        match repository
+            .store()
+            .read(&name)
+            .map_err(RepositoryError::from)
+            .and_then(|bytes| repository.open_segment(id, &bytes))
+        {
+            Ok(_) => {}
+            Err(error) if error.is_damage() => report.findings.push(finding(name, &error, &[])),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn check_packs(
+    repository: &Repository,
+    needs: &BTreeMap<PackId, Vec<PointId>>,
+    depth: Depth,
+    threads: usize,
+    monitor: &dyn Monitor,
+    report: &mut Report,
+) -> Result<()> {
+    let packs: Vec<(&PackId, &Vec<PointId>)> = needs.iter().collect();
+    let next = AtomicUsize::new(0);
+    let outcome = Mutex::new((std::mem::take(report), Ok(())));
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, packs.len().max(1)) {
+            scope.spawn(|| {
+                while let Some((pack, points)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if monitor.cancelled() {
+                        return;
+                    }
+                    let result = check_pack(repository, pack, depth);
+                    let mut outcome = outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    outcome.0.objects += 1;
+                    match result {
+                        Ok(bytes) => {
+                            outcome.0.bytes += bytes;
+                            monitor.advance(1, bytes);
+                        }
+                        Err((name, error)) if error.is_damage() => {
+                            outcome.0.findings.push(finding(name, &error, points))
+                        }
+                        Err((_, error)) => {
+                            outcome.1 = Err(error);
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (found, result) = outcome.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    *report = found;
+    report.findings.sort_by(|a, b| a.object.cmp(&b.object));
+    result
+}
+
+/// Checks one pack and returns the bytes read.
+fn check_pack(repository: &Repository, id: &PackId, depth: Depth) -> Result<u64, (String, RepositoryError)> {
+    let (name, size) = locate(repository, id)?;
+    if depth == Depth::Objects {
+        return Ok(size);
+    }
+    let within = |error| (name.clone(), error);
+    let bytes = repository.store().read(&name).map_err(|error| within(error.into()))?;
+    if blake3::hash(&bytes).as_bytes() != &id.0 {
+        return Err(within(RepositoryError::damaged(&name, "its bytes are not those its name promises")));
+    }
+    if depth == Depth::Data {
+        check_blobs(repository, &name, &bytes).map_err(within)?;
+    }
+    Ok(bytes.len() as u64)
+}
+
+/// The pack's object name, whichever pool it is in.
+fn locate(repository: &Repository, id: &PackId) -> Result<(String, u64), (String, RepositoryError)> {
+    for pool in [Pool::Data, Pool::Tree] {
+        let name = pack::object_name(pool, id);
+        match repository.store().stat(&name) {
+            Ok(Some(size)) => return Ok((name, size)),
+            Ok(None) => {}
+            Err(error) => return Err((name, error.into())),
+        }
+    }
+    let name = pack::object_name(Pool::Data, id);
+    Err((name.clone(), RepositoryError::damaged(name, "it is not there")))
+}
+
+fn check_blobs(repository: &Repository, name: &str, bytes: &[u8]) -> Result<()> {
+    let header = bytes.get(..HEADER).ok_or_else(|| RepositoryError::damaged(name, "it is too short"))?;
+    let opened = Opened::open(header, &repository.id(), repository.keyring(), name)?;
+    let key = repository.keyring().current().chunk_id_key();
+    let mut reader = opened.reader();
+    for blob in contents(&opened, bytes, name)? {
+        let sealed = bytes
+            .get(blob.offset as usize..)
+            .and_then(|rest| rest.get(..blob.length as usize))
+            .ok_or_else(|| RepositoryError::damaged(name, "a chunk lies outside of it"))?;
+        if chunk_id(&key, reader.decode(&blob, sealed)?) != blob.chunk {
+            return Err(RepositoryError::damaged(name, "a chunk in it is not what its id promises"));
+        }
+    }
+    Ok(())
+}
+
+fn contents(opened: &Opened, object: &[u8], name: &str) -> Result<Vec<Blob>> {
+    let damaged = || RepositoryError::damaged(name, "its table of contents is not where it should be");
+    let (rest, tail) = object.split_last_chunk::<4>().ok_or_else(damaged)?;
+    let start = rest
+        .len()
+        .checked_sub(u32::from_be_bytes(*tail) as usize)
+        .filter(|s| *s >= HEADER)
+        .ok_or_else(damaged)?;
+    opened.contents(rest[start..].to_vec(), name)
+}
+
+fn finding(object: String, error: &RepositoryError, points: &[PointId]) -> Finding {
+    Finding { object, problem: error.to_string(), points: points.to_vec() }
+}
+
+const REMEMBERED_CHUNKS: usize = 500_000;
+
+/// Follows everything that a recovery point refers to.
+struct Walk<'a, 'r> {
+    reader: &'a Reader<'r>,
+    seen: HashSet<ChunkId>,
+    /// Packs already known to be damaged: reported once, not again for each chunk.
+    broken: &'a HashSet<PackId>,
+    reach: &'a [PackId],
+}
+
+impl Walk<'_, '_> {
+    fn point(&mut self, manifest: &Manifest) -> Result<()> {
+        for source in &manifest.point.sources {
+            self.source(source)?;
+        }
+        Ok(())
+    }
+
+    fn source(&mut self, source: &SourceRecord) -> Result<()> {
+        for stream in &source.streams {
+            let is_listing = source.kind == "files";
+            for piece in self.reader.pieces(&stream.content) {
+                let Some(chunk) = piece?.chunk else { continue };
+                if self.is_there(&chunk)? && is_listing {
+                    self.listing(&chunk)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn listing(&mut self, chunk: &ChunkId) -> Result<()> {
+        let bytes = self.reader.get(chunk)?;
+        for item in decode_items(&bytes) {
+            let item = item.map_err(|_| {
+                RepositoryError::damaged(format!("listing chunk {}", chunk.short()), "it is malformed")
+            })?;
+            if let Item::Entry(entry) = item
+                && let Some(content) = &entry.content
+            {
+                self.content(content)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn content(&mut self, content: &Content) -> Result<()> {
+        for piece in self.reader.pieces(content) {
+            if let Some(chunk) = piece?.chunk {
+                self.is_there(&chunk)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the chunk can be read; an error if it is nowhere, or in a pack that the point does not hold on to.
+    fn is_there(&mut self, chunk: &ChunkId) -> Result<bool> {
+        if !self.seen.insert(*chunk) {
+            return Ok(true);
+        }
+        if self.seen.len() > REMEMBERED_CHUNKS {
+            self.seen.clear(); // looking twice costs time; remembering all would cost memory without bound
+        }
+        let view = self.reader.view();
+        let Found { pack, .. } = view.find(chunk)?.ok_or(RepositoryError::MissingChunk(*chunk))?;
+        let (pack, _) = view.pack(pack);
+        if self.reach.binary_search(&pack).is_err() {
+            let held = view.places(chunk)?.iter().any(|place| self.reach.binary_search(&place.pack).is_ok());
+            if !held {
+                return Err(RepositoryError::damaged(
+                    format!("chunk {}", chunk.short()),
+                    "its pack is not among those that the point keeps",
+                ));
+            }
+        }
+        Ok(!self.broken.contains(&pack))
+    }
+}

@@ -1,0 +1,382 @@
+//! The collector: finds what no recovery point needs, condemns it, and deletes it once nobody can rely on it any more.
+//!
+//! Two phases, each one entry in the log (`doc/consistency.md`). [`collect`] does what can be done now: finishes sweeps that
+//! another collector left, sweeps condemns whose older sessions have all ended, and condemns what is garbage by now. It may be
+//! killed at any moment and started again by anybody; it never waits for a running backup, and no backup waits for it.
+//!
+//! What cannot be attributed to this repository is left alone and reported.
+
+use crate::{
+    error::{RepositoryError, Result},
+    index::{self, LIVE_SEGMENTS_BEFORE_MERGE, Record, Segment, seal_segment},
+    log::{
+        Event, Protocol, Rules, State,
+        event::{Condemn, Fence, Sweep, Swept},
+    },
+    manifest,
+    pack::{self, HEADER, Header},
+    repository::Repository,
+    session::create_settled,
+};
+use mainstay_domain::{Monitor, ObjectId, PackId, PointId, SessionId, Severity, stream::Pool};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ops::ControlFlow,
+};
+
+/// What a collection did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Collected {
+    pub deleted_objects: usize,
+    pub deleted_bytes: u64,
+    /// Condemned now: deleted by a later collection, when the sessions that are running have ended.
+    pub condemned_objects: usize,
+    pub condemned_bytes: u64,
+    pub fenced: Vec<SessionId>,
+    /// Sessions that must end before what is condemned can be deleted.
+    pub waiting_for: Vec<SessionId>,
+    /// Objects that are not this repository's, as far as can be told. Never deleted.
+    pub strangers: Vec<String>,
+}
+
+/// What lies in the store.
+#[derive(Default)]
+struct Inventory {
+    packs: HashMap<PackId, (Pool, u64)>,
+    index: HashMap<ObjectId, u64>,
+    manifests: HashMap<PointId, u64>,
+    strangers: Vec<String>,
+}
+
+/// Packs, segments and manifests that nothing needs.
+#[derive(Default)]
+struct Garbage {
+    packs: Vec<PackId>,
+    index: Vec<ObjectId>,
+    manifests: Vec<PointId>,
+    observed: Vec<(SessionId, u64)>,
+    bytes: u64,
+}
+
+/// Collects. `patience`: nanoseconds without progress after which a session counts as dead.
+pub fn collect(repository: &Repository, patience: i64, monitor: &dyn Monitor) -> Result<Collected> {
+    let mut collected = Collected::default();
+    finish_sweeps(repository, &mut collected, monitor)?;
+    sweep_what_is_free(repository, &mut collected, monitor)?;
+    condemn(repository, patience, &mut collected, monitor)?;
+    sweep_what_is_free(repository, &mut collected, monitor)?;
+    Ok(collected)
+}
+
+/// What [`collect`] would find, without writing anything.
+pub fn preview(repository: &Repository) -> Result<Collected> {
+    let state = repository.refreshed_state()?;
+    let inventory = take_inventory(repository)?;
+    let garbage = find_garbage(repository, &state, &inventory)?;
+    Ok(Collected {
+        condemned_objects: garbage.packs.len() + garbage.index.len() + garbage.manifests.len(),
+        condemned_bytes: garbage.bytes,
+        waiting_for: state.facts.sessions.keys().copied().collect(),
+        strangers: inventory.strangers,
+        ..Collected::default()
+    })
+}
+
+/// Deletes what sweeps in the log name and nobody has reported deleted.
+fn finish_sweeps(repository: &Repository, collected: &mut Collected, monitor: &dyn Monitor) -> Result<()> {
+    let state = repository.refreshed_state()?;
+    if !state.doubts.is_empty() {
+        return Ok(());
+    }
+    for (n, objects) in &state.facts.sweeps {
+        let sweep = Sweep {
+            packs: objects.packs.iter().copied().collect(),
+            index: objects.index.iter().copied().collect(),
+            manifests: objects.manifests.iter().copied().collect(),
+            ..Sweep::default()
+        };
+        delete_swept(repository, *n, &sweep, collected, monitor)?;
+    }
+    Ok(())
+}
+
+/// Sweeps every outstanding condemn whose older sessions have ended.
+fn sweep_what_is_free(
+    repository: &Repository,
+    collected: &mut Collected,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    loop {
+        let state = repository.refreshed_state()?;
+        collected.waiting_for.clear();
+        let mut free = None;
+        for condemn in state.facts.condemned.keys() {
+            match Protocol.older_sessions_ended(&state, *condemn) {
+                Ok(()) => free = free.or(Some(*condemn)),
+                Err(_) => {
+                    let older = state.facts.sessions.iter().filter(|(_, session)| session.begin < *condemn);
+                    collected.waiting_for.extend(older.map(|(id, _)| *id));
+                }
+            }
+        }
+        collected.waiting_for.sort();
+        collected.waiting_for.dedup();
+        let Some(condemn) = free.filter(|_| state.doubts.is_empty()) else { return Ok(()) };
+        let mut sweep = None;
+        let n = repository.append(|state| {
+            let computed = compute_sweep(repository, state, condemn)?;
+            sweep = Some(computed.clone());
+            Ok(Event::Sweep(computed))
+        })?;
+        delete_swept(repository, n, &sweep.unwrap_or_default(), collected, monitor)?;
+    }
+}
+
+fn compute_sweep(repository: &Repository, state: &State, condemn: u64) -> Result<Sweep> {
+    let needed = needed_packs(repository, state)?;
+    let mut names = HashMap::new();
+    let condemned = state.facts.condemned.get(&condemn).into_iter().flat_map(|objects| &objects.index);
+    let replaced: Vec<ObjectId> =
+        condemned.filter(|segment| state.facts.segments.contains_key(segment)).copied().collect();
+    // A replaced segment may go only if the live ones lead to every pack that is still needed.
+    if !replaced.is_empty() {
+        for segment in replaced.iter().chain(state.live_index()) {
+            let bytes = repository.store().read(&index::object_name(segment))?;
+            let packs = repository.open_segment(segment, &bytes)?.packs;
+            names.insert(*segment, packs.into_iter().map(|(id, _)| id).collect::<Vec<_>>());
+        }
+    }
+    Protocol
+        .to_sweep(state, condemn, &|pack| needed.contains(pack), &|segment| {
+            names.get(segment).cloned().unwrap_or_default()
+        })
+        .ok_or_else(|| RepositoryError::Session("another collector was faster".into()))
+}
+
+fn delete_swept(
+    repository: &Repository,
+    n: u64,
+    sweep: &Sweep,
+    collected: &mut Collected,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let packs =
+        sweep.packs.iter().flat_map(|id| [Pool::Data, Pool::Tree].map(|pool| pack::object_name(pool, id)));
+    let index = sweep.index.iter().map(index::object_name);
+    let manifests = sweep.manifests.iter().map(manifest::object_name);
+    for name in packs.chain(index).chain(manifests) {
+        if let Some(bytes) = repository.store().stat(&name)? {
+            repository.store().delete(&name)?;
+            collected.deleted_objects += 1;
+            collected.deleted_bytes += bytes;
+            monitor.advance(1, bytes);
+        }
+    }
+    // A sweep of nothing is over at once, and another collector may have reported this one.
+    repository.append_if(|state| {
+        Ok(state.facts.sweeps.contains_key(&n).then_some(Event::Swept(Swept { sweep: n })))
+    })?;
+    Ok(())
+}
+
+fn condemn(
+    repository: &Repository,
+    patience: i64,
+    collected: &mut Collected,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let state = repository.refreshed_state()?;
+    if !state.doubts.is_empty() {
+        let (n, doubt) = state.doubts.iter().next().expect("not empty");
+        monitor.notice(Severity::Warning, &format!("nothing is deleted: log entry {n} is in doubt, {doubt}"));
+        return Ok(());
+    }
+    // Ids of sessions without progress since an earlier collection; whoever is wronged by it only has to run again.
+    let inventory = take_inventory(repository)?;
+    let garbage = find_garbage(repository, &state, &inventory)?;
+    let now = repository.clock().now();
+    for (session, seen) in &garbage.observed {
+        if state
+            .facts
+            .sessions
+            .get(session)
+            .is_some_and(|open| Protocol.may_fence(open, *seen, now, patience))
+        {
+            repository.append(|_| Ok(Event::Fence(Fence { session: *session })))?;
+            collected.fenced.push(*session);
+        }
+    }
+    let mut outcome = (0, 0);
+    let mut wanted = true;
+    let mut strangers = Vec::new();
+    repository.append_if(|state| {
+        let inventory = take_inventory(repository)?;
+        let garbage = find_garbage(repository, state, &inventory)?;
+        let (index, added_index) = rewrite_index(repository, state, &garbage)?;
+        strangers = inventory.strangers;
+        let condemned_index: Vec<_> = garbage.index.into_iter().chain(index).collect();
+        outcome = (garbage.packs.len() + condemned_index.len() + garbage.manifests.len(), garbage.bytes);
+        wanted = outcome.0 > 0 || !garbage.observed.is_empty();
+        Ok(wanted.then_some(Event::Condemn(Condemn {
+            tail: state.head,
+            packs: garbage.packs,
+            index: condemned_index,
+            manifests: garbage.manifests,
+            added_index,
+            observed: garbage.observed,
+            merged_on: state.head,
+        })))
+    })?;
+    (collected.condemned_objects, collected.condemned_bytes) = outcome;
+    collected.strangers = strangers;
+    Ok(())
+}
+
+/// The packs that live points need. One that cannot be read means that nothing may be deleted.
+fn needed_packs(repository: &Repository, state: &State) -> Result<HashSet<PackId>> {
+    let mut needed = HashSet::new();
+    for id in state.facts.points.keys() {
+        let bytes = repository.store().read(&manifest::object_name(id))?;
+        needed.extend(manifest::open_reach(id, &bytes, &repository.unsealer())?.packs);
+    }
+    Ok(needed)
+}
+
+fn take_inventory(repository: &Repository) -> Result<Inventory> {
+    let mut inventory = Inventory::default();
+    for prefix in ["packs/", "index/", "manifests/"] {
+        repository.store().list(prefix, &mut |listed| {
+            let id = listed.name.strip_prefix(prefix).unwrap_or_default();
+            let known = match prefix {
+                "packs/" => pack::parse_object_name(&listed.name).map(|(pool, id)| {
+                    inventory.packs.insert(id, (pool, listed.bytes));
+                }),
+                "index/" => id.parse().ok().map(|id| {
+                    inventory.index.insert(id, listed.bytes);
+                }),
+                _ => id.parse().ok().map(|id| {
+                    inventory.manifests.insert(id, listed.bytes);
+                }),
+            };
+            if known.is_none() {
+                inventory.strangers.push(listed.name);
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(inventory)
+}
+
+fn find_garbage(repository: &Repository, state: &State, inventory: &Inventory) -> Result<Garbage> {
+    let facts = &state.facts;
+    let needed = needed_packs(repository, state)?;
+    let known: HashSet<PackId> = facts
+        .condemned
+        .values()
+        .chain(facts.sweeps.values())
+        .flat_map(|objects| objects.packs.iter().copied())
+        .collect();
+    let mut garbage = Garbage::default();
+    let mut seen: BTreeMap<SessionId, u64> = facts.sessions.keys().map(|id| (*id, 0)).collect();
+    for (id, (pool, bytes)) in &inventory.packs {
+        if needed.contains(id) || known.contains(id) {
+            continue;
+        }
+        match session_of(repository, &pack::object_name(*pool, id))? {
+            Some(session) if seen.contains_key(&session) => *seen.entry(session).or_default() += 1,
+            Some(_) => {
+                garbage.packs.push(*id);
+                garbage.bytes += bytes;
+            }
+            None => {} // damaged, or not ours: not for us to delete
+        }
+    }
+    // Segments and manifests that nobody has committed may be an open session's: if it commits, its Commit takes them back,
+    // and until it has ended nothing of this is swept.
+    let outstanding = || facts.condemned.values().chain(facts.sweeps.values());
+    let is_known =
+        |id: &ObjectId| facts.segments.contains_key(id) || outstanding().any(|o| o.index.contains(id));
+    garbage.index = inventory.index.keys().filter(|id| !is_known(id)).copied().collect();
+    let is_known =
+        |id: &PointId| facts.points.contains_key(id) || outstanding().any(|o| o.manifests.contains(id));
+    garbage.manifests = inventory.manifests.keys().filter(|id| !is_known(id)).copied().collect();
+    garbage.bytes += garbage.index.iter().filter_map(|id| inventory.index.get(id)).sum::<u64>();
+    garbage.bytes += garbage.manifests.iter().filter_map(|id| inventory.manifests.get(id)).sum::<u64>();
+    garbage.packs.sort();
+    garbage.index.sort();
+    garbage.manifests.sort();
+    garbage.observed = seen.into_iter().collect();
+    Ok(garbage)
+}
+
+/// The session that wrote a pack; `None` if the object is not a pack of this repository or cannot be read as one.
+fn session_of(repository: &Repository, name: &str) -> Result<Option<SessionId>> {
+    let header = match repository.store().read_range(name, 0, HEADER) {
+        Ok(bytes) => Header::parse(&bytes, name),
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(header.ok().filter(|h| h.repository == repository.id()).map(|h| h.session))
+}
+
+/// Segments to condemn because they name packs that are garbage or dead, or because there are too many, and the merged ones
+/// that take their place (stored already).
+fn rewrite_index(
+    repository: &Repository,
+    state: &State,
+    garbage: &Garbage,
+) -> Result<(Vec<ObjectId>, Vec<ObjectId>)> {
+    let unwanted: HashSet<PackId> =
+        garbage.packs.iter().chain(state.facts.dead.values().flatten()).copied().collect();
+    let live: BTreeSet<ObjectId> = state.live_index().copied().collect();
+    let merge_all = live.len() > LIVE_SEGMENTS_BEFORE_MERGE;
+    if unwanted.is_empty() && !merge_all {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let mut replaced = Vec::new();
+    let mut added = Vec::new();
+    let mut merged = Segment::default();
+    for id in live {
+        let bytes = repository.store().read(&index::object_name(&id))?;
+        let segment = repository.open_segment(&id, &bytes)?;
+        if !merge_all && !segment.packs.iter().any(|(pack, _)| unwanted.contains(pack)) {
+            continue;
+        }
+        replaced.push(id);
+        append_without(&mut merged, segment, &unwanted);
+        if merged.records.len() >= MERGED_RECORDS {
+            added.push(store_segment(repository, std::mem::take(&mut merged))?);
+        }
+    }
+    if !merged.records.is_empty() {
+        added.push(store_segment(repository, merged)?);
+    }
+    Ok((replaced, added))
+}
+
+/// Records of a merged segment: about 24 MB of them in memory at a time.
+const MERGED_RECORDS: usize = 500_000;
+
+fn append_without(merged: &mut Segment, segment: Segment, unwanted: &HashSet<PackId>) {
+    let numbers: Vec<Option<u32>> = segment
+        .packs
+        .iter()
+        .map(|(id, pool)| {
+            (!unwanted.contains(id)).then(|| {
+                merged.packs.push((*id, *pool));
+                merged.packs.len() as u32 - 1
+            })
+        })
+        .collect();
+    merged.records.extend(
+        segment.records.into_iter().filter_map(|r| numbers[r.pack as usize].map(|pack| Record { pack, ..r })),
+    );
+}
+
+fn store_segment(repository: &Repository, mut segment: Segment) -> Result<ObjectId> {
+    segment.sort();
+    let domain = repository.keyring().current().domain_id();
+    let (id, bytes) = seal_segment(&segment, domain, &repository.writer());
+    create_settled(&**repository.store(), &index::object_name(&id), &bytes)?;
+    Ok(id)
+}

@@ -1,0 +1,39 @@
+//! What this machine last saw of a store's log, kept in the cache: it shortens the search for the head, and shows when a store
+//! was rolled back (restored from an old snapshot of itself).
+//!
+//! One small file for each store: text, `n`, the hash of entry n and the store's incarnation in hexadecimal. It is only a hint:
+//! without it nothing is lost but the notice.
+
+use crate::log::Hint;
+use mainstay_stores::Store;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The file for a store, named after its address.
+fn path_of(cache: &Path, store: &dyn Store) -> PathBuf {
+    let address = blake3::hash(store.describe().as_bytes()).to_hex();
+    cache.join(format!("head-{}", &address[..16]))
+}
+
+pub fn load(cache: Option<&Path>, store: &dyn Store) -> Option<Hint> {
+    let text = fs::read_to_string(path_of(cache?, store)).ok()?;
+    let mut words = text.split_whitespace();
+    let n = words.next()?.parse().ok()?;
+    let mut hash = [0; 32];
+    hex::decode_to_slice(words.next()?, &mut hash).ok()?;
+    Some(Hint { n, hash, incarnation: words.next()?.parse().ok()? })
+}
+
+/// Best effort: a cache that cannot be written only makes the next start slower.
+pub fn save(cache: Option<&Path>, store: &dyn Store, hint: &Hint) {
+    let Some(cache) = cache else { return };
+    let path = path_of(cache, store);
+    let text = format!("{} {} {}\n", hint.n, hex::encode(hint.hash), hint.incarnation);
+    let temporary = path.with_extension(format!("{}", std::process::id()));
+    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
+    if written.is_err() {
+        drop(fs::remove_file(&temporary));
+    }
+}

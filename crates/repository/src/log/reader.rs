@@ -1,0 +1,205 @@
+//! Reading the log from a store: where it ends, where to begin, and which of its entries can be relied on.
+//!
+//! Entries have consecutive numbers and are never removed, so the head is found by probing, not by LIST, which may lag. An
+//! entry counts only if it was signed by a trusted host with the role for it, for this repository, place and
+//! incarnation, after the entry before it. Any other is a [`Doubt`]: it is passed over, and remembered.
+
+use super::{
+    chain::LogContext,
+    entry::{self, Body, EntryHash, Parsed, Seal, object_name},
+    event::Event,
+    rules::permitted,
+    state::{Doubt, Stamp, State},
+};
+use crate::error::{RepositoryError, Result};
+use mainstay_stores::{Store, StoreError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Entries fetched ahead of the fold: bounds memory, and the number of requests under way at once.
+const WINDOW: u64 = 64;
+const FETCHERS: usize = 8;
+/// How many entries before the head may be unusable before the search for a checkpoint gives up and starts from entry 0.
+const CHECKPOINT_SEARCH: u64 = 32;
+
+/// The largest n whose entry is there, at or after `from` (which is there). Doubles the step, then halves the interval.
+///
+/// An entry that is missing in between (damage) can end the search too early; so it looks one further. What it cannot see that
+/// way, a hint does.
+pub(super) fn find_head(store: &dyn Store, from: u64) -> Result<u64> {
+    let there = |n: u64| -> Result<bool> { Ok(store.stat(&object_name(n))?.is_some()) };
+    let mut low = from;
+    loop {
+        let mut step = 1;
+        while there(low + step)? {
+            low += step;
+            step *= 2;
+        }
+        let mut high = low + step;
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            if there(middle)? { low = middle } else { high = middle }
+        }
+        if !there(low + 2)? {
+            return Ok(low);
+        }
+        low += 2;
+    }
+}
+
+/// The entry's bytes; `None` if it is not there.
+pub(super) fn read_entry(store: &dyn Store, n: u64) -> Result<Option<Vec<u8>>> {
+    match store.read(&object_name(n)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Hands over the entries from `first` to `last` in order, fetching several at once.
+pub(super) fn for_each_entry(
+    store: &dyn Store,
+    first: u64,
+    last: u64,
+    mut visit: impl FnMut(u64, Option<Vec<u8>>),
+) -> Result<()> {
+    let mut from = first;
+    while from <= last {
+        let to = last.min(from + WINDOW - 1);
+        for (n, bytes) in (from..=to).zip(fetch(store, from, to)?) {
+            visit(n, bytes);
+        }
+        from = to + 1;
+    }
+    Ok(())
+}
+
+fn fetch(store: &dyn Store, from: u64, to: u64) -> Result<Vec<Option<Vec<u8>>>> {
+    let count = (to - from + 1) as usize;
+    if count < FETCHERS {
+        return (from..=to).map(|n| read_entry(store, n)).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut fetched = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i >= count {
+                return fetched;
+            }
+            fetched.push((i, read_entry(store, from + i as u64)));
+        }
+    };
+    let mut all: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..FETCHERS).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("reading does not panic")).collect()
+    });
+    all.sort_by_key(|(i, _)| *i);
+    all.into_iter().map(|(_, read)| read).collect()
+}
+
+/// Checks everything about an entry that can be checked, and opens its sealed part if there is a key for it.
+///
+/// `state`: that of the entries before, where it is known. `previous`: the hash of the entry before, where that was intact.
+pub(super) fn examine(
+    bytes: &[u8],
+    n: u64,
+    context: &LogContext,
+    state: Option<&State>,
+    previous: Option<EntryHash>,
+) -> Result<(Stamp, Body, Seal), Doubt> {
+    let mut parsed = verified(bytes, context)?;
+    let body = &parsed.body;
+    if body.repository != context.repository {
+        return Err(Doubt::Foreign("repository"));
+    }
+    if body.n != n {
+        return Err(Doubt::Foreign("place"));
+    }
+    if state.is_some_and(|state| state.incarnation != body.incarnation) {
+        return Err(Doubt::Foreign("incarnation"));
+    }
+    if previous.is_some_and(|previous| previous != body.previous) {
+        return Err(Doubt::BrokenChain);
+    }
+    let signer = parsed.signer;
+    let empty = State::open(body.incarnation);
+    let may = |role| context.trust.may(&signer, role);
+    if !permitted(state.unwrap_or(&empty), &body.event, &signer, &may) {
+        return Err(Doubt::Forbidden { signer, event: body.event.name() });
+    }
+    let seal = parsed.unseal(|epoch| (context.index_private)(epoch));
+    Ok((Stamp { n, time: parsed.body.time, signer }, parsed.body, seal))
+}
+
+/// Parsed, and signed by a trusted host.
+fn verified<'b>(bytes: &'b [u8], context: &LogContext) -> Result<Parsed<'b>, Doubt> {
+    let parsed = entry::parse(bytes)?;
+    let key = context.trust.verify_key(&parsed.signer).ok_or(Doubt::UnknownSigner(parsed.signer))?;
+    parsed.verify(&key)?;
+    Ok(parsed)
+}
+
+/// Are these entry's bytes surely the ones that the next entry's writer saw? If they may have been altered, the next entry is
+/// not to blame for a hash that does not match.
+pub(super) fn is_intact(doubt: Option<&Doubt>) -> bool {
+    match doubt {
+        Some(Doubt::Missing | Doubt::Malformed(_) | Doubt::BadSignature(_) | Doubt::UnknownSigner(_)) => {
+            false
+        }
+        None
+        | Some(
+            Doubt::Foreign(_)
+            | Doubt::BrokenChain
+            | Doubt::Forbidden { .. }
+            | Doubt::UnknownEvent { .. }
+            | Doubt::CheckpointDiffers,
+        ) => true,
+    }
+}
+
+/// The state to fold from, and the hash of its last entry: the newest checkpoint that can be relied on, or entry 0.
+pub(super) fn start(store: &dyn Store, context: &LogContext, head: u64) -> Result<(State, EntryHash)> {
+    // Every entry names the last checkpoint before it. One that cannot be relied on may name anything, so the search goes
+    // back to one that can; to begin at an older checkpoint, or at entry 0, only costs time.
+    for n in (head.saturating_sub(CHECKPOINT_SEARCH)..=head).rev() {
+        let Some(bytes) = read_entry(store, n)? else { continue };
+        let Ok(parsed) = verified(&bytes, context) else { continue };
+        if let Event::Checkpoint(_) = parsed.body.event
+            && let Some(found) = from_checkpoint(&bytes, n, context)
+        {
+            return Ok(found);
+        }
+        match parsed.body.last_checkpoint.filter(|checkpoint| *checkpoint < n) {
+            None => break,
+            Some(checkpoint) => {
+                let bytes = read_entry(store, checkpoint)?;
+                if let Some(found) = bytes.and_then(|bytes| from_checkpoint(&bytes, checkpoint, context)) {
+                    return Ok(found);
+                }
+            }
+        }
+    }
+    let Some(bytes) = read_entry(store, 0)? else {
+        return Err(RepositoryError::damaged(object_name(0), "the log has no beginning"));
+    };
+    match examine(&bytes, 0, context, None, None) {
+        Ok((_, Body { event: Event::Open, incarnation, .. }, _)) => {
+            Ok((State::open(incarnation), entry::hash(&bytes)))
+        }
+        _ => {
+            Err(RepositoryError::damaged(object_name(0), "it is not the beginning of this repository's log"))
+        }
+    }
+}
+
+fn from_checkpoint(bytes: &[u8], n: u64, context: &LogContext) -> Option<(State, EntryHash)> {
+    match examine(bytes, n, context, None, None) {
+        // Whoever has the key must be able to open it: the log before it says what it should have said.
+        Ok((_, Body { event: Event::Checkpoint(checkpoint), incarnation, .. }, seal))
+            if seal != Seal::Broken && checkpoint.tail + 1 == n =>
+        {
+            Some((State::from_checkpoint(n, incarnation, *checkpoint), entry::hash(bytes)))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,180 @@
+//! Making packs: stage compressed chunks, then seal them in random order, and decode the result before it leaves.
+//!
+//! The hazard: a bad compressor or bad memory would otherwise turn into a backup that cannot be restored. So every chunk
+//! of a finished pack is opened, decompressed and hashed again from the very bytes that will be stored.
+
+use super::*;
+use crate::error::{RepositoryError, Result};
+use mainstay_keys::{aead::AeadKey, hpke};
+use zeroize::Zeroizing;
+
+/// What every pack of a session has in common.
+#[derive(Debug, Clone)]
+pub struct WriteContext {
+    pub repository: RepositoryId,
+    pub session: SessionId,
+    pub domain: DomainId,
+    pub epoch: EpochId,
+    pub data_public: [u8; 32],
+    pub chunk_id_key: Zeroizing<[u8; 32]>,
+}
+
+/// A compressed chunk on its way into a pack.
+pub struct Staged {
+    pub chunk: ChunkId,
+    pub plain_length: u32,
+    /// Codec byte and data.
+    pub payload: Vec<u8>,
+}
+
+/// A compression context, kept by one thread and used again for each chunk.
+pub struct Compressor {
+    zstd: zstd::bulk::Compressor<'static>,
+    scratch: Vec<u8>,
+}
+
+impl Compressor {
+    /// `level` as zstd counts them, 1 to 19.
+    pub fn new(level: i32) -> Compressor {
+        let zstd = zstd::bulk::Compressor::new(level).expect("a zstd context with a valid level can be made");
+        Compressor { zstd, scratch: Vec::new() }
+    }
+
+    pub fn stage(&mut self, chunk: ChunkId, plain: &[u8]) -> Staged {
+        let bound = zstd::zstd_safe::compress_bound(plain.len());
+        self.scratch.clear();
+        self.scratch.reserve(bound + 1);
+        self.scratch.push(CODEC_ZSTD);
+        let mut tail = std::io::Cursor::new(&mut self.scratch);
+        tail.set_position(1);
+        let compressed = self.zstd.compress_to_buffer(plain, &mut tail);
+        let payload = match compressed {
+            Ok(length) if length < plain.len() => self.scratch[..1 + length].to_vec(),
+            _ => [&[CODEC_STORED], plain].concat(),
+        };
+        Staged { chunk, plain_length: plain.len() as u32, payload }
+    }
+}
+
+/// A pack being filled.
+pub struct Builder {
+    pool: Pool,
+    staged: Vec<Staged>,
+    bytes: usize,
+}
+
+/// A finished pack, proven readable.
+pub struct Built {
+    pub id: PackId,
+    pub pool: Pool,
+    pub bytes: Vec<u8>,
+    pub blobs: Vec<Blob>,
+}
+
+impl Builder {
+    pub fn new(pool: Pool) -> Builder {
+        Builder { pool, staged: Vec::new(), bytes: HEADER + 4 + 4 + TAG }
+    }
+
+    pub fn push(&mut self, staged: Staged) {
+        self.bytes += staged.payload.len() + TAG + TOC_ENTRY;
+        self.staged.push(staged);
+    }
+
+    /// Size of the object if it were finished now.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.staged.is_empty()
+    }
+
+    /// Seals the pack and reads it back.
+    pub fn finish(mut self, context: &WriteContext) -> Result<Built> {
+        shuffle(&mut self.staged);
+        let key = Zeroizing::new(mainstay_keys::random::<32>());
+        let header = Header {
+            pool: self.pool,
+            epoch: context.epoch,
+            repository: context.repository,
+            session: context.session,
+            domain: context.domain,
+            nonce: mainstay_keys::random(),
+        };
+        let mut bytes = Vec::with_capacity(self.bytes);
+        write_header(&header, &context.data_public, &key, &mut bytes);
+        let cipher = AeadKey::new(&key);
+        let mut blobs = Vec::with_capacity(self.staged.len());
+        for staged in self.staged.drain(..) {
+            let offset = bytes.len();
+            bytes.extend_from_slice(&staged.payload);
+            let aad = aad(&header.repository, &header.nonce, offset as u64, TYPE_CHUNK, &staged.chunk);
+            cipher.seal(blob_nonce(offset as u64), &aad, &mut bytes, offset);
+            blobs.push(Blob {
+                chunk: staged.chunk,
+                offset: offset as u32,
+                length: (bytes.len() - offset) as u32,
+                plain_length: staged.plain_length,
+            });
+        }
+        write_toc(&header, &cipher, &blobs, &mut bytes);
+        // Not the key in memory but a cipher made anew, as a reader would.
+        let opened = Opened::with_key(header, &key);
+        let mut reader = opened.reader();
+        for blob in &blobs {
+            let sealed = &bytes[blob.offset as usize..][..blob.length as usize];
+            match reader.decode(blob, sealed) {
+                Ok(plain) if chunk_id(&context.chunk_id_key, plain) == blob.chunk => {}
+                _ => return Err(RepositoryError::FaultyMachine),
+            }
+        }
+        Ok(Built { id: PackId(*blake3::hash(&bytes).as_bytes()), pool: self.pool, bytes, blobs })
+    }
+}
+
+fn write_header(header: &Header, data_public: &[u8; 32], key: &[u8; 32], out: &mut Vec<u8>) {
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&SUITE.to_be_bytes());
+    out.extend_from_slice(&[pool_byte(header.pool), 0]);
+    out.extend_from_slice(&header.epoch.0.to_be_bytes());
+    out.extend_from_slice(&header.repository.0);
+    out.extend_from_slice(&header.session.0);
+    out.extend_from_slice(&header.domain.0);
+    out.extend_from_slice(&header.nonce);
+    let sealed = hpke::seal(data_public, b"mainstay v1 pack", &out[..96], key);
+    out.extend_from_slice(&sealed.enc);
+    out.extend_from_slice(&sealed.ciphertext);
+    out.extend_from_slice(&commitment(key, &header.nonce));
+    debug_assert_eq!(out.len(), HEADER);
+}
+
+fn write_toc(header: &Header, cipher: &AeadKey, blobs: &[Blob], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&(blobs.len() as u32).to_be_bytes());
+    for blob in blobs {
+        out.extend_from_slice(&blob.chunk.0);
+        for number in [blob.offset, blob.length, blob.plain_length] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        out.push(TYPE_CHUNK);
+    }
+    let aad = aad(&header.repository, &header.nonce, 0, 0, &ChunkId::default());
+    cipher.seal(TOC_NONCE, &aad, out, start);
+    let length = (out.len() - start) as u32;
+    out.extend_from_slice(&length.to_be_bytes());
+}
+
+/// Puts the blobs in random order (Fisher–Yates): the sequence of chunk sizes would tell a known file.
+fn shuffle(staged: &mut [Staged]) {
+    // One seed, expanded: a draw per blob from the operating system would cost a call each.
+    let mut stream = blake3::Hasher::new_keyed(&mainstay_keys::random()).finalize_xof();
+    let mut draw = || {
+        let mut bytes = [0; 8];
+        stream.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    for i in (1..staged.len()).rev() {
+        staged.swap(i, (draw() % (i as u64 + 1)) as usize);
+    }
+}

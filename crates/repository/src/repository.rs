@@ -1,0 +1,254 @@
+//! A repository that was opened: its identity, its keys, its log, and ways to its recovery points.
+
+use crate::{
+    envelope::{Unsealer, Writer},
+    error::{RepositoryError, Result},
+    format::{self, Format},
+    history::log_context,
+    index::{Cache, Segment, View, open_segment},
+    keyring::Keyring,
+    log::Log,
+    manifest::{self, Manifest},
+    reader::Reader,
+    stream::Chunking,
+    trust::{self, Roles, Trust, TrustedHost},
+};
+use mainstay_domain::{Clock, EpochId, ObjectId, PackId, PointId, RepositoryId};
+use mainstay_keys::{bundle::Bundle, recipient, secret::Secret};
+use mainstay_stores::{Store, StoreError};
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+/// What is needed to get at a repository.
+pub struct Access {
+    pub store: Arc<dyn Store>,
+    pub secret: Secret,
+    pub clock: Arc<dyn Clock>,
+    /// Where local index files may be kept; `None`: nowhere, they are made for this process only.
+    pub cache: Option<PathBuf>,
+}
+
+pub struct Repository {
+    store: Arc<dyn Store>,
+    format: Format,
+    keyring: Keyring,
+    writer: Arc<Writer>,
+    trust: Arc<Trust>,
+    clock: Arc<dyn Clock>,
+    cache: Option<PathBuf>,
+    pub(crate) log: Mutex<Log>,
+}
+
+/// What `init` made, for the recovery kit.
+pub struct Created {
+    pub repository: RepositoryId,
+    pub root: [u8; 32],
+}
+
+impl Repository {
+    /// Makes a new repository in an empty store. `format` is written last: without it there is no repository.
+    pub fn init(access: &Access, label: &str, chunking: Chunking) -> Result<Created> {
+        let store = &*access.store;
+        if store.stat(format::NAME)?.is_some() {
+            return Err(RepositoryError::Exists { store: store.describe() });
+        }
+        if !is_empty(store)? {
+            return Err(RepositoryError::NotEmpty { store: store.describe() });
+        }
+        let bundle = Bundle::generate(1);
+        let root = bundle.root().expect("a new bundle holds the root key");
+        let now = access.clock.now();
+        let format = Format::new(root.verify_key(), now, chunking);
+        let repository = format.repository();
+        let host = TrustedHost {
+            verify_key: bundle.signer().verify_key(),
+            name: "holders of the repository key".into(),
+            roles: Roles::ALL,
+            domain: None,
+        };
+        store.create(&trust::object_name(1), &Trust::first(repository, now, host.clone()).encode(&root))?;
+        let (name, bytes) = recipient::wrap(&bundle, &access.secret, repository, label, now, &root)?;
+        store.create(&name, &bytes)?;
+        let trust = Arc::new(Trust::first(repository, now, host));
+        let keyring = Keyring::new(bundle);
+        Log::create(store, &log_context(&format, &keyring, &trust, access.clock.clone()))?;
+        store.create(format::NAME, &format.encode(&root))?;
+        Ok(Created { repository, root: root.verify_key() })
+    }
+
+    /// Opens the repository in a store. With `expected`, another repository in that place is refused.
+    pub fn open(access: Access, expected: Option<RepositoryId>) -> Result<Repository> {
+        let Access { store, secret, clock, cache } = access;
+        let format = read_format(&*store)?;
+        if let Some(expected) = expected.filter(|id| *id != format.repository()) {
+            return Err(RepositoryError::AnotherRepository {
+                store: store.describe(),
+                found: format.repository(),
+                expected,
+            });
+        }
+        let keyring = Keyring::unlock(&*store, format.root(), &secret)?;
+        let trust = Arc::new(read_trust(&*store, &format)?);
+        let context = log_context(&format, &keyring, &trust, clock.clone());
+        let writer = Arc::new(writer_of(&format, &keyring));
+        let cache = cache.map(|root| root.join(&format.repository().to_string()[..16]));
+        let log = Log::open(store.clone(), context, crate::hint::load(cache.as_deref(), &*store))?;
+        if let Some(directory) = &cache {
+            drop(Cache::at(directory)); // best effort: what cannot be cached is made again
+        }
+        let repository =
+            Repository { store, format, keyring, writer, trust, clock, cache, log: Mutex::new(log) };
+        repository.remember_head();
+        Ok(repository)
+    }
+
+    pub fn id(&self) -> RepositoryId {
+        self.format.repository()
+    }
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+    pub(crate) fn writer(&self) -> Arc<Writer> {
+        self.writer.clone()
+    }
+
+    pub fn unsealer(&self) -> Unsealer<'_> {
+        Unsealer { repository: self.id(), keys: &self.keyring, signers: &*self.trust }
+    }
+
+    pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Reads and verifies a recovery point.
+    pub fn manifest(&self, id: &PointId) -> Result<Manifest> {
+        let bytes = self.store.read(&manifest::object_name(id))?;
+        manifest::open(id, &bytes, &self.unsealer())
+    }
+
+    pub(crate) fn open_segment(&self, id: &ObjectId, bytes: &[u8]) -> Result<Segment> {
+        open_segment(id, bytes, &self.unsealer())
+    }
+
+    /// A reader over everything that is live now.
+    pub fn reader(&self) -> Result<Reader<'_>> {
+        let live = self.live_index()?;
+        let (view, _) = self.view(&live, HashSet::new())?;
+        Ok(Reader::new(self, view))
+    }
+
+    /// A reader for one recovery point, which works from its manifest alone: whatever the log or the index have lost, every
+    /// pack that the point needs is looked into.
+    pub fn reader_for(&self, manifest: &Manifest) -> Result<Reader<'_>> {
+        let mut segments = self.live_index()?;
+        segments.extend(manifest.reach.index.iter().copied());
+        let (view, cache) = self.view_of(&segments, HashSet::new())?;
+        crate::salvage::index_from_reach(self, &view, &cache, &manifest.reach.packs)?;
+        Ok(Reader::new(self, Arc::new(view)))
+    }
+
+    /// Every manifest in the store that can be read, in the log or not: for when the log is lost.
+    pub fn all_manifests(&self) -> Result<Vec<(PointId, Manifest)>> {
+        let mut names = Vec::new();
+        self.store.list("manifests/", &mut |listed| {
+            names.extend(listed.name.strip_prefix("manifests/").and_then(|id| id.parse::<PointId>().ok()));
+            ControlFlow::Continue(())
+        })?;
+        let mut found = Vec::new();
+        for id in names {
+            match self.manifest(&id) {
+                Ok(manifest) => found.push((id, manifest)),
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        found.sort_by_key(|(id, manifest)| (manifest.point.summary.finished, *id));
+        Ok(found)
+    }
+
+    pub(crate) fn view(
+        &self,
+        live: &BTreeSet<ObjectId>,
+        absent: HashSet<PackId>,
+    ) -> Result<(Arc<View>, Arc<Cache>)> {
+        let (view, cache) = self.view_of(live, absent)?;
+        Ok((Arc::new(view), Arc::new(cache)))
+    }
+
+    fn view_of(&self, live: &BTreeSet<ObjectId>, absent: HashSet<PackId>) -> Result<(View, Cache)> {
+        let cache = match &self.cache {
+            Some(directory) => Cache::at(&directory.join("index")).or_else(|_| Cache::temporary())?,
+            None => Cache::temporary()?,
+        };
+        let mut damaged = false;
+        let view = cache.view(live, absent, &*self.store, &self.unsealer(), &mut |_, _| damaged = true)?;
+        if damaged {
+            crate::salvage::index_from_packs(self, &view, &cache)?;
+        }
+        Ok((view, cache))
+    }
+
+    pub(crate) fn cache_directory(&self) -> Option<&Path> {
+        self.cache.as_deref()
+    }
+}
+
+/// Reads the `format` object; `NoRepository` if there is none.
+pub fn read_format(store: &dyn Store) -> Result<Format> {
+    match store.read(format::NAME) {
+        Ok(bytes) => Format::decode(&bytes),
+        Err(StoreError::NotFound { .. }) => Err(RepositoryError::NoRepository { store: store.describe() }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The newest trust list. Versions follow one another without gaps, so it is found without a listing.
+fn read_trust(store: &dyn Store, format: &Format) -> Result<Trust> {
+    let mut version = 1;
+    let mut newest = store.read(&trust::object_name(version))?;
+    loop {
+        match store.read(&trust::object_name(version + 1)) {
+            Ok(bytes) => newest = bytes,
+            Err(StoreError::NotFound { .. }) => break,
+            Err(error) => return Err(error.into()),
+        }
+        version += 1;
+    }
+    Trust::decode(&newest, format.root(), &format.repository(), version)
+}
+
+fn is_empty(store: &dyn Store) -> Result<bool> {
+    let mut empty = true;
+    store.list("", &mut |_| {
+        empty = false;
+        ControlFlow::Break(())
+    })?;
+    Ok(empty)
+}
+
+fn writer_of(format: &Format, keyring: &Keyring) -> Writer {
+    let bundle = keyring.current();
+    Writer {
+        repository: format.repository(),
+        epoch: EpochId(bundle.epoch),
+        data_public: bundle.data_public(),
+        index_public: bundle.index_public(),
+        signer: bundle.signer(),
+    }
+}

@@ -1,0 +1,74 @@
+//! The exact calls that operations make: their order is the safety argument, their number is the bill.
+
+use crate::support::*;
+use mainstay_stores::{Call, MemoryStore, RecordingStore, Store, Verb};
+use std::sync::Arc;
+
+/// A call as `verb kind`: the first component of the object's name.
+fn kinds(calls: &[Call]) -> Vec<String> {
+    calls
+        .iter()
+        .map(|call| format!("{:?} {}", call.verb, call.name.split('/').next().unwrap_or_default()))
+        .collect()
+}
+
+fn recorded() -> (Arc<RecordingStore<MemoryStore>>, Arc<dyn Store>) {
+    let recording = Arc::new(RecordingStore::new(MemoryStore::new()));
+    let store: Arc<dyn Store> = recording.clone();
+    create(&store);
+    (recording, store)
+}
+
+#[test]
+fn a_backup_writes_packs_then_index_then_manifest_then_commit() {
+    let (recording, store) = recorded();
+    let repository = open(&store);
+    recording.take();
+    back_up(&repository, &[("a", noise(1, 200_000))]);
+    let calls = recording.take();
+    let creates: Vec<_> = kinds(&calls).into_iter().filter(|call| call.starts_with("Create")).collect();
+    let first = |kind: &str| creates.iter().position(|call| call == &format!("Create {kind}")).unwrap();
+    let last = |kind: &str| creates.iter().rposition(|call| call == &format!("Create {kind}")).unwrap();
+    assert_eq!(
+        &creates[..2],
+        ["Create log", "Create log"],
+        "Begin, and the probe that a second Begin is refused"
+    );
+    assert!(last("packs") < first("index") && last("index") < first("manifests"));
+    assert_eq!(last("log"), creates.len() - 1, "Commit is the last thing");
+    assert_eq!(last("manifests") + 1, last("log"));
+    assert!(
+        calls.iter().all(|call| call.verb != Verb::Delete && call.verb != Verb::List),
+        "nothing is listed or deleted"
+    );
+}
+
+#[test]
+fn a_backup_without_changes_writes_a_manifest_and_three_log_entries() {
+    let (recording, store) = recorded();
+    back_up(&open(&store), &[("a", noise(1, 200_000))]);
+    let repository = open(&store);
+    recording.take();
+    back_up(&repository, &[("a", noise(1, 200_000))]);
+    let creates: Vec<_> =
+        kinds(&recording.take()).into_iter().filter(|call| call.starts_with("Create")).collect();
+    assert_eq!(creates, ["Create log", "Create log", "Create manifests", "Create log"]);
+}
+
+#[test]
+fn opening_a_repository_with_many_points_takes_a_handful_of_calls() {
+    let (recording, store) = recorded();
+    let repository = open(&store);
+    for n in 0..150 {
+        back_up(&repository, &[("a", noise(n % 3, 2_000))]);
+    }
+    recording.take();
+    let repository = open(&store);
+    assert_eq!(repository.state().unwrap().facts.points.len(), 150);
+    let calls = recording.take();
+    let reads = calls.iter().filter(|call| call.verb == Verb::Read).count();
+    assert!(reads <= 4 + 64, "{reads} objects were read");
+    let listed: Vec<_> =
+        calls.iter().filter(|call| call.verb == Verb::List).map(|call| call.name.clone()).collect();
+    assert_eq!(listed, ["keys/"], "only recipients are found by listing");
+}

@@ -1,0 +1,10 @@
+//! The engine from outside: write, read back, check, collect, over stores that fail.
+
+#![allow(clippy::unwrap_used)]
+
+mod calls;
+mod crash;
+mod damage;
+mod history;
+mod round_trip;
+mod support;

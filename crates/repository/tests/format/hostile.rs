@@ -1,0 +1,208 @@
+//! No bytes make a decoder panic, overflow its stack or take memory without end.
+//!
+//! Three sources of bytes: random ones; random CBOR, with lengths that lie; and what real objects hold, changed in a few
+//! places. This runs with every test; `PROPTEST_CASES=100000` makes it thorough. `make fuzz` runs the same functions for as long as one likes, guided by coverage.
+
+use crate::{golden, targets::TARGETS};
+use mainstay_domain::{PackId, stream::Pool};
+use mainstay_repository::pack::{object_name, parse_object_name};
+use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+use std::{fs, panic::catch_unwind, path::Path};
+
+/// What real objects hold: the objects of the newest golden repository, the bodies of the signed ones, and all the
+/// plaintexts of `doc/vectors.json`.
+fn corpus() -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    for (name, bytes) in golden::load(&golden::directory("v1")).objects() {
+        // A few of the log's entries are enough, and the packs' insides are noise to whoever lacks the key.
+        if name.starts_with("packs/") {
+            found.push(bytes[..208].to_vec());
+            continue;
+        }
+        let length = bytes.get(8..12).map_or(0, |b| u32::from_be_bytes(b.try_into().unwrap()) as usize);
+        found.extend(bytes.get(12..12 + length).map(<[u8]>::to_vec));
+        found.push(bytes.to_vec());
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../doc/vectors.json");
+    collect_hex(&serde_json::from_slice(&fs::read(path).unwrap()).unwrap(), &mut found);
+    // The events of the log one after the other, as `log_fold` takes them: an array of two in the body's field 5.
+    let events: Vec<u8> = found.iter().filter_map(|body| event_of(body)).flatten().collect();
+    found.push(events);
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn event_of(body: &[u8]) -> Option<Vec<u8>> {
+    let mut decoder = minicbor::Decoder::new(body);
+    for _ in 0..decoder.map().ok()?? {
+        let key = decoder.u64().ok()?;
+        let start = decoder.position();
+        decoder.skip().ok()?;
+        if key == 5 && body[start] == 0x82 {
+            return Some(body[start..decoder.position()].to_vec());
+        }
+    }
+    None
+}
+
+/// Every string of hexadecimal digits in a JSON value, as bytes.
+fn collect_hex(value: &serde_json::Value, found: &mut Vec<Vec<u8>>) {
+    match value {
+        serde_json::Value::String(text) => found.extend(hex::decode(text).ok().filter(|b| b.len() > 16)),
+        serde_json::Value::Array(values) => values.iter().for_each(|value| collect_hex(value, found)),
+        serde_json::Value::Object(values) => values.values().for_each(|value| collect_hex(value, found)),
+        _ => {}
+    }
+}
+
+/// A CBOR head: major type and number, in the shortest form.
+fn head(major: u8, number: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut encoder = minicbor::Encoder::new(&mut out);
+    encoder.u64(number).unwrap();
+    out[0] |= major << 5;
+    out
+}
+
+fn length() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => 0..24usize, 1 => Just(16), 2 => Just(32), 1 => Just(12), 1 => Just(64)]
+}
+
+/// A CBOR item; now and then its length is a lie.
+fn cbor() -> impl Strategy<Value = Vec<u8>> {
+    let number = prop_oneof![6 => 0..20u64, 2 => any::<u64>(), 1 => Just(u64::MAX), 1 => Just(1u64 << 63)];
+    let leaf = prop_oneof![
+        4 => number.clone().prop_map(|n| head(0, n)),
+        1 => number.prop_map(|n| head(1, n)),
+        4 => length().prop_flat_map(|n| vec(any::<u8>(), n)).prop_map(|b| [head(2, b.len() as u64), b].concat()),
+        2 => "[a-z/.0-9é]{0,12}".prop_map(|s| [head(3, s.len() as u64), s.into_bytes()].concat()),
+        1 => prop_oneof![Just(0xf4), Just(0xf5), Just(0xf6), Just(0xf7), Just(0xff), Just(0x9f)].prop_map(|b| vec![b]),
+    ];
+    leaf.prop_recursive(5, 60, 12, |inner| {
+        let lie = || prop_oneof![30 => Just(0i64), 1 => Just(1), 1 => Just(-1), 1 => Just(i64::MAX)];
+        let claim = |length: usize, lie: i64| (length as u64).saturating_add_signed(lie);
+        prop_oneof![
+            (vec(inner.clone(), 0..8), lie()).prop_map(move |(items, lie)| [
+                head(4, claim(items.len(), lie)),
+                items.concat()
+            ]
+            .concat()),
+            (vec(inner, 0..14), lie()).prop_map(move |(values, lie)| {
+                let mut out = head(5, claim(values.len(), lie));
+                for (key, value) in values.into_iter().enumerate() {
+                    out.extend(head(0, key as u64));
+                    out.extend(value);
+                }
+                out
+            }),
+        ]
+    })
+}
+
+/// One change to some bytes.
+#[derive(Debug, Clone)]
+enum Change {
+    Set(prop::sample::Index, u8),
+    Cut(prop::sample::Index),
+    Remove(prop::sample::Index, usize),
+    Insert(prop::sample::Index, Vec<u8>),
+    Repeat(prop::sample::Index, usize),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let at = any::<prop::sample::Index>;
+    prop_oneof![
+        4 => (at(), any::<u8>()).prop_map(|(at, byte)| Change::Set(at, byte)),
+        1 => at().prop_map(Change::Cut),
+        1 => (at(), 1..40usize).prop_map(|(at, n)| Change::Remove(at, n)),
+        2 => (at(), prop_oneof![vec(any::<u8>(), 1..20), cbor()]).prop_map(|(at, bytes)| Change::Insert(at, bytes)),
+        1 => (at(), 1..60usize).prop_map(|(at, n)| Change::Repeat(at, n)),
+    ]
+}
+
+fn changed(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
+    for change in changes {
+        let place = |at: &prop::sample::Index| at.index(bytes.len() + 1);
+        match change {
+            Change::Set(at, byte) => {
+                let at = place(at).min(bytes.len().saturating_sub(1));
+                bytes.get_mut(at).into_iter().for_each(|b| *b = *byte);
+            }
+            Change::Cut(at) => bytes.truncate(place(at)),
+            Change::Remove(at, n) => {
+                let at = place(at);
+                bytes.drain(at..(at + n).min(bytes.len()));
+            }
+            Change::Insert(at, new) => {
+                let at = place(at);
+                bytes.splice(at..at, new.iter().copied());
+            }
+            Change::Repeat(at, n) => {
+                let at = place(at);
+                let again = bytes[at..(at + n).min(bytes.len())].to_vec();
+                bytes.splice(at..at, again);
+            }
+        }
+    }
+    bytes
+}
+
+fn hostile_bytes() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        2 => vec(any::<u8>(), 0..600),
+        3 => cbor(),
+        6 => (prop::sample::select(corpus()), vec(change(), 0..6)).prop_map(|(bytes, changes)| changed(bytes, &changes)),
+    ]
+}
+
+#[test]
+fn every_decoder_survives_any_bytes() {
+    let usual = ProptestConfig::default();
+    let config = ProptestConfig { cases: usual.cases * 4, failure_persistence: None, ..usual };
+    let run = TestRunner::new(config).run(&hostile_bytes(), |bytes| {
+        for (name, decode) in TARGETS {
+            let outcome = catch_unwind(|| decode(&bytes));
+            prop_assert!(outcome.is_ok(), "{}", name);
+        }
+        Ok(())
+    });
+    run.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn every_decoder_survives_deep_nesting_and_lengths_that_lie() {
+    let deep = |item: &[u8]| item.repeat(50_000);
+    let unknown_field = [&head(5, 1)[..], &head(0, 99), &deep(&[0x81])].concat();
+    let many: Vec<Vec<u8>> = (2..6).map(|major| [head(major, u64::MAX), vec![0; 100]].concat()).collect();
+    let some: Vec<Vec<u8>> = (2..6).map(|major| [head(major, 1 << 32), vec![0x80; 100]].concat()).collect();
+    let endless = [deep(&[0x81]), deep(&[0xa1, 0x00]), deep(&[0x9f]), deep(&[0xc1]), unknown_field];
+    for bytes in endless.into_iter().chain(many).chain(some) {
+        TARGETS.iter().for_each(|(_, decode)| decode(&bytes));
+    }
+}
+
+/// Gives `make fuzz` something to begin with.
+#[test]
+fn the_corpus_is_not_empty() {
+    let corpus = corpus();
+    assert!(corpus.len() > 50);
+    if let Some(folder) = std::env::var_os("MAINSTAY_WRITE_CORPUS") {
+        fs::create_dir_all(&folder).unwrap();
+        for bytes in corpus {
+            fs::write(Path::new(&folder).join(blake3::hash(&bytes).to_hex().as_str()), bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn no_object_name_is_taken_for_a_packs_but_a_packs() {
+    let id = PackId([0xab; 32]);
+    let name = object_name(Pool::Tree, &id);
+    assert_eq!(parse_object_name(&name), Some((Pool::Tree, id)));
+    for wrong in
+        [&name[1..], &name[..name.len() - 1], &name.replace("tree", "leaf"), &name.replace("/ab/", "/ac/")]
+    {
+        assert_eq!(parse_object_name(wrong), None, "{wrong}");
+    }
+}
