@@ -1,0 +1,250 @@
+//! Restores a file tree, or part of it, beneath a directory.
+//!
+//! The calling thread reads the listing and makes directories in its order (`layout`); workers write files, several at
+//! once, and slices of big ones (`worker`, `write`). A file is written under a temporary name and renamed when it is
+//! whole, so none stands half-written under its own name. A directory gets its owner, mode and times when all that lies
+//! below it is done. Nothing outside the destination is touched: see `tree`. What lies in the destination already and is
+//! right is left; with `delete`, what the recovery point does not have is removed at the end, if all else went well.
+
+mod decide;
+mod layout;
+mod links;
+mod metadata;
+mod plan;
+mod remove;
+mod worker;
+mod write;
+
+pub use plan::{RestorePlan, plan_restore};
+pub(crate) use remove::is_protected;
+
+use super::{
+    DELETED, FilesError, LISTING,
+    facts::Facts,
+    problems::Problems,
+    selection::{Filter, Selected},
+    tree::Tree,
+};
+use crossbeam_channel::bounded;
+use layout::Layout;
+use mainstay_domain::{
+    Failure, Monitor, Result, Severity,
+    point::{Problem, SourceRecord, State},
+    stream::{Content, Vault},
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+use worker::Worker;
+
+/// What to restore, to where and how.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreOptions {
+    /// Made if it does not exist.
+    pub destination: PathBuf,
+    /// Paths from the source's root (or as on the captured machine) and globs; none: everything.
+    pub paths: Vec<String>,
+    /// Remove what the recovery point does not have: in whole directories only, and nothing that the source excludes.
+    pub delete: bool,
+    /// Compare the content of files whose size and time are right already, instead of trusting them.
+    pub check_content: bool,
+    /// Wait until everything is on disk.
+    pub sync: bool,
+    /// From the stream of deleted files, the latest version of each.
+    pub deleted: bool,
+    /// Threads that write; 0: by the machine.
+    pub threads: usize,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreReport {
+    pub state: State,
+    pub directories: u64,
+    /// Files written.
+    pub files: u64,
+    /// Bytes of their content, holes included.
+    pub bytes: u64,
+    /// Files that were right already.
+    pub kept: u64,
+    pub symlinks: u64,
+    pub hard_links: u64,
+    pub specials: u64,
+    pub removed: u64,
+    /// What could not be restored, named (a bounded list; the last line counts the rest).
+    pub problems: Vec<Problem>,
+    pub failed: u64,
+    /// What was left out or done differently, one sentence each.
+    pub notices: Vec<String>,
+}
+
+/// Counters of a running restore.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub directories: AtomicU64,
+    pub files: AtomicU64,
+    pub bytes: AtomicU64,
+    pub kept: AtomicU64,
+    pub symlinks: AtomicU64,
+    pub hard_links: AtomicU64,
+    pub specials: AtomicU64,
+    pub removed: AtomicU64,
+    pub sockets: AtomicU64,
+    /// Recorded without content, because it could not be read when it was captured.
+    pub without_content: AtomicU64,
+    /// Owner not set for want of privileges.
+    pub owners: AtomicU64,
+    /// Set-user-id and set-group-id bits left out, because the owner could not be set.
+    pub set_id: AtomicU64,
+    /// Attributes that the file system or our rights do not allow.
+    pub xattrs: AtomicU64,
+    pub devices: AtomicU64,
+    pub protected: AtomicU64,
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Tally {
+    fn notices(&self) -> Vec<String> {
+        let privileged = rustix::process::geteuid().is_root();
+        let why = if privileged { "the file system refuses it" } else { "run as root for it" };
+        let mut notices = Vec::new();
+        let mut say = |counter: &AtomicU64, text: &str| {
+            let count = counter.load(Ordering::Relaxed);
+            if count > 0 {
+                notices.push(format!("{count} {text}"));
+            }
+        };
+        say(
+            &self.owners,
+            &format!("entries belong to the user who restored them: the owner could not be set ({why})"),
+        );
+        say(
+            &self.set_id,
+            "files were restored without their set-user-id or set-group-id bit, because the owner is another",
+        );
+        say(&self.xattrs, "extended attributes could not be set");
+        say(&self.devices, &format!("device nodes were not made ({why})"));
+        say(&self.sockets, "sockets were not restored: they belong to running processes");
+        say(
+            &self.without_content,
+            "files could not be read when they were captured, and have no content to restore",
+        );
+        say(&self.protected, "files that the source excludes were left in place");
+        notices
+    }
+}
+
+/// The stream that is restored from, its facts, and the filter compiled.
+pub(crate) struct Sought<'a> {
+    pub content: &'a Content,
+    pub facts: Facts,
+    pub filter: Filter,
+    pub versions: bool,
+}
+
+impl<'a> Sought<'a> {
+    pub fn new(
+        record: &'a SourceRecord,
+        options: &RestoreOptions,
+    ) -> std::result::Result<Sought<'a>, FilesError> {
+        let name = record.name.clone();
+        let stream = match options.deleted {
+            true => record.stream(DELETED).ok_or(FilesError::NoDeleted { name })?,
+            false => record.stream(LISTING).ok_or(FilesError::NoListing { name })?,
+        };
+        let facts = Facts::of(record);
+        let filter = Filter::new(&options.paths, &facts)?;
+        if options.delete && options.deleted {
+            return Err(FilesError::DeleteNeedsDirectories("deleted files".into()));
+        }
+        if let (true, Some(pattern)) = (options.delete, filter.first_glob()) {
+            return Err(FilesError::DeleteNeedsDirectories(pattern));
+        }
+        Ok(Sought { content: &stream.content, facts, filter, versions: options.deleted })
+    }
+
+    pub fn steps(&self, vault: &'a dyn Vault) -> Selected<'_> {
+        Selected::new(vault, self.content, self.versions, &self.filter)
+    }
+}
+
+/// Restores what `options` say. See [`RestoreReport::state`]: `Incomplete` if something could not be restored (it is
+/// named, and not left in place half-written); an error if the restore had to stop.
+pub fn restore(
+    vault: &dyn Vault,
+    record: &SourceRecord,
+    options: &RestoreOptions,
+    monitor: &dyn Monitor,
+) -> Result<RestoreReport> {
+    let sought = Sought::new(record, options)?;
+    let tree = open_destination(&options.destination)?;
+    let (tally, problems) = (Tally::default(), Problems::default());
+    let worker = Worker::new(vault, &tree, options, &tally, &problems, monitor);
+    let threads = match options.threads {
+        0 => thread::available_parallelism().map_or(4, |n| usize::from(n) + 2).min(16),
+        threads => threads,
+    };
+    let laid_out = thread::scope(|scope| {
+        let (send, jobs) = bounded(threads * 8);
+        for _ in 0..threads {
+            let (jobs, worker) = (jobs.clone(), &worker);
+            scope.spawn(move || worker.work(&jobs));
+        }
+        drop(jobs);
+        Layout::new(&worker, &sought, send).run(sought.steps(vault))
+    });
+    worker.finish()?;
+    let selected = laid_out?;
+    if selected == 0 && !sought.filter.is_everything() {
+        return Err(FilesError::NothingMatches(options.paths.clone()).into());
+    }
+    let mut notices = tally.notices();
+    if options.delete {
+        if problems.count(Severity::Error) == 0 {
+            remove::remove_extras(vault, &sought, &tree, &tally, &problems)?;
+        } else {
+            notices.push("nothing was deleted, because not everything could be restored".to_owned());
+        }
+    }
+    if options.sync {
+        rustix::fs::syncfs(tree.root())
+            .map_err(|error| io_failure("syncing", &options.destination, error))?;
+    }
+    let failed = problems.count(Severity::Error);
+    let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    Ok(RestoreReport {
+        state: if failed == 0 { State::Complete } else { State::Incomplete },
+        directories: value(&tally.directories),
+        files: value(&tally.files),
+        bytes: value(&tally.bytes),
+        kept: value(&tally.kept),
+        symlinks: value(&tally.symlinks),
+        hard_links: value(&tally.hard_links),
+        specials: value(&tally.specials),
+        removed: value(&tally.removed),
+        problems: problems.into_list(),
+        failed,
+        notices,
+    })
+}
+
+/// The destination may be reached through links: its path is the user's. It is made if it is not there.
+fn open_destination(path: &Path) -> Result<Tree> {
+    let unusable =
+        |reason: String| Failure::from(FilesError::Destination { path: path.display().to_string(), reason });
+    std::fs::create_dir_all(path).map_err(|error| unusable(error.to_string()))?;
+    let tree = Tree::open(path).map_err(|error| unusable(error.to_string()))?;
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    rustix::fs::accessat(tree.root(), ".", access, rustix::fs::AtFlags::EACCESS)
+        .map_err(|error| unusable(error.to_string()))?;
+    Ok(tree)
+}
+
+fn io_failure(action: &'static str, path: &Path, error: rustix::io::Errno) -> Failure {
+    FilesError::Io { action, path: path.display().to_string(), error: error.into() }.into()
+}

@@ -1,0 +1,238 @@
+//! What a restore would do, as a value: for `--dry-run`, for the question before it, and for the tests. Writes nothing.
+
+use super::{
+    RestoreOptions, Sought,
+    decide::{Decision, decide},
+    remove::for_extras,
+};
+use crate::files::{browse::Step, problems::show_path, stat::Stat, tree::Tree};
+use mainstay_domain::{
+    Monitor, Result,
+    listing::{self, Entry, FileKind},
+    point::SourceRecord,
+    stream::Vault,
+};
+use rustix::{
+    fd::OwnedFd,
+    fs::{Access, AtFlags, CWD, OFlags, accessat, statat, statvfs},
+};
+use std::path::{Path, PathBuf};
+
+/// Named in a plan at the most.
+const NAMED: usize = 100;
+
+/// A plan. Names are bounded lists; the counts are of all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct RestorePlan {
+    pub destination: PathBuf,
+    pub destination_exists: bool,
+    /// Directories, links, FIFOs and devices too.
+    pub entries: u64,
+    pub directories: u64,
+    /// Files that are not there.
+    pub create: u64,
+    /// Files (and what else) that are there and another.
+    pub replace: u64,
+    /// Files that are right already by size and time.
+    pub keep: u64,
+    /// Bytes to be written.
+    pub bytes: u64,
+    /// Bytes free for this user in the destination.
+    pub free_bytes: u64,
+    /// Names that will be overwritten.
+    pub replaced: Vec<String>,
+    /// Directories with files in them where something else is to be.
+    pub conflicts: Vec<String>,
+    pub conflict_count: u64,
+    /// What `delete` takes away (a directory with all in it counts once).
+    pub removals: Vec<String>,
+    pub removal_count: u64,
+    /// Excluded by the source's rules, and so left in place.
+    pub protected: u64,
+    /// Why it cannot work, one sentence each; empty if it can.
+    pub obstacles: Vec<String>,
+    /// What will be different, one sentence each.
+    pub notices: Vec<String>,
+}
+
+/// Looks at everything a restore would do, without doing it.
+pub fn plan_restore(
+    vault: &dyn Vault,
+    record: &SourceRecord,
+    options: &RestoreOptions,
+    monitor: &dyn Monitor,
+) -> Result<RestorePlan> {
+    let sought = Sought::new(record, options)?;
+    let mut plan = RestorePlan { destination: options.destination.clone(), ..RestorePlan::default() };
+    let tree = Tree::open(&options.destination).ok();
+    plan.destination_exists = options.destination.symlink_metadata().is_ok();
+    plan.look_at_destination(tree.is_some());
+    let mut planner = Planner { tree: tree.as_ref(), path: Vec::new(), fd: None, covered: false };
+    let mut others = Others::default();
+    let mut lost = false;
+    for step in sought.steps(vault) {
+        if monitor.cancelled() {
+            return Err(crate::files::FilesError::Cancelled.into());
+        }
+        match step? {
+            Step::Directory(path) => planner.enter(path, &sought),
+            Step::Entry(entry) => planner.entry(&entry, &sought, options, &mut plan, &mut others),
+            Step::Lost(failure) => {
+                lost = true;
+                plan.obstacles.push(format!("a part of the listing cannot be read: {failure}"));
+            }
+        }
+    }
+    if plan.entries == 0 && !sought.filter.is_everything() {
+        return Err(crate::files::FilesError::NothingMatches(options.paths.clone()).into());
+    }
+    if options.delete
+        && !lost
+        && let Some(tree) = &tree
+    {
+        for_extras(vault, &sought, tree, &mut |extra| {
+            if extra.protected {
+                plan.protected += 1;
+            } else {
+                plan.removal_count += 1;
+                name(&mut plan.removals, &extra.path);
+            }
+            Ok(())
+        })?;
+    }
+    plan.judge(options, &others);
+    Ok(plan)
+}
+
+#[derive(Default)]
+struct Others {
+    owners: u64,
+    devices: u64,
+    sockets: u64,
+    without_content: u64,
+}
+
+struct Planner<'a> {
+    tree: Option<&'a Tree>,
+    path: Vec<u8>,
+    fd: Option<OwnedFd>,
+    covered: bool,
+}
+
+impl Planner<'_> {
+    fn enter(&mut self, path: Vec<u8>, sought: &Sought<'_>) {
+        self.fd = self.tree.and_then(|tree| tree.directory(&path, OFlags::empty()).ok());
+        self.covered = sought.filter.covers(&path);
+        self.path = path;
+    }
+
+    fn entry(
+        &self,
+        entry: &Entry,
+        sought: &Sought<'_>,
+        options: &RestoreOptions,
+        plan: &mut RestorePlan,
+        others: &mut Others,
+    ) {
+        let path = listing::join(&self.path, &entry.name);
+        if entry.name.is_empty() || !self.covered && !sought.filter.matches(&path) {
+            return;
+        }
+        plan.entries += 1;
+        let euid = rustix::process::geteuid();
+        others.owners += u64::from(!euid.is_root() && entry.uid != euid.as_raw());
+        match entry.kind {
+            FileKind::Directory => plan.directories += 1,
+            FileKind::Socket => {
+                others.sockets += 1;
+                return;
+            }
+            FileKind::CharDevice | FileKind::BlockDevice => others.devices += 1,
+            FileKind::Regular if entry.content.is_none() => {
+                others.without_content += 1;
+                return;
+            }
+            _ => {}
+        }
+        let stat =
+            self.fd.as_ref().and_then(|fd| statat(fd, &entry.name[..], AtFlags::SYMLINK_NOFOLLOW).ok());
+        let size = if entry.kind == FileKind::Regular { entry.size } else { 0 };
+        match decide(entry, stat.map(|stat| Stat::new(&stat)).as_ref()) {
+            Decision::Keep if entry.kind == FileKind::Directory => {}
+            Decision::Keep => plan.keep += 1,
+            Decision::Create if entry.kind == FileKind::Directory => {}
+            Decision::Create => {
+                plan.create += 1;
+                plan.bytes += size;
+            }
+            Decision::Replace => {
+                plan.replace += 1;
+                plan.bytes += size;
+                name(&mut plan.replaced, &path);
+            }
+            Decision::DirectoryInTheWay => {
+                plan.bytes += size;
+                plan.conflict_count += u64::from(!options.delete);
+                plan.removal_count += u64::from(options.delete);
+                name(if options.delete { &mut plan.removals } else { &mut plan.conflicts }, &path);
+            }
+        }
+    }
+}
+
+impl RestorePlan {
+    fn look_at_destination(&mut self, is_directory: bool) {
+        let existing = nearest(&self.destination);
+        if self.destination_exists && !is_directory {
+            self.obstacles
+                .push(format!("{} is not a directory that can be opened", self.destination.display()));
+        }
+        if accessat(CWD, existing, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_err() {
+            self.obstacles.push(format!("{} is not writable", existing.display()));
+        }
+        if let Ok(stat) = statvfs(existing) {
+            self.free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+        }
+    }
+
+    fn judge(&mut self, options: &RestoreOptions, others: &Others) {
+        if self.bytes > self.free_bytes {
+            let (need, free) =
+                (mainstay_domain::ByteSize(self.bytes), mainstay_domain::ByteSize(self.free_bytes));
+            self.obstacles.push(format!("{need} are to be written and {free} are free"));
+        }
+        if self.conflict_count > 0 {
+            let text =
+                "directories with files in them are in the way, and will be left (--delete removes them)";
+            self.notices.push(format!("{} {text}", self.conflict_count));
+        }
+        let root = rustix::process::geteuid().is_root();
+        for (count, text) in [
+            (others.owners, "entries will belong to the user who restores them: only root can set the owner"),
+            (if root { 0 } else { others.devices }, "device nodes will not be made: only root can"),
+            (others.sockets, "sockets will not be restored: they belong to running processes"),
+            (
+                others.without_content,
+                "files could not be read when they were captured, and have no content to restore",
+            ),
+        ] {
+            if count > 0 {
+                self.notices.push(format!("{count} {text}"));
+            }
+        }
+        if options.delete && self.protected > 0 {
+            self.notices.push(format!("{} that the source excludes will be left in place", self.protected));
+        }
+    }
+}
+
+fn name(list: &mut Vec<String>, path: &[u8]) {
+    if list.len() < NAMED {
+        list.push(show_path(path));
+    }
+}
+
+/// The directory itself, or the nearest above it that is there.
+fn nearest(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"))
+}

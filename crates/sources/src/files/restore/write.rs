@@ -1,0 +1,175 @@
+//! File contents: written in order by one thread, or, if big, in slices by several.
+
+use super::worker::{Done, Job, Node, Opened, Trouble, Worker};
+use crossbeam_channel::Sender;
+use mainstay_domain::{
+    Failure, Kind, Result,
+    listing::Entry,
+    monitor::Event,
+    stream::{Piece, Vault},
+};
+use rustix::{
+    fd::{AsFd, BorrowedFd, OwnedFd},
+    fs::{AtFlags, ftruncate, unlinkat},
+};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+/// Files from this size on are written in slices by several threads.
+pub(crate) const BIG: u64 = 32 << 20;
+const SLICE: u64 = 16 << 20;
+
+/// Writes pieces from `offset` on; returns where they end. Holes are left out, and the file is as long as it should be.
+pub(crate) fn write_pieces(
+    vault: &dyn Vault,
+    fd: impl AsFd,
+    offset: u64,
+    pieces: impl Iterator<Item = Result<Piece>>,
+) -> Done<u64> {
+    let fd = fd.as_fd();
+    let mut at = offset;
+    let mut ends_in_hole = false;
+    for piece in pieces {
+        let piece = piece?;
+        let end = at.checked_add(piece.bytes).ok_or_else(|| Trouble::Entry("it is too long".to_owned()))?;
+        ends_in_hole = piece.chunk.is_none();
+        if let Some(chunk) = piece.chunk {
+            let bytes = vault.get(&chunk)?;
+            if bytes.len() as u64 != piece.bytes {
+                return Err(Failure::new(Kind::Verification, "a chunk is not as long as recorded").into());
+            }
+            write_all(fd, &bytes, at)?;
+        }
+        at = end;
+    }
+    if ends_in_hole && offset == 0 {
+        ftruncate(fd, at)?;
+    }
+    Ok(at)
+}
+
+fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8], mut at: u64) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(fd, bytes, at) {
+            Ok(written) => {
+                bytes = &bytes[written..];
+                at += written as u64;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// A big file on its way.
+pub(crate) struct Big {
+    /// Held until the file is done.
+    node: Arc<Node>,
+    entry: Box<Entry>,
+    fd: OwnedFd,
+    temporary: Vec<u8>,
+    /// Slices not done yet, and one for who makes them.
+    open: AtomicUsize,
+    end: AtomicU64,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+impl Worker<'_> {
+    /// Opens a big file and hands out its slices. Called by the thread that reads the listing; `directory` is the node's.
+    pub fn big(&self, directory: BorrowedFd<'_>, node: &Arc<Node>, entry: Box<Entry>, jobs: &Sender<Job>) {
+        let (fd, temporary) = match self.temporary(directory) {
+            Ok(opened) => opened,
+            Err(error) => return self.written(&mut None, node, &entry, Err(error.into())),
+        };
+        node.hold();
+        let content = entry.content.clone().unwrap_or_default();
+        let file = Arc::new(Big {
+            node: node.clone(),
+            entry,
+            fd,
+            temporary,
+            open: AtomicUsize::new(1),
+            end: AtomicU64::new(0),
+            trouble: Mutex::new(None),
+        });
+        let (mut at, mut start, mut slice) = (0u64, 0, Vec::new());
+        let send = |start: u64, slice: &mut Vec<Piece>| {
+            file.open.fetch_add(1, Ordering::Relaxed);
+            let pieces = std::mem::take(slice);
+            let _ = jobs.send(Job::Slice { file: file.clone(), offset: start, pieces });
+        };
+        for piece in self.vault.pieces(&content) {
+            match piece {
+                Ok(piece) => {
+                    at = at.saturating_add(piece.bytes);
+                    slice.push(piece);
+                    if at - start >= SLICE {
+                        send(start, &mut slice);
+                        start = at;
+                    }
+                }
+                Err(failure) => {
+                    file.fail(failure.into());
+                    break;
+                }
+            }
+            if self.is_stopped() || file.failed() {
+                break;
+            }
+        }
+        if !slice.is_empty() {
+            send(start, &mut slice);
+        }
+        file.end.store(at, Ordering::Relaxed);
+        self.slice_done(&mut None, &file);
+    }
+
+    pub fn slice(&self, opened: &mut Opened, file: &Arc<Big>, offset: u64, pieces: Vec<Piece>) {
+        if !self.is_stopped() && !file.failed() {
+            let bytes = pieces.iter().map(|piece| piece.bytes).sum();
+            match write_pieces(self.vault, &file.fd, offset, pieces.into_iter().map(Ok)) {
+                Ok(_) => self.monitor.event(Event::Advance { items: 0, bytes }),
+                Err(trouble) => file.fail(trouble),
+            }
+        }
+        self.slice_done(opened, file);
+    }
+
+    /// The last to finish gives the file its name, or removes it.
+    fn slice_done(&self, opened: &mut Opened, file: &Arc<Big>) {
+        if file.open.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        let trouble = file.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let done = self.open(opened, &file.node).map_err(Trouble::from).and_then(|directory| {
+            let end = file.end.load(Ordering::Relaxed);
+            let completed = match trouble {
+                Some(trouble) => Err(trouble),
+                None if self.is_stopped() => Err(Trouble::Entry("the restore was stopped".to_owned())),
+                None => ftruncate(&file.fd, end).map_err(Trouble::from).and_then(|()| {
+                    self.complete(directory, file.node.plain, &file.fd, &file.entry, &file.temporary, end)
+                }),
+            };
+            if completed.is_err() {
+                let _ = unlinkat(directory, &file.temporary[..], AtFlags::empty());
+            }
+            completed
+        });
+        self.written(opened, &file.node, &file.entry, done.map(Some));
+        self.monitor.event(Event::Advance { items: 1, bytes: 0 });
+        self.release(file.node.clone());
+    }
+}
+
+impl Big {
+    fn fail(&self, trouble: Trouble) {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(trouble);
+    }
+
+    fn failed(&self) -> bool {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}

@@ -1,0 +1,4 @@
+//! What can be backed up: each source can probe, capture, restore and compare, and knows nothing of repositories.
+
+pub mod files;
+pub mod postgres;

@@ -1,0 +1,36 @@
+//! Poolers that share one server session among several clients.
+//!
+//! With transaction pooling, two statements of one "session" may run in different server processes: settings, snapshots
+//! and locks do not hold, and a capture would be wrong without an error. So it is found out beforehand and refused.
+
+use super::{Connection, error::WireError};
+
+/// Checks that each of two fresh connections to the same server has a server process of its own, and keeps it.
+///
+/// While `second` holds a transaction open, `first` must still be in the process that it had before, and `second` in
+/// another. A transaction pooler with one idle server session hands it from one to the other; one with several, or in
+/// turn, gives `first` a different one.
+pub fn refuse_transaction_pooler(first: &mut Connection, second: &mut Connection) -> Result<(), WireError> {
+    let process = |connection: &mut Connection| connection.query_text("SELECT pg_catalog.pg_backend_pid()");
+    let before = process(first)?;
+    second.execute("BEGIN").map_err(|error| match error.code() {
+        // Statement pooling.
+        Some("08P01") => WireError::Pooler(explain(first)),
+        _ => error,
+    })?;
+    let other = process(second)?;
+    let after = [process(first)?, process(first)?];
+    second.execute("COMMIT")?;
+    if other == before || after.iter().any(|p| *p != before) {
+        return Err(WireError::Pooler(explain(first)));
+    }
+    Ok(())
+}
+
+fn explain(connection: &Connection) -> String {
+    format!(
+        "{} is a connection pooler that shares server sessions between clients (transaction pooling); one consistent \
+         snapshot cannot be taken through it",
+        connection.spec().describe()
+    )
+}

@@ -1,0 +1,250 @@
+//! A living database is replaced in one step, by what was compared before, and with the way back.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test that cannot go on fails; what it must leave out, it says
+
+#[path = "support/memory.rs"]
+mod memory;
+#[path = "support/postgres.rs"]
+mod support;
+
+use mainstay_domain::{Kind, Silent, Time, point::SourceRecord};
+use mainstay_sources::postgres::{
+    compare,
+    replace::{self, Method, Options, Settled, replace, settle},
+    restore,
+    sandbox::Sandbox,
+    wire::{ConnectSpec, Connection},
+};
+use memory::Memory;
+use std::time::Duration;
+
+const SHOP: &str = r#"
+CREATE TABLE customers (id int PRIMARY KEY, name text);
+INSERT INTO customers SELECT i, 'c' || i FROM generate_series(1, 100) i;
+CREATE SCHEMA sales;
+CREATE TABLE sales.orders (id serial PRIMARY KEY, customer int REFERENCES customers);
+INSERT INTO sales.orders (customer) SELECT 1 + i % 100 FROM generate_series(1, 300) i;
+CREATE VIEW sales.per_customer AS SELECT customer, count(*) FROM sales.orders JOIN public.customers c ON c.id = customer GROUP BY 1;
+ALTER DATABASE shop SET statement_timeout = '7min';
+"#;
+
+fn options() -> Options {
+    Options {
+        restore: restore::Options::default(),
+        compare: compare::Options::new(support::ROW_KEY),
+        accept_partial: false,
+        wait: Duration::from_secs(20),
+        now: Time(1_795_178_618_000_000_000), // 2026-11-20T12:43:38Z
+    }
+}
+
+fn shop(sandbox: &Sandbox) -> (Memory, SourceRecord) {
+    sandbox.connect("postgres").unwrap().execute("CREATE DATABASE shop").unwrap();
+    sandbox.connect("shop").unwrap().execute(SHOP).unwrap();
+    let memory = Memory::default();
+    let record = support::capture(&support::config(sandbox, "shop", "postgres"), &memory).unwrap();
+    (memory, record)
+}
+
+fn text(spec: &ConnectSpec, sql: &str) -> String {
+    Connection::connect(spec).unwrap().query_text(sql).unwrap().unwrap_or_default()
+}
+
+fn databases(sandbox: &Sandbox) -> String {
+    let sql = "SELECT string_agg(datname || CASE WHEN datallowconn THEN '' ELSE ' (closed)' END, ' ' ORDER BY datname)
+                 FROM pg_database WHERE datname LIKE 'shop%'";
+    text(&sandbox.spec("postgres"), sql)
+}
+
+#[test]
+fn the_restored_database_takes_the_place_of_the_living_one_and_the_old_one_is_kept() {
+    let sandbox = support::sandbox();
+    let (memory, record) = shop(&sandbox);
+    let server = sandbox.spec("postgres");
+    let mut user = sandbox.connect("shop").unwrap();
+    user.execute("DELETE FROM sales.orders; ALTER DATABASE shop SET statement_timeout = '1min'").unwrap();
+
+    let plan = replace::plan(&memory, &record, &server, "shop", &options()).unwrap();
+    assert_eq!(
+        plan.method,
+        Method::Databases {
+            beside: "shop_restored_20261120_124338".to_owned(),
+            kept: "shop_before_20261120_124338".to_owned()
+        }
+    );
+    assert_eq!(plan.sessions, 1);
+    assert_eq!(plan.reverted, ["settings: statement_timeout = 1min goes back to statement_timeout = 7min"]);
+    assert_eq!(databases(&sandbox), "shop", "a plan changes nothing");
+
+    let replaced = replace(&memory, &record, &server, "shop", &options(), &Silent).unwrap();
+    assert_eq!(
+        (replaced.sessions_ended, &replaced.kept[..]),
+        (1, &["shop_before_20261120_124338".to_owned()][..])
+    );
+    user.execute("SELECT 1").unwrap_err();
+    assert_eq!(databases(&sandbox), "shop shop_before_20261120_124338");
+    assert_eq!(text(&sandbox.spec("shop"), "SELECT count(*) FROM sales.orders"), "300");
+    assert_eq!(text(&sandbox.spec("shop"), "SHOW statement_timeout"), "7min");
+    assert_eq!(text(&sandbox.spec("shop_before_20261120_124338"), "SELECT count(*) FROM sales.orders"), "0");
+    assert_eq!(
+        text(&server, "SELECT count(*) FROM pg_db_role_setting WHERE setconfig::text LIKE '%mainstay%'"),
+        "0"
+    );
+
+    // The way back, and letting go.
+    assert_eq!(replace::kept(&server, "shop").unwrap(), ["shop_before_20261120_124338"]);
+    replace::swap_back(&server, "shop", "shop_before_20261120_124338", "shop_aside", Duration::from_secs(20))
+        .unwrap();
+    assert_eq!(text(&sandbox.spec("shop"), "SELECT count(*) FROM sales.orders"), "0");
+    assert_eq!(replace::let_go(&server, "shop", "shop_aside").unwrap_err().kind, Kind::Refused);
+    replace::swap_back(&server, "shop", "shop_aside", "shop_before_20261120_124338", Duration::from_secs(20))
+        .unwrap();
+    replace::let_go(&server, "shop", "shop_before_20261120_124338").unwrap();
+    assert_eq!(databases(&sandbox), "shop");
+}
+
+#[test]
+fn what_differs_from_what_was_captured_replaces_nothing() {
+    let sandbox = support::sandbox();
+    let (memory, record) = shop(&sandbox);
+    memory.lose(&record.stream("table/sales.orders/0").unwrap().content.pieces[0].chunk.unwrap());
+    let server = sandbox.spec("postgres");
+    let failure = replace(&memory, &record, &server, "shop", &options(), &Silent).unwrap_err();
+    assert_eq!(failure.kind, Kind::Incomplete);
+    assert_eq!(
+        failure.message,
+        "the restore beside shop is not complete: table sales.orders: its rows are not restored: this chunk is missing"
+    );
+    assert_eq!(databases(&sandbox), "shop shop_restored_20261120_124338");
+    assert_eq!(text(&sandbox.spec("shop"), "SELECT count(*) FROM sales.orders"), "300");
+}
+
+#[test]
+fn a_partial_point_replaces_nothing_unless_what_would_be_lost_is_accepted() {
+    let sandbox = support::sandbox();
+    sandbox.connect("postgres").unwrap().execute("CREATE DATABASE shop").unwrap();
+    sandbox.connect("shop").unwrap().execute(SHOP).unwrap();
+    let memory = Memory::default();
+    let config = support::with_rules(
+        support::config(&sandbox, "shop", "postgres"),
+        r#"[{"match": "sales.orders", "where": "id <= 10"}]"#,
+    );
+    let record = support::capture(&config, &memory).unwrap();
+    let server = sandbox.spec("postgres");
+    let failure = replace(&memory, &record, &server, "shop", &options(), &Silent).unwrap_err();
+    assert_eq!(failure.kind, Kind::Refused);
+    assert_eq!(
+        failure.message,
+        "this recovery point does not hold all of the database: rows of sales.orders without id <= 10"
+    );
+    assert_eq!(databases(&sandbox), "shop");
+    let accepting = Options { accept_partial: true, ..options() };
+    replace(&memory, &record, &server, "shop", &accepting, &Silent).unwrap();
+    assert_eq!(text(&sandbox.spec("shop"), "SELECT count(*) FROM sales.orders"), "10");
+}
+
+#[test]
+fn a_crash_at_any_point_of_the_swap_is_settled_by_the_next_run() {
+    let sandbox = support::sandbox();
+    let server = sandbox.spec("postgres");
+    let mut admin = sandbox.connect("postgres").unwrap();
+    let prepared = [
+        "CREATE DATABASE shop",
+        "CREATE DATABASE shop_new",
+        "ALTER DATABASE shop_new SET mainstay.replaces = 'shop'",
+        "ALTER DATABASE shop_new SET mainstay.keeps_as = 'shop_old'",
+    ];
+    prepared.iter().for_each(|sql| assert!(admin.execute(sql).is_ok()));
+    let undone = Settled::Undone { live: "shop".to_owned(), beside: "shop_new".to_owned() };
+
+    // Killed after the mark; and after the living one was closed.
+    assert_eq!(settle(&server).unwrap(), std::slice::from_ref(&undone));
+    prepared[2..].iter().for_each(|sql| assert!(admin.execute(sql).is_ok()));
+    admin.execute("ALTER DATABASE shop WITH ALLOW_CONNECTIONS false").unwrap();
+    assert_eq!(settle(&server).unwrap(), [undone]);
+    assert_eq!(databases(&sandbox), "shop shop_new");
+    assert_eq!(settle(&server).unwrap(), []);
+
+    // Between the renames: cannot be, as both are one transaction; a hand may have done it.
+    prepared[2..].iter().for_each(|sql| assert!(admin.execute(sql).is_ok()));
+    admin.execute("ALTER DATABASE shop RENAME TO shop_old").unwrap();
+    let finished = Settled::Finished { live: "shop".to_owned(), kept: "shop_old".to_owned() };
+    assert_eq!(settle(&server).unwrap(), [finished]);
+    assert_eq!(databases(&sandbox), "shop shop_old");
+    assert_eq!(settle(&server).unwrap(), []);
+}
+
+#[test]
+fn when_the_second_rename_fails_all_is_as_it_was() {
+    let sandbox = support::sandbox();
+    let (memory, record) = shop(&sandbox);
+    let server = sandbox.spec("postgres");
+    // The name under which the old one would be kept is taken.
+    sandbox.connect("postgres").unwrap().execute("CREATE DATABASE shop_before_20261120_124338").unwrap();
+    replace(&memory, &record, &server, "shop", &options(), &Silent).unwrap_err();
+    assert_eq!(
+        databases(&sandbox),
+        "shop shop_before_20261120_124338 shop_restored_20261120_124338",
+        "none of them closed"
+    );
+    assert_eq!(settle(&server).unwrap(), []);
+}
+
+#[test]
+fn where_the_database_may_not_be_renamed_its_schemas_are_swapped() {
+    let sandbox = support::sandbox();
+    let mut admin = sandbox.connect("postgres").unwrap();
+    for sql in ["CREATE ROLE tenant LOGIN", "CREATE DATABASE shop", "GRANT ALL ON DATABASE shop TO tenant"] {
+        admin.execute(sql).unwrap();
+    }
+    let mut shop = sandbox.connect("shop").unwrap();
+    shop.execute("ALTER SCHEMA public OWNER TO tenant; CREATE EXTENSION citext").unwrap();
+    let tenant = ConnectSpec { user: "tenant".to_owned(), ..sandbox.spec("shop") };
+    let sql = SHOP.replace(
+        "ALTER DATABASE shop SET statement_timeout = '7min';",
+        "CREATE TABLE public.mail (m citext);",
+    );
+    Connection::connect(&tenant).unwrap().execute(&sql).unwrap();
+    let memory = Memory::default();
+    let record = support::capture(&support::config(&sandbox, "shop", "tenant"), &memory).unwrap();
+    shop.execute("DELETE FROM sales.orders; ALTER EXTENSION citext SET SCHEMA public").unwrap();
+
+    let server = ConnectSpec { user: "tenant".to_owned(), ..sandbox.spec("postgres") };
+    let plan = replace::plan(&memory, &record, &server, "shop", &options()).unwrap();
+    assert!(
+        matches!(&plan.method, Method::Schemas { schemas, .. } if schemas == &["public", "sales"]),
+        "{:?}",
+        plan.method
+    );
+    // An extension that is another's cannot be moved along: then nothing is swapped.
+    let failure = replace(&memory, &record, &server, "shop", &options(), &Silent).unwrap_err();
+    assert!(
+        failure.message.starts_with("swapping the schemas: must be owner of extension citext"),
+        "{}",
+        failure.message
+    );
+    assert_eq!(text(&tenant, "SELECT count(*) FROM sales.orders"), "0");
+    shop.execute(
+        "DROP SCHEMA public_restored_20261120_124338 CASCADE; DROP SCHEMA sales_restored_20261120_124338 CASCADE;
+         CREATE SCHEMA extensions; ALTER EXTENSION citext SET SCHEMA extensions; GRANT USAGE ON SCHEMA extensions TO tenant",
+    )
+    .unwrap();
+    let memory = Memory::default();
+    shop.execute("INSERT INTO sales.orders (customer) SELECT 1 FROM generate_series(1, 300)").unwrap();
+    let record = support::capture(&support::config(&sandbox, "shop", "tenant"), &memory).unwrap();
+    shop.execute("DELETE FROM sales.orders").unwrap();
+
+    let replaced = replace(&memory, &record, &server, "shop", &options(), &Silent).unwrap();
+    assert_eq!(replaced.kept, ["public_before_20261120_124338", "sales_before_20261120_124338"]);
+    assert_eq!(text(&tenant, "SELECT count(*) FROM sales.orders"), "300");
+    assert_eq!(text(&tenant, "SELECT count(*) FROM sales_before_20261120_124338.orders"), "0");
+    assert_eq!(
+        text(
+            &tenant,
+            "SELECT confrelid::regclass FROM pg_constraint WHERE conrelid = 'sales.orders'::regclass AND contype = 'f'"
+        ),
+        "customers",
+        "the key refers to what came back with it"
+    );
+    assert_eq!(text(&tenant, "SELECT count FROM sales.per_customer"), "300");
+}

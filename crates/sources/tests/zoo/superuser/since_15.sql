@@ -1,0 +1,2 @@
+-- Publications of whole schemas need a superuser.
+CREATE PUBLICATION zoo_schema FOR TABLES IN SCHEMA views, TABLE ONLY pubs.one;
