@@ -1,0 +1,127 @@
+//! A first configuration: from options, or from answers.
+
+use super::New;
+use dialoguer::{Input, theme::SimpleTheme};
+use mainstay_domain::{Failure, Result};
+use std::path::{Path, PathBuf};
+
+/// What a first configuration says.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub app: String,
+    pub database: Option<String>,
+    pub folders: Vec<PathBuf>,
+    pub store: String,
+    pub key: Key,
+}
+
+/// Where the key is.
+#[derive(Debug, Clone)]
+pub enum Key {
+    Variable(String),
+    File(PathBuf),
+}
+
+impl Draft {
+    pub fn from_options(new: &New, folder: &Path) -> Result<Draft> {
+        let Some(store) = &new.store else {
+            return Err(Failure::usage("it is not said where to keep the repository")
+                .hint("Add --store: a folder, or an address such as file:///var/lib/mainstay."));
+        };
+        if new.postgres_url_env.is_none() && new.files.is_empty() {
+            return Err(Failure::usage("it is not said what to protect")
+                .hint("Add --postgres-url-env, --files, or both."));
+        }
+        let key = match (&new.key_env, &new.key_file) {
+            (Some(name), _) => Key::Variable(name.clone()),
+            (None, Some(path)) => Key::File(folder.join(path)),
+            (None, None) => Key::File(folder.join("mainstay.key")),
+        };
+        Ok(Draft {
+            app: new.app.clone().unwrap_or_else(|| name_of(folder)),
+            database: new.postgres_url_env.clone(),
+            folders: new.files.iter().map(|path| folder.join(path)).collect(),
+            store: address(store, folder),
+            key,
+        })
+    }
+
+    /// Asks on the terminal.
+    pub fn ask(folder: &Path) -> Result<Draft> {
+        let app = question("The application's name", &name_of(folder))?;
+        let variable = std::env::var_os("DATABASE_URL").map_or("", |_| "DATABASE_URL");
+        let prompt = "The environment variable with its PostgreSQL address (empty: no database)";
+        let database = question(prompt, variable)?;
+        let folders = question("The folders with its files (separated by blanks; empty: none)", "")?;
+        let store = question("Where to keep the backups (a folder on another disk)", "/var/lib/mainstay")?;
+        let key = question("Where to keep the key (a file; made if it is not there)", "mainstay.key")?;
+        let folders: Vec<_> = folders.split_whitespace().map(|path| folder.join(path)).collect();
+        if database.is_empty() && folders.is_empty() {
+            return Err(
+                Failure::usage("there is nothing to protect").hint("Name a database, a folder, or both.")
+            );
+        }
+        Ok(Draft {
+            app,
+            database: Some(database).filter(|name| !name.is_empty()),
+            folders,
+            store: address(&store, folder),
+            key: Key::File(folder.join(key)),
+        })
+    }
+
+    pub fn to_yaml(&self) -> String {
+        let key = match &self.key {
+            Key::Variable(name) => format!("{{ env: {} }}", quoted(name)),
+            Key::File(path) => format!("{{ file: {} }}", quoted(&path.to_string_lossy())),
+        };
+        let mut sources = String::new();
+        if let Some(variable) = &self.database {
+            sources
+                .push_str(&format!("      db: {{ postgres: {{ url: {{ env: {} }} }} }}\n", quoted(variable)));
+        }
+        if !self.folders.is_empty() {
+            let paths: Vec<_> = self.folders.iter().map(|path| quoted(&path.to_string_lossy())).collect();
+            sources.push_str(&format!("      files: {{ files: {{ paths: [{}] }} }}\n", paths.join(", ")));
+        }
+        format!(
+            "# What Mainstay protects. `mainstay config check` says what is wrong with it; every key is explained in\n\
+             # doc/reference/config.md.\n\
+             version: 1\n\n\
+             stores:\n  local: {{ url: {} }}\n\n\
+             repositories:\n  main: {{ key: {key}, stores: [local] }}\n\n\
+             apps:\n  {}:\n    repository: main\n    sources:\n{sources}    policies:\n      \
+             nightly: {{ schedule: \"0 3 * * *\", keep: {{ last: 3, daily: 7, weekly: 4, monthly: 12 }} }}\n",
+            quoted(&self.store),
+            self.app,
+        )
+    }
+}
+
+/// The folder's name, as far as it can be a name in the configuration.
+fn name_of(folder: &Path) -> String {
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let fits = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '-' };
+    let name: String = name.chars().map(fits).collect();
+    let name = name.trim_matches('-');
+    if name.is_empty() { "app".to_owned() } else { name.to_owned() }
+}
+
+/// A folder becomes an address; an address stays one.
+pub fn address(store: &str, folder: &Path) -> String {
+    if store.contains("://") { store.to_owned() } else { format!("file://{}", folder.join(store).display()) }
+}
+
+/// A text in double quotes means the same in JSON and in YAML.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn question(prompt: &str, default: &str) -> Result<String> {
+    let input = Input::<String>::with_theme(&SimpleTheme).with_prompt(prompt).allow_empty(true);
+    let input = if default.is_empty() { input } else { input.default(default.to_owned()) };
+    let answer = input.interact_text();
+    answer
+        .map(|answer| answer.trim().to_owned())
+        .map_err(|error| Failure::failed("the answer could not be read").caused_by(error.to_string()))
+}

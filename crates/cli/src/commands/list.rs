@@ -1,0 +1,67 @@
+//! `mainstay list`: the recovery points that there are.
+
+use super::point::repositories;
+use crate::{
+    context::Context,
+    exit::Exit,
+    render::{point, table::Table, time},
+};
+use mainstay_domain::{ByteSize, Result};
+use mainstay_operations::{
+    access,
+    points::{self, PointInfo},
+};
+
+/// List recovery points, oldest first
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only those of this application
+    app: Option<String>,
+    /// Only the newest N
+    #[arg(long, short = 'n', value_name = "N")]
+    last: Option<usize>,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Exit> {
+    let config = context.config()?;
+    let chosen: Vec<_> = match &args.app {
+        Some(app) => vec![access::repository_of(&config, app)?],
+        None => repositories(&config).collect(),
+    };
+    let mut found = Vec::new();
+    for named in chosen {
+        let repository = access::open(&config, &named, context.clock())?;
+        found.extend(points::list(&repository, args.app.as_deref())?);
+    }
+    found.sort_by_key(|point| point.summary.finished);
+    let skipped = args.last.map_or(0, |last| found.len().saturating_sub(last));
+    show(context, &found[skipped..]);
+    Ok(Exit::Done)
+}
+
+/// A line for each point.
+pub fn show(context: &Context, found: &[PointInfo]) {
+    let now = context.clock().now();
+    let mut table =
+        Table::new(&["POINT", "FINISHED", "APP", "POLICY", "STATE", ">SIZE", ">NEW", "PROVEN", "HELD"]);
+    for info in found {
+        let summary = &info.summary;
+        table.row([
+            info.id.short(),
+            time::local_short(summary.finished),
+            summary.app.clone(),
+            summary.policy.clone().unwrap_or_else(|| "by hand".to_owned()),
+            point::state(summary.state),
+            ByteSize(summary.bytes()).to_string(),
+            ByteSize(summary.stored_bytes).to_string(),
+            point::proven(info, now),
+            info.holds.iter().map(|hold| hold.kind.as_str()).collect::<Vec<_>>().join(", "),
+        ]);
+        context.output.json("point", info);
+    }
+    if table.is_empty() {
+        context.output.line("There is no recovery point yet. Make one: mainstay backup APP");
+    } else {
+        context.output.line(table.render());
+    }
+}

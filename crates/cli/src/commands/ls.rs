@@ -1,0 +1,91 @@
+//! `mainstay ls`: what is in a recovery point, without restoring it.
+
+use super::point;
+use crate::{
+    context::Context,
+    exit::Exit,
+    render::{entry, table::Table},
+};
+use mainstay_domain::{ByteSize, Result, point::SourceRecord};
+use mainstay_operations::restore::{self, Opened};
+use mainstay_sources::{
+    files::{self, show_path},
+    postgres::facts::Facts,
+};
+use serde_json::json;
+
+/// List what a recovery point holds: files and folders, or tables
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[arg(help = point::HELP)]
+    point: String,
+    /// A path in the files source; its folder's content is listed [default: the top]
+    #[arg(default_value = "")]
+    path: String,
+    /// Which source, where the point has several; without it and without a path, each source is listed
+    #[arg(long, short)]
+    source: Option<String>,
+    /// Everything below the path, too
+    #[arg(long, short)]
+    recursive: bool,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Exit> {
+    let config = context.config()?;
+    let chosen = point::choose(context, &config, &args.point)?;
+    let sources: Vec<String> = match (&args.source, args.path.is_empty()) {
+        (Some(source), _) => vec![source.clone()],
+        (None, false) => vec![restore::only_source(&chosen.info, files::KIND)?],
+        (None, true) => chosen.info.summary.sources.iter().map(|source| source.name.clone()).collect(),
+    };
+    for source in &sources {
+        let opened = restore::open(&chosen.repository, &chosen.info, source)?;
+        if sources.len() > 1 {
+            context.output.line(format_args!("{source} ({}):", opened.record.kind));
+        }
+        if opened.record.kind == files::KIND {
+            list_files(&args, context, &opened)?;
+        } else {
+            list_tables(context, &opened.record)?;
+        }
+        if sources.len() > 1 {
+            context.output.line("");
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn list_files(args: &Args, context: &Context, opened: &Opened<'_>) -> Result<()> {
+    for listed in files::ls(&opened.reader, &opened.record, &args.path, args.recursive)? {
+        let listed = listed?;
+        context.output.line(entry::line(&listed.entry, &show_path(&listed.path)));
+        context.output.json("entry", &entry::json(&opened.record.name, &listed));
+    }
+    Ok(())
+}
+
+fn list_tables(context: &Context, record: &SourceRecord) -> Result<()> {
+    let facts = Facts::from_json(&record.facts).map_err(|error| {
+        mainstay_domain::Failure::verification("the description of the captured database cannot be used")
+            .caused_by(error)
+    })?;
+    let mut table = Table::new(&["TABLE", ">ROWS", ">SIZE", ""]);
+    for data in &facts.tables {
+        let name = format!("{}.{}", data.schema, data.name);
+        let left_out = match (&data.skipped, &data.filter) {
+            (Some(_), _) => "not captured".to_owned(),
+            (None, Some(filter)) => format!("only rows with {filter}"),
+            (None, None) => String::new(),
+        };
+        table.row([name.clone(), data.rows.to_string(), ByteSize(data.bytes).to_string(), left_out]);
+        context.output.json(
+            "table",
+            &json!({
+                "source": record.name, "table": name, "rows": data.rows, "bytes": data.bytes, "filter": data.filter,
+                "captured": data.skipped.is_none(),
+            }),
+        );
+    }
+    context.output.line(table.render());
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! `mainstay prune`: give up the points that no rule keeps, then give back the space that nothing needs.
+
+use super::point::repositories;
+use crate::{
+    context::Context,
+    exit::Exit,
+    render::{confirm, table::Table, time},
+};
+use mainstay_domain::{ByteSize, Result, retention::Decision, time::Span};
+use mainstay_operations::{
+    access,
+    prune::{self, GRACE, Plan},
+};
+use mainstay_repository::collect::Collected;
+use serde_json::json;
+
+/// Give up recovery points that no policy keeps, and give back their space
+///
+/// Every point is listed with the rule that keeps it, or why nothing does. Held points, the newest complete point and the
+/// last proven one always stay. Space is given back in two steps: what nothing needs is condemned by one run and deleted by a
+/// later one, so that a backup that runs at the same time loses nothing.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only this repository of the configuration
+    #[arg(long, value_name = "NAME")]
+    repository: Option<String>,
+    /// Keep every point at least this long after a newer one took its place
+    #[arg(long, value_name = "TIME", default_value_t = GRACE)]
+    grace: Span,
+    /// Show what would be done and why, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Exit> {
+    let config = context.config()?;
+    let chosen: Vec<_> = match &args.repository {
+        Some(name) => vec![access::repository_named(&config, name)?],
+        None => repositories(&config).collect(),
+    };
+    for named in chosen {
+        let repository = access::open(&config, &named, context.clock())?;
+        let plan = prune::plan(&config, named.name, &repository, context.clock().now(), args.grace)?;
+        show(context, named.name, &plan);
+        if args.dry_run {
+            continue;
+        }
+        if plan.dropped().next().is_some() {
+            confirm::typed(context, args.yes, "give up these recovery points", "prune")?;
+        }
+        let by = super::whoami();
+        let collected = prune::execute(&repository, &plan, &by, &context.progress)?;
+        context.progress.finish();
+        show_collected(context, &collected);
+    }
+    Ok(Exit::Done)
+}
+
+fn show(context: &Context, name: &str, plan: &Plan) {
+    let out = &context.output;
+    let mut table = Table::new(&["POINT", "FINISHED", "APP", "POLICY", "", "WHY", "GOES"]);
+    for Decision { point, keep, reasons, goes_at } in &plan.decisions {
+        let summary = plan.points.get(point).map(|info| &info.summary);
+        let why: Vec<_> = reasons.iter().map(ToString::to_string).collect();
+        table.row([
+            point.short(),
+            summary.map(|s| time::local_short(s.finished)).unwrap_or_default(),
+            summary.map(|s| s.app.clone()).unwrap_or_default(),
+            summary.and_then(|s| s.policy.clone()).unwrap_or_else(|| "by hand".to_owned()),
+            if *keep { "keep".to_owned() } else { "GIVE UP".to_owned() },
+            why.join("; "),
+            match (keep, goes_at) {
+                (false, _) => "now".to_owned(),
+                (true, Some(at)) => time::local_short(*at),
+                (true, None) => String::new(),
+            },
+        ]);
+    }
+    let given_up = plan.dropped().count();
+    let kept = plan.decisions.len() - given_up;
+    out.line(format_args!("Repository {name}: {kept} recovery points stay, {given_up} are given up.\n"));
+    if !table.is_empty() {
+        out.line(format_args!("{}\n", table.render()));
+    }
+    for decision in &plan.decisions {
+        out.json("decision", decision);
+    }
+}
+
+fn show_collected(context: &Context, collected: &Collected) {
+    let out = &context.output;
+    out.line(format_args!(
+        "Deleted {} objects ({}). Condemned {} ({}): a later prune deletes them.",
+        collected.deleted_objects,
+        ByteSize(collected.deleted_bytes),
+        collected.condemned_objects,
+        ByteSize(collected.condemned_bytes)
+    ));
+    if !collected.waiting_for.is_empty() {
+        out.line(format_args!("Waiting for {} running sessions.", collected.waiting_for.len()));
+    }
+    for stranger in &collected.strangers {
+        out.line(format_args!("  not ours, and left alone: {stranger}"));
+    }
+    out.json(
+        "pruned",
+        &json!({
+            "deleted_objects": collected.deleted_objects, "deleted_bytes": collected.deleted_bytes,
+            "condemned_objects": collected.condemned_objects, "condemned_bytes": collected.condemned_bytes,
+            "waiting_for": collected.waiting_for.len(), "strangers": collected.strangers,
+        }),
+    );
+}

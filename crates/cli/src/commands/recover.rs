@@ -1,0 +1,120 @@
+//! `mainstay recover`: a store and a key, and nothing else.
+
+use super::{
+    list,
+    point::Chosen,
+    restore::{self, How},
+};
+use crate::{context::Context, exit::Exit};
+use mainstay_domain::{Failure, Kind, RepositoryId, Result};
+use mainstay_keys::{
+    secret::Secret,
+    source::{CommandLine, KeySpec, Place},
+};
+use mainstay_operations::{access, points, recover};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Recover with nothing but a store and a key: no configuration, no cache, no server
+///
+/// Without a destination it shows the repository's fingerprint, to be compared with the recovery kit, and lists what can be
+/// restored.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where the repository is: a folder, or an address such as file:///mnt/backup
+    #[arg(long, value_name = "URL")]
+    store: String,
+    /// The fingerprint from the recovery kit: another repository is refused
+    #[arg(long, value_name = "ID")]
+    fingerprint: Option<RepositoryId>,
+    #[command(flatten)]
+    key: KeyArgs,
+    /// Only this application
+    #[arg(long)]
+    app: Option<String>,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Where the key is.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "The key")]
+#[group(multiple = false)]
+pub struct KeyArgs {
+    /// In this environment variable [default: MAINSTAY_KEY]
+    #[arg(long, value_name = "VARIABLE")]
+    key_env: Option<String>,
+    /// In this file
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Written by this command
+    #[arg(long, value_name = "COMMAND")]
+    key_command: Option<String>,
+    /// A passphrase, in this environment variable
+    #[arg(long, value_name = "VARIABLE")]
+    passphrase_env: Option<String>,
+    /// A passphrase, in this file
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+impl KeyArgs {
+    /// Where the key is, if it is said.
+    pub fn spec(&self) -> Option<KeySpec> {
+        let key = |place| Some(KeySpec::Key(place));
+        let phrase = |place| Some(KeySpec::Passphrase(place));
+        match (&self.key_env, &self.key_file, &self.key_command, &self.passphrase_env, &self.passphrase_file)
+        {
+            (Some(name), ..) => key(Place::Env(name.clone())),
+            (_, Some(path), ..) => key(Place::File(path.clone())),
+            (_, _, Some(command), ..) => key(Place::Command(CommandLine::Shell(command.clone()))),
+            (_, _, _, Some(name), _) => phrase(Place::Env(name.clone())),
+            (.., Some(path)) => phrase(Place::File(path.clone())),
+            _ => None,
+        }
+    }
+
+    fn read(&self) -> Result<Secret> {
+        let spec = self.spec().unwrap_or_else(|| KeySpec::Key(Place::Env("MAINSTAY_KEY".to_owned())));
+        Ok(spec.read()?)
+    }
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Exit> {
+    let url = super::init::address(&args.store)?;
+    let repository = recover::open(&url, args.key.read()?, args.fingerprint, context.clock())?;
+    let out = &context.output;
+    out.line(format_args!("Repository fingerprint: {}", repository.id()));
+    match args.fingerprint {
+        Some(_) => out.line("It is the one that was asked for.\n"),
+        None => out.line("Compare it with the recovery kit.\n"),
+    }
+    out.json("repository", &json!({ "repository": repository.id(), "store": repository.store().describe() }));
+    let found = points::list(&repository, args.app.as_deref())?;
+    if !args.how.has_destination() {
+        list::show(context, &found);
+        return Ok(Exit::Done);
+    }
+    let app = match (&args.app, found.first()) {
+        (Some(app), _) => app.clone(),
+        (None, Some(first)) if found.iter().all(|point| point.summary.app == first.summary.app) => {
+            first.summary.app.clone()
+        }
+        (None, Some(_)) => match found.iter().find(|point| point.id.to_string().starts_with(&args.how.point))
+        {
+            Some(point) => point.summary.app.clone(),
+            None => {
+                return Err(Failure::usage("the repository holds several applications")
+                    .hint("Say which one with --app, or name a point by the beginning of its id."));
+            }
+        },
+        (None, None) => {
+            return Err(Failure::new(Kind::NoRepository, "the repository holds no recovery point"));
+        }
+    };
+    if found.is_empty() {
+        return Err(access::no_points(&app));
+    }
+    let info = points::find(&repository, &app, &args.how.point)?;
+    restore::restore_point(&args.how, context, None, &Chosen { repository, info })
+}

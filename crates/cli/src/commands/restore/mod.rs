@@ -1,0 +1,210 @@
+//! `mainstay restore`: a source of a recovery point, back into a folder or a database. The plan is shown first.
+
+mod database;
+mod files;
+mod replace;
+
+use super::point::{self, Chosen};
+use crate::{context::Context, exit::Exit};
+use mainstay_domain::{Failure, Result};
+use mainstay_operations::{
+    access,
+    config::{Config, SourceConfig},
+    restore,
+};
+use mainstay_sources::postgres::{
+    config::PostgresConfig,
+    secret::{SecretFrom, SecretText},
+    wire::ConnectSpec,
+};
+use std::path::PathBuf;
+
+/// Bring back files or a database from a recovery point
+///
+/// What is restored goes beside what lives: into a folder, or into a new database. Nothing that exists is changed unless the
+/// plan says so and you confirm it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The application, as the configuration names it
+    app: String,
+    #[command(flatten)]
+    how: How,
+}
+
+/// What to restore and where to: the same for `recover`.
+#[derive(Debug, clap::Args)]
+pub struct How {
+    /// Which recovery point: latest, latest-complete, the beginning of an id, or a time (the last at or before it)
+    #[arg(long, short, default_value = "latest")]
+    pub point: String,
+    /// Which source, where the point has several of the kind
+    #[arg(long, short)]
+    source: Option<String>,
+    /// Show the plan and what stands against it, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    database: Database,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Files")]
+struct Files {
+    /// The folder to restore into; made if it is not there
+    #[arg(long, value_name = "FOLDER", conflicts_with = "to_database")]
+    to_dir: Option<PathBuf>,
+    /// Only what this path or pattern names ('letters/**', 'a/b.png'); may be repeated
+    #[arg(long, value_name = "PATTERN", requires = "to_dir")]
+    path: Vec<String>,
+    /// Remove what the recovery point does not have
+    #[arg(long, requires = "to_dir")]
+    delete: bool,
+    /// Compare the content of files whose size and time are right already
+    #[arg(long, requires = "to_dir")]
+    check_content: bool,
+    /// Restore files that were deleted before this point was made, and are still kept
+    #[arg(long, requires = "to_dir", conflicts_with = "delete")]
+    deleted: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Databases")]
+struct Database {
+    /// The database to restore into; it must not exist, unless --into-existing is given
+    #[arg(long, value_name = "NAME")]
+    to_database: Option<String>,
+    /// The environment variable that holds the address of another server [default: the source's own]
+    #[arg(long, value_name = "VARIABLE", requires = "to_database")]
+    to_url_env: Option<String>,
+    /// Put the restored database in the place of the one that lives; the old one is kept under a dated name
+    #[arg(long, conflicts_with_all = ["to_dir", "to_database"])]
+    replace: bool,
+    /// Replace even by a recovery point that lacks something; the plan lists what would be lost
+    #[arg(long, requires = "replace")]
+    accept_partial: bool,
+    /// Do not back the current state up before it is replaced
+    #[arg(long, requires = "replace")]
+    no_backup: bool,
+    /// Drop the database that an earlier replacement kept under this name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["to_dir", "to_database", "replace"])]
+    drop_old: Option<String>,
+    /// Put tables beside what lives in a database that exists
+    #[arg(long, requires = "to_database")]
+    into_existing: bool,
+    /// Only this table, view or sequence: schema.name; may be repeated
+    #[arg(long, value_name = "TABLE", requires = "to_database")]
+    table: Vec<String>,
+    /// Only this schema; may be repeated
+    #[arg(long, value_name = "SCHEMA", requires = "to_database")]
+    schema: Vec<String>,
+    /// Put what is restored into this schema, which is made if it is not there
+    #[arg(long, value_name = "SCHEMA", requires = "to_database")]
+    to_schema: Option<String>,
+    /// Give the one table that is restored another name
+    #[arg(long, value_name = "NAME", requires = "table")]
+    to_table: Option<String>,
+    /// Connections that load rows and build indexes at the same time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: u16,
+    /// All objects belong to the user that restores
+    #[arg(long)]
+    no_owners: bool,
+    /// Leave grants out
+    #[arg(long)]
+    no_privileges: bool,
+    /// Use the server's default where it does not know the recorded locale
+    #[arg(long)]
+    other_locale: bool,
+    /// Do not compare the restored rows and objects with what was captured
+    #[arg(long)]
+    no_compare: bool,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Exit> {
+    let config = context.config()?;
+    if let Some(kept) = &args.how.database.drop_old {
+        return replace::drop_old(&args.how, context, &config, &args.app, kept);
+    }
+    // Says at once what is missing, before the repository is opened.
+    args.how.kind()?;
+    let chosen = point::choose_of(context, &config, &args.app, &args.how.point)?;
+    restore_point(&args.how, context, Some(&config), &chosen)
+}
+
+/// Restores what `how` says from a point that was chosen. Without a configuration a database needs `--to-url-env`.
+pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chosen: &Chosen) -> Result<Exit> {
+    let kind = how.kind()?;
+    let source = match &how.source {
+        Some(source) => source.clone(),
+        None => restore::only_source(&chosen.info, kind)?,
+    };
+    match (kind, how.database.replace, config) {
+        ("files", ..) => files::run(how, context, chosen, &source),
+        (_, false, _) => database::run(how, context, config, chosen, &source),
+        (_, true, Some(config)) => replace::run(how, context, config, chosen, &source),
+        (_, true, None) => {
+            Err(Failure::usage("a database is replaced only where the configuration knows it")
+                .hint("Restore beside it: --to-database NAME --to-url-env VARIABLE."))
+        }
+    }
+}
+
+impl How {
+    /// Whether it is said where to restore to.
+    pub fn has_destination(&self) -> bool {
+        self.files.to_dir.is_some() || self.database.to_database.is_some()
+    }
+
+    /// The kind of source that goes to such a destination.
+    fn kind(&self) -> Result<&'static str> {
+        match (&self.files.to_dir, &self.database.to_database, self.database.replace) {
+            (Some(_), ..) => Ok("files"),
+            (None, Some(_), _) | (None, None, true) => Ok("postgres"),
+            (None, None, false) => Err(Failure::usage("it is not said where to restore to")
+                .hint("Add --to-dir FOLDER for files, or --to-database NAME or --replace for a database.")),
+        }
+    }
+}
+
+/// What every part of a restore is given.
+fn heading(context: &Context, chosen: &Chosen, source: &str, destination: &str) {
+    context.output.line(format_args!(
+        "Restore {source} of {} as of {} (point {}) into {destination}\n",
+        chosen.info.summary.app,
+        crate::render::time::local(chosen.info.summary.finished),
+        chosen.info.id.short(),
+    ));
+}
+
+/// The server that a restore goes to: `--to-url-env`, or where the source lives.
+fn connect_spec(how: &How, config: Option<&Config>, app: &str, source: &str) -> Result<ConnectSpec> {
+    if let Some(variable) = &how.database.to_url_env {
+        return PostgresConfig::new(SecretText::From(SecretFrom::Env(variable.clone()))).connect_spec();
+    }
+    let configured = config.and_then(|config| config.apps.get(app)?.sources.get(source));
+    match configured {
+        Some(SourceConfig::Postgres(postgres)) => postgres.connect_spec(),
+        _ => Err(Failure::usage(format!(
+            "it is not known on which server {source} of {app} shall be restored"
+        ))
+        .hint("Name the variable that holds its address: --to-url-env VARIABLE.")),
+    }
+}
+
+/// The only database of an application.
+fn only_database(config: &Config, app: &str) -> Result<String> {
+    let sources = &access::app_of(config, app)?.sources;
+    let mut databases = sources.iter().filter(|(_, source)| matches!(source, SourceConfig::Postgres(_)));
+    match (databases.next(), databases.next()) {
+        (Some((name, _)), None) => Ok(name.clone()),
+        (None, _) => Err(Failure::usage(format!("{app} has no database"))),
+        (Some(_), Some(_)) => {
+            Err(Failure::usage(format!("{app} has several databases")).hint("Say which: --source NAME."))
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! `mainstay show`: everything about one recovery point.
+
+use super::point;
+use crate::{
+    context::Context,
+    exit::Exit,
+    render::{self, time},
+};
+use mainstay_domain::{ByteSize, Result};
+use serde_json::json;
+
+/// Show what a recovery point holds, what it lacks, and when it was proven
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[arg(help = point::HELP)]
+    point: String,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Exit> {
+    let config = context.config()?;
+    let chosen = point::choose(context, &config, &args.point)?;
+    let manifest = chosen.repository.manifest(&chosen.info.id)?;
+    let (info, summary) = (&chosen.info, &chosen.info.summary);
+    let out = &context.output;
+    let now = context.clock().now();
+    let field = |name: &str, value: String| out.line(format_args!("{name:<13}{value}"));
+    field("point", info.id.to_string());
+    field("application", format!("{} ({})", summary.app, summary.environment));
+    field("state", render::point::state(summary.state));
+    field(
+        "finished",
+        format!("{} ({})", time::local(summary.finished), time::relative(summary.finished, now)),
+    );
+    field("took", time::length(summary.finished.since(summary.started)));
+    field("made by", summary.policy.as_ref().map_or("hand".to_owned(), |policy| format!("policy {policy}")));
+    field("on host", summary.host.clone());
+    field(
+        "size",
+        format!("{}, of which {} were new", ByteSize(summary.bytes()), ByteSize(summary.stored_bytes)),
+    );
+    for (name, value) in &summary.labels {
+        field("label", format!("{name}={value}"));
+    }
+    if let Some(until) = summary.keep_until {
+        field("kept until", time::local(until));
+    }
+    for hold in &info.holds {
+        let until = hold.until.map_or("released".to_owned(), time::local);
+        field("held", format!("{}: {} (by {}, until {until})", hold.kind, hold.reason, hold.by));
+    }
+    for (level, proof) in &info.proofs {
+        let word = if proof.passed { "passed" } else { "FAILED" };
+        let restore = match proof.restore_millis {
+            0 => String::new(),
+            millis => format!(", restored in {}", time::length(millis as i64 * 1_000_000)),
+        };
+        field("proof", format!("{level}: {word} {}{restore}", time::relative(proof.at, now)));
+    }
+    if info.proven().is_none() {
+        field(
+            "proof",
+            "never restored; try: mainstay verify APP --level restore".replace("APP", &summary.app),
+        );
+    }
+    out.line("");
+    out.line(render::point::sources(&summary.sources).render());
+    for record in &manifest.point.sources {
+        for line in render::point::problems(record) {
+            out.line(line);
+        }
+    }
+    let sources: Vec<_> = manifest
+        .point
+        .sources
+        .iter()
+        .map(|record| {
+            json!({
+                "name": record.name, "kind": record.kind, "state": record.state, "started": record.started,
+                "finished": record.finished, "consistent_at": record.consistent_at, "bytes": record.bytes,
+                "items": record.items, "partial": record.partial, "problems": record.problems,
+                "facts": serde_json::from_str::<serde_json::Value>(&record.facts).unwrap_or_default(),
+            })
+        })
+        .collect();
+    out.json("point", &json!({ "point": info, "sources": sources }));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,167 @@
+//! `mainstay verify`: is it there, is it intact, does it decode, does it come back.
+
+use super::point::{self, Chosen};
+use crate::{
+    context::Context,
+    exit::Exit,
+    render::{count, table::Table, time},
+};
+use console::style;
+use mainstay_domain::{ByteSize, Kind, Result, point::ProofLevel};
+use mainstay_operations::{
+    access, points,
+    prove::{Report, Verdict},
+    verify,
+};
+use serde_json::json;
+
+/// Prove that recovery points can be brought back
+///
+/// At level `restore`, the point is restored into a throw-away PostgreSQL and a scratch folder, all of it is compared with
+/// what was captured, and a signed proof is kept in the repository. The other levels look at every point of the application
+/// unless one is named. Exit code 4 means that something is wrong, 3 that something could not be compared.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The application, as the configuration names it
+    app: String,
+    /// Only this recovery point: latest, latest-complete, the beginning of an id, or a time
+    #[arg(long, short)]
+    point: Option<String>,
+    /// How deeply
+    #[arg(long, short, value_enum, default_value_t = Level::Packs)]
+    level: Level,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    /// Each object is there in its full size
+    Objects,
+    /// The bytes of each pack are what was written
+    Packs,
+    /// Each chunk decrypts, decompresses and matches its id
+    Data,
+    /// A real restore gives back what was captured
+    Restore,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Exit> {
+    match args.level {
+        Level::Objects => look(&args, context, ProofLevel::Objects),
+        Level::Packs => look(&args, context, ProofLevel::Packs),
+        Level::Data => look(&args, context, ProofLevel::Data),
+        Level::Restore => restore(&args, context),
+    }
+}
+
+fn look(args: &Args, context: &Context, level: ProofLevel) -> Result<Exit> {
+    let config = context.config()?;
+    let (repository, chosen) = match &args.point {
+        Some(words) => {
+            let Chosen { repository, info } = point::choose_of(context, &config, &args.app, words)?;
+            (repository, vec![info])
+        }
+        None => {
+            let repository =
+                access::open(&config, &access::repository_of(&config, &args.app)?, context.clock())?;
+            let all = points::list(&repository, Some(&args.app))?;
+            (repository, all)
+        }
+    };
+    if chosen.is_empty() {
+        return Err(access::no_points(&args.app));
+    }
+    let report = verify::check(&repository, &chosen, level, &*context.clock(), &context.progress)?;
+    context.progress.finish();
+    let out = &context.output;
+    let points = chosen.len();
+    if report.is_clean() {
+        out.line(format_args!(
+            "Intact at level {level}: {} of {}, {}, {} read.",
+            count(points as u64, "recovery point"),
+            args.app,
+            count(report.objects as u64, "object"),
+            ByteSize(report.bytes)
+        ));
+    } else {
+        out.line(format_args!("{}:\n", count(report.findings.len() as u64, "finding")));
+    }
+    for finding in &report.findings {
+        let needed: Vec<_> = finding.points.iter().map(|id| id.short()).collect();
+        let needed =
+            if needed.is_empty() { String::new() } else { format!(" (needed by {})", needed.join(", ")) };
+        out.line(format_args!("  {}: {}{needed}", finding.object, finding.problem));
+    }
+    out.json(
+        "verified",
+        &json!({
+            "level": level, "clean": report.is_clean(), "points": points, "objects": report.objects, "bytes": report.bytes,
+            "findings": report.findings.iter().map(|f| json!({
+                "object": f.object, "problem": f.problem, "points": f.points,
+            })).collect::<Vec<_>>(),
+        }),
+    );
+    Ok(if report.is_clean() { Exit::Done } else { Exit::With(Kind::Verification) })
+}
+
+fn restore(args: &Args, context: &Context) -> Result<Exit> {
+    let config = context.config()?;
+    let words = args.point.as_deref().unwrap_or("latest");
+    let Chosen { repository, info } = point::choose_of(context, &config, &args.app, words)?;
+    let (report, _) = verify::prove(Some(&config), &repository, &info, &*context.clock(), &context.progress)?;
+    context.progress.finish();
+    show(context, &report);
+    Ok(match report.verdict {
+        Verdict::Passed => Exit::Done,
+        Verdict::Partial => Exit::With(Kind::Incomplete),
+        Verdict::Failed => Exit::With(Kind::Verification),
+    })
+}
+
+fn show(context: &Context, report: &Report) {
+    let out = &context.output;
+    out.line(format_args!(
+        "Restore test of {}, point {} as of {}: {}\n",
+        report.app,
+        report.point.short(),
+        time::local(report.captured),
+        word(report.verdict)
+    ));
+    let mut table = Table::new(&["SOURCE", "RESULT", ">RESTORED IN", ">COMPARED IN", ">SIZE", "INTO"]);
+    for source in &report.sources {
+        table.row([
+            source.source.clone(),
+            word(source.verdict),
+            time::length(source.restore_millis as i64 * 1_000_000),
+            time::length(source.compare_millis as i64 * 1_000_000),
+            ByteSize(source.bytes).to_string(),
+            source.environment.clone(),
+        ]);
+    }
+    out.line(table.render());
+    out.line("");
+    for source in &report.sources {
+        out.line(format_args!("  {}: compared {}", source.source, source.compared));
+        for (mark, lines) in [
+            ("differs", &source.differences),
+            ("not compared", &source.not_compared),
+            ("problem", &source.problems),
+        ] {
+            for line in lines {
+                out.line(format_args!("    {mark}: {line}"));
+            }
+        }
+    }
+    out.line(format_args!(
+        "\nRecovery took {}, measured now. The signed proof is kept in the repository.",
+        time::length(report.restore_millis as i64 * 1_000_000)
+    ));
+    out.json("proof", report);
+}
+
+fn word(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Passed => style("passed").green().bold().to_string(),
+        Verdict::Partial => style("PARTIAL").yellow().bold().to_string(),
+        Verdict::Failed => style("FAILED").red().bold().to_string(),
+    }
+}

@@ -1,0 +1,72 @@
+//! Standard output: text for people, or JSON Lines for programs. Never both.
+//!
+//! Every JSON line is an object with `v` (the version of these lines, 1) and `type`; `doc/reference/json.md` lists them.
+//! A reader that goes away (`mainstay list | head`) is no failure of ours: output stops, the work goes on.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+/// The version of the JSON lines. Grows when a line changes its meaning, not when one gains a field.
+const JSON_VERSION: u32 = 1;
+
+/// Where results go.
+#[derive(Debug)]
+pub struct Output {
+    json: bool,
+    closed: AtomicBool,
+}
+
+impl Output {
+    pub fn new(json: bool) -> Self {
+        Output { json, closed: AtomicBool::new(false) }
+    }
+
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// A line for people; nothing where JSON was asked for.
+    pub fn line(&self, text: impl Display) {
+        if !self.json {
+            self.write(format_args!("{text}"));
+        }
+    }
+
+    /// A line for programs; nothing where text was asked for. `value` must serialise to an object.
+    pub fn json(&self, kind: &str, value: &impl Serialize) {
+        if self.json {
+            let mut line = json!({ "v": JSON_VERSION, "type": kind });
+            if let (Some(line), Ok(Value::Object(fields))) =
+                (line.as_object_mut(), serde_json::to_value(value))
+            {
+                line.extend(fields);
+            }
+            self.write(line);
+        }
+    }
+
+    /// A document that is the same for both: a schema, a completion script, a page of YAML.
+    pub fn document(&self, text: impl Display) {
+        self.write(text);
+    }
+
+    fn write(&self, text: impl Display) {
+        if self.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut stdout = io::stdout().lock();
+        if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A line on standard error. Nothing is done about an error there: there is nowhere left to report it.
+pub fn note(text: impl Display) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}

@@ -1,0 +1,71 @@
+//! A failure as its reader sees it: what happened, why, what to do next.
+
+use crate::exit;
+use console::style;
+use mainstay_domain::Failure;
+use serde::Serialize;
+use std::error::Error;
+
+/// `error: …`, then the causes, then `hint: …`.
+pub fn text(failure: &Failure) -> String {
+    let mut text = format!("{} {failure}", style("error:").for_stderr().red().bold());
+    for cause in causes(failure) {
+        text.push_str(&format!("\n  cause: {}", cause.replace('\n', "\n         ")));
+    }
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!("\n{} {hint}", style("hint:").for_stderr().cyan().bold()));
+    }
+    text
+}
+
+#[derive(Debug, Serialize)]
+pub struct Json {
+    kind: &'static str,
+    exit_code: u8,
+    message: String,
+    causes: Vec<String>,
+    hint: Option<String>,
+}
+
+pub fn json(failure: &Failure) -> Json {
+    Json {
+        kind: exit::name(failure.kind),
+        exit_code: failure.kind.exit_code(),
+        message: failure.message.clone(),
+        causes: causes(failure),
+        hint: failure.hint.clone(),
+    }
+}
+
+/// The chain of causes. One that only repeats what stands before it is left out.
+fn causes(failure: &Failure) -> Vec<String> {
+    let mut causes: Vec<String> = Vec::new();
+    let mut next = failure.source();
+    while let Some(error) = next {
+        let text = error.to_string();
+        if causes.last().unwrap_or(&failure.message) != &text {
+            causes.push(text);
+        }
+        next = error.source();
+    }
+    causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn causes_stand_in_order_and_are_not_repeated() {
+        console::set_colors_enabled_stderr(false);
+        let inner = Failure::failed("the store is away").caused_by(io::Error::other("connection refused"));
+        let outer = Failure::preflight("nothing was done").caused_by(inner).hint("Try again.");
+        assert_eq!(
+            text(&outer),
+            "error: nothing was done\n  cause: the store is away\n  cause: connection refused\nhint: Try again."
+        );
+        let same = Failure::failed("it broke").caused_by(io::Error::other("it broke"));
+        assert_eq!(text(&same), "error: it broke");
+    }
+}

@@ -1,0 +1,60 @@
+//! Recovery points and what is in them.
+
+use super::table::Table;
+use console::style;
+use mainstay_domain::{
+    ByteSize, Severity, Time,
+    point::{SourceRecord, SourceSummary, State},
+};
+use mainstay_operations::points::PointInfo;
+
+/// The state as a word, in its colour.
+pub fn state(state: State) -> String {
+    match state {
+        State::Complete => style("complete").green().to_string(),
+        State::Incomplete => style("INCOMPLETE").yellow().bold().to_string(),
+        State::Failed => style("FAILED").red().bold().to_string(),
+    }
+}
+
+/// One line for each source.
+pub fn sources(sources: &[SourceSummary]) -> Table {
+    let mut table = Table::new(&["SOURCE", "KIND", "STATE", ">ITEMS", ">SIZE", ""]);
+    for source in sources {
+        table.row([
+            source.name.clone(),
+            source.kind.clone(),
+            state(source.state),
+            source.items.to_string(),
+            ByteSize(source.bytes).to_string(),
+            if source.partial {
+                "partial: something is left out on purpose".to_owned()
+            } else {
+                String::new()
+            },
+        ]);
+    }
+    table
+}
+
+/// What went wrong with a source, a line for each problem.
+pub fn problems(record: &SourceRecord) -> Vec<String> {
+    let line = |problem: &mainstay_domain::point::Problem| {
+        let mark = match problem.severity {
+            Severity::Info => style("note").cyan(),
+            Severity::Warning => style("warning").yellow().bold(),
+            Severity::Error => style("missing").red().bold(),
+        };
+        let object = if problem.object.is_empty() { String::new() } else { format!(" {}", problem.object) };
+        format!("  {mark}: {}{object}: {}", record.name, problem.message)
+    };
+    record.problems.iter().map(line).collect()
+}
+
+/// `2 h 10 min ago`, or `never`.
+pub fn proven(point: &PointInfo, now: Time) -> String {
+    match point.proven() {
+        Some(proof) => super::time::relative(proof.at, now),
+        None => "never".to_owned(),
+    }
+}

@@ -1,0 +1,174 @@
+//! Bad input and bad days: what the user is told, and with which exit code.
+
+use crate::{KEY, Place, assert_seen, shop, small_config};
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+#[test]
+fn a_missing_key_is_named() {
+    let place = shop();
+    assert_seen!(place.run_with(&["list"], &[]), @"
+    exit 2
+    err| error: the environment variable MAINSTAY_KEY is not set
+    err| hint: Set it to the repository's key. For a new repository, make one with `mainstay key generate`; MAINSTAY_KEY must be there in scheduled runs, too.
+    ");
+}
+
+#[test]
+fn a_wrong_key_says_so_at_once() {
+    let place = shop();
+    assert_seen!(place.run_with(&["list"], &[("MAINSTAY_KEY", &"ab".repeat(32))]), @"
+    exit 12
+    err| error: repository main: the key does not open this repository
+    err| hint: Check which key the configuration names. The recovery kit lists the recipients whose keys open it.
+    ");
+}
+
+#[test]
+fn where_there_is_no_repository_it_says_how_to_make_one() {
+    let place = Place::new();
+    place.write("mainstay.yaml", &small_config(&place));
+    assert_seen!(place.run(&["backup", "shop"]), @"
+    exit 10
+    err| error: repository main: there is no repository in file://PLACE/store
+    err| hint: Check the address, or make one with `mainstay init`.
+    ");
+}
+
+#[test]
+fn an_unknown_application_is_answered_with_those_there_are() {
+    let place = shop();
+    assert_seen!(place.run(&["backup", "shpo"]), @r#"
+    exit 2
+    err| error: the configuration has no application named "shpo"
+    err| hint: There is: shop.
+    "#);
+    assert_seen!(place.run(&["backup", "shop", "--source", "upload"]), @r#"
+    exit 2
+    err| error: shop has no source named "upload"
+    err| hint: There is: uploads.
+    "#);
+    assert_seen!(place.run(&["backup", "shop", "--policy", "weekly"]), @r#"
+    exit 2
+    err| error: shop has no policy named "weekly"
+    err| hint: There is: nightly.
+    "#);
+}
+
+#[test]
+fn an_application_without_points_says_what_to_do() {
+    let place = shop();
+    assert_seen!(place.run(&["restore", "shop", "--to-dir", "x"]), @"
+    exit 10
+    err| error: shop has no recovery point yet
+    err| hint: Make one: `mainstay backup shop`.
+    ");
+    assert_seen!(place.run(&["list"]), @"
+    exit 0
+    out| There is no recovery point yet. Make one: mainstay backup APP
+    ");
+}
+
+#[test]
+fn a_restore_without_a_destination_asks_for_one() {
+    assert_seen!(shop().run(&["restore", "shop"]), @"
+    exit 2
+    err| error: it is not said where to restore to
+    err| hint: Add --to-dir FOLDER for files, or --to-database NAME or --replace for a database.
+    ");
+}
+
+#[test]
+fn a_second_init_never_touches_the_first() {
+    let place = shop();
+    fs::remove_file(place.at("mainstay-main-recovery-kit.txt")).unwrap();
+    place.done(&["backup", "shop"]);
+    let again = place.run(&["init"]);
+    assert_ne!(again.code, 0);
+    assert_seen!(again, @"
+    exit 2
+    err| error: there is already a repository in file://PLACE/store
+    err| hint: Use it as it is; `mainstay init` never overwrites a repository.
+    ");
+    place.done(&["verify", "shop"]);
+}
+
+#[test]
+fn a_damaged_pack_is_found_named_and_not_restored() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    let packs = files_below(&place.at("store/packs/data"));
+    let mut bytes = fs::read(&packs[0]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let mut permissions = fs::metadata(&packs[0]).unwrap().permissions();
+    #[allow(clippy::permissions_set_readonly_false)] // a file of this test alone
+    permissions.set_readonly(false);
+    fs::set_permissions(&packs[0], permissions).unwrap();
+    fs::write(&packs[0], bytes).unwrap();
+
+    let found = place.run(&["verify", "shop", "--level", "packs", "--quiet"]);
+    let name = packs[0].file_name().unwrap().to_str().unwrap();
+    assert_eq!(found.code, 4, "{}", found.all());
+    assert!(found.stdout.contains(name), "the pack is named\n{}", found.all());
+    let restored = place.run(&["restore", "shop", "--to-dir", "back"]);
+    assert!([3, 4].contains(&restored.code), "{}", restored.all());
+}
+
+#[test]
+fn a_key_file_that_everybody_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    let key = place.write("the.key", KEY);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    place.write("mainstay.yaml", &small_config(&place).replace("env: MAINSTAY_KEY", "file: the.key"));
+    assert_seen!(place.run(&["init"]), @"
+    exit 2
+    err| error: the.key can be used by everybody on this machine (mode 0644)
+    err| hint: Take that right away: chmod 600 the.key
+    ");
+}
+
+#[test]
+fn the_second_interrupt_ends_it_at_once() {
+    let place = Place::new();
+    let slow = "command: \"touch started; exec sleep 300\"";
+    place.write("mainstay.yaml", &small_config(&place).replace("env: MAINSTAY_KEY", slow));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .arg("list")
+        .current_dir(place.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !place.at("started").exists() {
+        assert!(Instant::now() < deadline, "the key command did not start");
+        std::thread::yield_now();
+    }
+    let pid = child.id().to_string();
+    // The first is only noted; each further one ends the process, so that one that comes early cannot make the test hang.
+    let status = loop {
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "it still runs");
+        std::thread::yield_now();
+    };
+    assert_eq!((status.code(), status.signal()), (Some(130), None));
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files_below(&path)) } else { found.push(path) }
+    }
+    found
+}

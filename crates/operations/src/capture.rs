@@ -1,0 +1,147 @@
+//! Capturing the sources of an application into one session.
+
+use crate::{config::SourceConfig, points};
+use mainstay_domain::{
+    Clock, Failure, Kind, Monitor, Result, Severity,
+    point::{Problem, SourceRecord, State},
+    stream::Vault,
+};
+use mainstay_repository::{Repository, Session};
+use mainstay_sources::{files, postgres};
+
+/// Whether a source can be captured at all, before anything is written.
+pub fn probe(source: &SourceConfig) -> Result<()> {
+    match source {
+        SourceConfig::Files(config) => Ok(config.validate()?),
+        SourceConfig::Postgres(config) => postgres::capture::probe(config).map(drop),
+    }
+}
+
+/// Captures every source, all at once, and returns their records in the order of `sources`.
+///
+/// A source that fails gives a record that says so. `Err` only if the session itself cannot go on: the store failed, or the
+/// user stopped it.
+pub fn all(
+    session: &Session<'_>,
+    repository: &Repository,
+    app: &str,
+    sources: &[(&str, &SourceConfig)],
+    full: bool,
+    clock: &dyn Clock,
+    monitor: &dyn Monitor,
+) -> Result<Vec<SourceRecord>> {
+    let outcomes: Vec<Result<SourceRecord>> = std::thread::scope(|scope| {
+        let running: Vec<_> = sources
+            .iter()
+            .map(|(name, source)| {
+                scope.spawn(move || one(session, repository, app, name, source, full, clock, monitor))
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|thread| {
+                thread.join().unwrap_or_else(|_| Err(Failure::failed("a capturing thread panicked")))
+            })
+            .collect()
+    });
+    session.check().map_err(Failure::from)?;
+    let mut records = Vec::new();
+    for ((name, source), outcome) in sources.iter().zip(outcomes) {
+        match outcome {
+            Ok(record) => records.push(record),
+            Err(failure) if failure.kind == Kind::Cancelled => return Err(failure),
+            Err(failure) => records.push(failed(name, source.kind(), &failure, clock)),
+        }
+    }
+    for record in &records {
+        for problem in &record.problems {
+            let object =
+                if problem.object.is_empty() { String::new() } else { format!(" {}", problem.object) };
+            monitor.notice(problem.severity, &format!("{}{object}: {}", record.name, problem.message));
+        }
+    }
+    Ok(records)
+}
+
+#[allow(clippy::too_many_arguments)] // one call, from the loop above
+fn one(
+    session: &Session<'_>,
+    repository: &Repository,
+    app: &str,
+    name: &str,
+    source: &SourceConfig,
+    full: bool,
+    clock: &dyn Clock,
+    monitor: &dyn Monitor,
+) -> Result<SourceRecord> {
+    match source {
+        SourceConfig::Files(config) => {
+            let previous = previous_record(repository, app, name, monitor);
+            let vault: &dyn Vault = session.reader();
+            let options = files::CaptureOptions { full, ..files::CaptureOptions::new(clock) };
+            files::capture(
+                name,
+                config,
+                session,
+                previous.as_ref().map(|record| (vault, record)),
+                &options,
+                monitor,
+            )
+        }
+        SourceConfig::Postgres(config) => {
+            let row_key = repository.keyring().current().row_key();
+            let record = postgres::capture::capture(config, session, row_key, clock, monitor)?;
+            Ok(SourceRecord { name: name.to_owned(), ..record })
+        }
+    }
+}
+
+/// What this source left in the newest point that has it. Without it everything is read again, so trouble is only told.
+fn previous_record(
+    repository: &Repository,
+    app: &str,
+    name: &str,
+    monitor: &dyn Monitor,
+) -> Option<SourceRecord> {
+    let found = points::newest_with_source(repository, app, name).and_then(|point| match point {
+        Some(point) => Ok(Some(repository.manifest(&point.id).map_err(Failure::from)?)),
+        None => Ok(None),
+    });
+    match found {
+        Ok(manifest) => manifest?.point.sources.into_iter().find(|record| record.name == name),
+        Err(failure) => {
+            let text = format!(
+                "{name}: the previous recovery point cannot be read ({failure}); everything is read again"
+            );
+            monitor.notice(Severity::Warning, &text);
+            None
+        }
+    }
+}
+
+fn failed(name: &str, kind: &str, failure: &Failure, clock: &dyn Clock) -> SourceRecord {
+    let mut message = failure.message.clone();
+    let mut cause = std::error::Error::source(failure);
+    while let Some(error) = cause {
+        message = format!("{message}: {error}");
+        cause = error.source();
+    }
+    if let Some(hint) = &failure.hint {
+        message = format!("{message}. {hint}");
+    }
+    let now = clock.now();
+    SourceRecord {
+        name: name.into(),
+        kind: kind.into(),
+        state: State::Failed,
+        started: now,
+        finished: now,
+        consistent_at: None,
+        streams: Vec::new(),
+        facts: "{}".into(),
+        problems: vec![Problem { severity: Severity::Error, object: String::new(), message }],
+        bytes: 0,
+        items: 0,
+        partial: false,
+    }
+}

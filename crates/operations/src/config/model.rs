@@ -1,0 +1,192 @@
+//! The shape of the configuration file. Field comments are what the JSON schema and `doc/reference/config.md` say.
+
+use super::schedule::Schedule;
+use mainstay_domain::ByteSize;
+use mainstay_domain::retention::Keep;
+use mainstay_keys::source::KeySpec;
+use mainstay_sources::{files::FilesConfig, postgres::config::PostgresConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// Everything that Mainstay is told about one machine's applications.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The file that this was read from.
+    #[serde(skip)]
+    pub(super) path: PathBuf,
+    /// The version of this format: 1.
+    pub version: u32,
+    /// Places where repositories are kept, by name.
+    pub stores: BTreeMap<String, StoreConfig>,
+    /// Repositories, by name. All applications of one repository share its key and its deduplication.
+    pub repositories: BTreeMap<String, RepositoryConfig>,
+    /// What is protected, by name.
+    pub apps: BTreeMap<String, AppConfig>,
+}
+
+/// A place that keeps objects.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Where it is: `file:///absolute/path` for a folder.
+    pub url: String,
+    /// What it is made of, for counting copies on different media.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<Media>,
+    /// Where it stands, in your own words, for counting copies at different sites.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// How many bytes Mainstay may fill here; no limit by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<ByteSize>,
+}
+
+/// What a store is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Media {
+    Disk,
+    Object,
+    Tape,
+}
+
+/// A repository: one key, one or more stores that each hold a copy.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RepositoryConfig {
+    /// Where its key comes from.
+    pub key: KeySpec,
+    /// The stores that hold it, by name. Restores prefer the first that answers.
+    pub stores: Vec<String>,
+    /// How many stores must hold a recovery point before the backup counts as done.
+    #[serde(default = "one")]
+    pub copies_required: u32,
+    #[serde(default)]
+    pub compression: Compression,
+    /// Size of the objects that chunks are gathered into: 16MiB to 64MiB.
+    #[serde(default = "default_pack_size")]
+    pub pack_size: ByteSize,
+    /// How deeply every backup reads back what it wrote.
+    #[serde(default)]
+    pub verify_after: VerifyAfter,
+    /// Folder for the index cache, which can be deleted at any time. By default `mainstay` in the user's cache folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+}
+
+/// How chunks are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Compression {
+    /// zstd level, 1 (fast) to 19 (small).
+    #[serde(default = "default_level")]
+    pub level: i32,
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Compression { level: default_level() }
+    }
+}
+
+/// How deeply a backup is read back at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VerifyAfter {
+    /// Not at all.
+    None,
+    /// That each object is there, in its full size.
+    Objects,
+    /// That the bytes of each pack are the bytes that were written.
+    #[default]
+    Packs,
+    /// That each chunk decrypts, decompresses and matches its id.
+    Data,
+}
+
+/// An application: the sources that are captured together, and when.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AppConfig {
+    /// The repository that holds its recovery points.
+    pub repository: String,
+    /// `production`, `staging`, or your own word.
+    #[serde(default = "default_environment")]
+    pub environment: String,
+    /// What is captured, by name.
+    pub sources: BTreeMap<String, SourceConfig>,
+    /// When, and for how long it is kept, by name. A backup that names no policy is kept until it is deleted.
+    #[serde(default)]
+    pub policies: BTreeMap<String, PolicyConfig>,
+}
+
+/// One source: exactly one kind.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceConfig {
+    /// A PostgreSQL database, captured logically under one snapshot.
+    Postgres(Box<PostgresConfig>),
+    /// Folders and files.
+    Files(Box<FilesConfig>),
+}
+
+impl SourceConfig {
+    /// As recovery points record it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            SourceConfig::Postgres(_) => "postgres",
+            SourceConfig::Files(_) => "files",
+        }
+    }
+}
+
+/// When to capture, and for how long to keep it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// A cron expression: minute, hour, day of month, month, day of week.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// The time zone of the schedule, and of retention's days: `Europe/Berlin`. UTC by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// The sources that it captures; all by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+    /// Which of its recovery points are kept.
+    pub keep: Keep,
+}
+
+fn one() -> u32 {
+    1
+}
+fn default_level() -> i32 {
+    3
+}
+fn default_pack_size() -> ByteSize {
+    ByteSize(16 << 20)
+}
+fn default_environment() -> String {
+    "production".to_owned()
+}
+
+impl Config {
+    /// The file that this was read from; empty if it was parsed from text.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl PolicyConfig {
+    /// The zone in which its schedule and its days are counted.
+    pub fn zone(&self) -> Result<jiff::tz::TimeZone, String> {
+        let name = self.timezone.as_deref().unwrap_or("UTC");
+        jiff::tz::TimeZone::get(name)
+            .map_err(|_| format!("{name:?} is not a time zone (write one such as Europe/Berlin)"))
+    }
+}

@@ -1,0 +1,223 @@
+//! `mainstay doctor`: looks at everything that a backup and a restore will need, one by one, and says what to do about what is
+//! missing. Nothing is changed but for one object that is made and removed again in each store.
+
+use crate::{
+    access,
+    config::{Config, SourceConfig},
+    points,
+};
+use mainstay_domain::{ByteSize, Clock, Failure, Result, Severity, time::HOUR};
+use mainstay_repository::Repository;
+use mainstay_sources::postgres;
+use mainstay_stores::{Store, StoreError};
+use serde::Serialize;
+use std::sync::Arc;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    Good,
+    /// Works, and could be better.
+    Attention,
+    /// A backup or a restore will fail.
+    Bad,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, Serialize)]
+pub struct Item {
+    /// What: `store local`, `repository main`, `shop: source db`.
+    pub subject: String,
+    pub health: Health,
+    pub text: String,
+    pub hint: Option<String>,
+}
+
+impl Item {
+    fn good(subject: &str, text: impl Into<String>) -> Item {
+        Item { subject: subject.into(), health: Health::Good, text: text.into(), hint: None }
+    }
+
+    fn attention(subject: &str, text: impl Into<String>, hint: &str) -> Item {
+        Item {
+            subject: subject.into(),
+            health: Health::Attention,
+            text: text.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    fn bad(subject: &str, failure: &Failure) -> Item {
+        let mut text = failure.message.clone();
+        let mut cause = std::error::Error::source(failure);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        Item { subject: subject.into(), health: Health::Bad, text, hint: failure.hint.clone() }
+    }
+}
+
+/// Looks at everything that the configuration names.
+pub fn examine(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Item> {
+    let mut items = Vec::new();
+    for (name, store) in &config.stores {
+        let subject = format!("store {name}");
+        match mainstay_stores::open(&store.url).map_err(Failure::from).and_then(|store| probe_store(&*store))
+        {
+            Ok(()) => {
+                items.push(Item::good(&subject, "can be written, read and listed, and refuses to overwrite"))
+            }
+            Err(failure) => items.push(Item::bad(&subject, &failure)),
+        }
+        items.extend(free_space(&subject, &store.url));
+    }
+    for name in config.repositories.keys() {
+        let subject = format!("repository {name}");
+        let opened = access::repository_named(config, name)
+            .and_then(|named| access::open(config, &named, clock.clone()));
+        match opened {
+            Ok(repository) => items.extend(examine_repository(&subject, &repository, &**clock)),
+            Err(failure) => items.push(Item::bad(&subject, &failure)),
+        }
+    }
+    for (app_name, app) in &config.apps {
+        for (name, source) in &app.sources {
+            items.extend(examine_source(&format!("{app_name}: source {name}"), source));
+        }
+        if app.policies.is_empty() {
+            items.push(Item::attention(
+                app_name,
+                "has no policy: its recovery points are kept until somebody deletes them",
+                "Add one under `policies:`, such as { keep: { daily: 7, weekly: 4, monthly: 12 } }.",
+            ));
+        }
+    }
+    items
+}
+
+/// The verbs that a repository relies on, and that the store keeps the first of two.
+fn probe_store(store: &dyn Store) -> Result<()> {
+    let name = format!("probe/{}", hex::encode(mainstay_keys::random::<16>()));
+    store.create(&name, b"first")?;
+    let second = store.create(&name, b"second");
+    let read = store.read(&name);
+    store.delete(&name)?;
+    match second {
+        Err(StoreError::AlreadyExists { .. }) => {}
+        Ok(()) => {
+            return Err(Failure::failed(format!("{} overwrites objects that are there", store.describe()))
+                .hint("Only one machine may write to such a store."));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    match read?.as_slice() {
+        b"first" => Ok(()),
+        _ => Err(Failure::failed(format!("{} gave back other bytes than were written", store.describe()))
+            .hint("Do not keep backups there before this is understood.")),
+    }
+}
+
+fn free_space(subject: &str, url: &str) -> Option<Item> {
+    let mut path = std::path::Path::new(url.strip_prefix("file://")?);
+    while !path.exists() {
+        path = path.parent()?;
+    }
+    let statistics = rustix::fs::statvfs(path).ok()?;
+    let (free, total) =
+        (statistics.f_bavail * statistics.f_frsize, statistics.f_blocks * statistics.f_frsize);
+    let text = format!("{} free of {}", ByteSize(free), ByteSize(total));
+    let used = 100 - free.saturating_mul(100) / total.max(1);
+    Some(match used {
+        0..80 => Item::good(subject, text),
+        _ => Item::attention(
+            subject,
+            format!("{text} ({used} % used)"),
+            "Make room, or prune: a full disk stops every backup.",
+        ),
+    })
+}
+
+fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock) -> Vec<Item> {
+    let mut items = Vec::new();
+    let points = match points::list(repository, None) {
+        Ok(points) => points,
+        Err(failure) => return vec![Item::bad(subject, &failure)],
+    };
+    items.push(Item::good(subject, format!("opens with this key; {} recovery points", points.len())));
+    if repository.was_rolled_back() {
+        items.push(Item::attention(
+            subject,
+            "the store has lost entries that this machine had seen: it was restored from an older copy of itself",
+            "Recovery points made since then are gone. Make a new backup.",
+        ));
+    }
+    if let Ok(state) = repository.state() {
+        items.extend(state.doubts.iter().map(|(n, doubt)| {
+            Item::attention(
+                subject,
+                format!("log entry {n}: {doubt}"),
+                "Nothing is deleted or deduplicated until this is settled.",
+            )
+        }));
+    }
+    if let Some(newest) = points.last()
+        && newest.summary.finished.since(clock.now()) > HOUR
+    {
+        items.push(Item::attention(
+            subject,
+            format!("the newest point is of {}, which is in the future", newest.summary.finished),
+            "Compare this machine's clock with that of the machine that made it.",
+        ));
+    }
+    match crate::keys::list(repository) {
+        Ok(recipients) if recipients.len() < 2 => items.push(Item::attention(
+            subject,
+            "only one key opens it",
+            "Add a second one (`mainstay key add`), such as a passphrase, and keep it elsewhere.",
+        )),
+        Ok(recipients) => items.push(Item::good(subject, format!("{} keys open it", recipients.len()))),
+        Err(failure) => items.push(Item::bad(subject, &failure)),
+    }
+    items
+}
+
+fn examine_source(subject: &str, source: &SourceConfig) -> Vec<Item> {
+    match source {
+        SourceConfig::Files(files) => {
+            let missing: Vec<_> =
+                files.paths.iter().filter(|path| std::fs::symlink_metadata(path).is_err()).collect();
+            match (files.validate(), missing.first()) {
+                (Err(error), _) => vec![Item::bad(subject, &error.into())],
+                (Ok(()), Some(path)) => {
+                    let failure = Failure::preflight(format!("{} is not there", path.display()))
+                        .hint("Correct the path, or mount what belongs there.");
+                    vec![Item::bad(subject, &failure)]
+                }
+                (Ok(()), None) => vec![Item::good(subject, format!("{} paths are there", files.paths.len()))],
+            }
+        }
+        SourceConfig::Postgres(config) => match postgres::capture::probe(config) {
+            Ok(probe) => examine_database(subject, &probe),
+            Err(failure) => vec![Item::bad(subject, &failure)],
+        },
+    }
+}
+
+fn examine_database(subject: &str, probe: &postgres::capture::Probe) -> Vec<Item> {
+    let found = format!(
+        "PostgreSQL {} with pg_dump {}; {} tables, about {}",
+        probe.server_version, probe.pg_dump, probe.tables, probe.estimate
+    );
+    let mut items = vec![Item::good(subject, found)];
+    items.extend(probe.problems.iter().map(|problem| {
+        let text = format!("{} {}", problem.object, problem.message);
+        let health = match problem.severity {
+            Severity::Info => Health::Good,
+            Severity::Warning => Health::Attention,
+            Severity::Error => Health::Bad,
+        };
+        Item { subject: subject.into(), health, text: text.trim().into(), hint: None }
+    }));
+    items
+}

@@ -1,0 +1,328 @@
+//! `mainstay verify --level restore`: brings a recovery point up in a sandbox, compares all of it with what was captured, tears
+//! the sandbox down, and writes a signed proof into the repository.
+//!
+//! The sandbox is a directory and a PostgreSQL of its own (a Unix socket, archiving off); nothing of it outlives the proof. A
+//! proof says *partial*, never *passed*, when something could not be compared.
+
+use crate::{
+    config::Config,
+    points::PointInfo,
+    restore::{self, Opened},
+};
+use mainstay_domain::{
+    Clock, Failure, Monitor, PointId, Result, Severity, Time,
+    point::{Proof, ProofLevel, State},
+};
+use mainstay_repository::{Repository, proof};
+use mainstay_sources::{
+    files,
+    postgres::{
+        self,
+        compare::Verdict as DatabaseVerdict,
+        facts::Facts,
+        restore::{Options, Target},
+        sandbox::{Sandbox, SandboxOptions},
+        tools::{self, Purpose},
+    },
+};
+use serde::Serialize;
+use std::path::Path;
+
+/// The name of the database that a proof restores into.
+const DATABASE: &str = "mainstay_proof";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Everything was restored and compared, and is equal.
+    Passed,
+    /// Nothing differs, and something could not be restored or compared.
+    Partial,
+    Failed,
+}
+
+/// What a restore test found: the signed report.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub version: u32,
+    pub point: PointId,
+    pub app: String,
+    /// The moment whose state was restored.
+    pub captured: Time,
+    pub state: State,
+    pub tested: Time,
+    pub host: String,
+    pub store: String,
+    pub tool: String,
+    pub verdict: Verdict,
+    pub sources: Vec<SourceReport>,
+    /// Milliseconds that restoring took: of all sources, without comparing.
+    pub restore_millis: u64,
+    pub total_millis: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct SourceReport {
+    pub source: String,
+    pub kind: String,
+    pub verdict: Verdict,
+    /// What was compared, in a sentence.
+    pub compared: String,
+    pub differences: Vec<String>,
+    pub not_compared: Vec<String>,
+    pub problems: Vec<String>,
+    pub restore_millis: u64,
+    pub compare_millis: u64,
+    pub bytes: u64,
+    pub items: u64,
+    /// The version of what it was restored into.
+    pub environment: String,
+}
+
+/// Restores and compares every source of a point, and records the proof. A source that cannot be restored at all is a failed
+/// proof, not an error.
+pub fn prove(
+    config: Option<&Config>,
+    repository: &Repository,
+    point: &PointInfo,
+    clock: &dyn Clock,
+    monitor: &dyn Monitor,
+) -> Result<(Report, Proof)> {
+    let scratch = tempfile::Builder::new().prefix("mainstay-proof-").tempdir().map_err(|error| {
+        Failure::preflight("no directory for the restore test could be made").caused_by(error)
+    })?;
+    let begun = clock.now();
+    let mut sources = Vec::new();
+    for source in &point.summary.sources {
+        let opened = restore::open(repository, point, &source.name)?;
+        monitor.step(&format!("prove {}", source.name), None);
+        let proven = prove_source(config, repository, &opened, scratch.path(), clock, monitor);
+        let report = proven.or_else(|failure| match failure.kind {
+            mainstay_domain::Kind::Cancelled => Err(failure),
+            _ => Ok(could_not(&opened, &failure)),
+        })?;
+        monitor.done(&format!("prove {}", source.name), &format!("{:?}", report.verdict).to_lowercase());
+        sources.push(report);
+    }
+    scratch
+        .close()
+        .map_err(|error| Failure::failed("the restore test could not be cleaned up").caused_by(error))?;
+    let tested = clock.now();
+    let whole = match point.summary.state {
+        State::Complete => Verdict::Passed,
+        State::Incomplete | State::Failed => Verdict::Partial,
+    };
+    let report = Report {
+        version: 1,
+        point: point.id,
+        app: point.summary.app.clone(),
+        captured: point.summary.finished,
+        state: point.summary.state,
+        tested,
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        store: repository.store().describe(),
+        tool: env!("CARGO_PKG_VERSION").into(),
+        verdict: sources.iter().map(|s| s.verdict).max().unwrap_or(Verdict::Partial).max(whole),
+        restore_millis: sources.iter().map(|s| s.restore_millis).sum(),
+        total_millis: millis(tested.since(begun)),
+        sources,
+    };
+    let proof = record(repository, point, &report)?;
+    Ok((report, proof))
+}
+
+fn record(repository: &Repository, point: &PointInfo, report: &Report) -> Result<Proof> {
+    let text = serde_json::to_string(report)
+        .map_err(|error| Failure::failed("the report could not be written as JSON").caused_by(error))?;
+    let name = proof::store(repository, &text, report.tested)?;
+    let proof = Proof {
+        at: report.tested,
+        level: ProofLevel::Restore,
+        passed: report.verdict == Verdict::Passed,
+        restore_millis: report.restore_millis,
+        report: name,
+    };
+    repository.record_proof(point.id, proof.clone())?;
+    Ok(proof)
+}
+
+fn prove_source(
+    config: Option<&Config>,
+    repository: &Repository,
+    opened: &Opened<'_>,
+    scratch: &Path,
+    clock: &dyn Clock,
+    monitor: &dyn Monitor,
+) -> Result<SourceReport> {
+    match opened.record.kind.as_str() {
+        "files" => prove_files(opened, scratch, clock, monitor),
+        "postgres" => prove_database(config, repository, opened, scratch, clock, monitor),
+        other => Err(Failure::failed(format!("this version cannot restore sources of kind {other}"))),
+    }
+}
+
+fn prove_files(
+    opened: &Opened<'_>,
+    scratch: &Path,
+    clock: &dyn Clock,
+    monitor: &dyn Monitor,
+) -> Result<SourceReport> {
+    let destination = scratch.join(&opened.record.name);
+    let begun = clock.now();
+    let options =
+        files::RestoreOptions { destination: destination.clone(), ..files::RestoreOptions::default() };
+    let restored = opened.restore_files(&options, monitor)?;
+    let restored_at = clock.now();
+    let comparison = files::compare(&opened.reader, &opened.record, &destination, monitor)?;
+    let compared_at = clock.now();
+    std::fs::remove_dir_all(&destination)
+        .map_err(|error| Failure::failed("the restored files could not be removed").caused_by(error))?;
+    let mut differences: Vec<String> = comparison
+        .differences
+        .iter()
+        .map(|d| format!("{} {} {}", d.path, d.aspect, d.detail).trim_end().to_owned())
+        .collect();
+    if comparison.difference_count > differences.len() as u64 {
+        differences.push(format!("and {} more", comparison.difference_count - differences.len() as u64));
+    }
+    let not_compared = match comparison.not_compared {
+        0 => Vec::new(),
+        count => {
+            vec![format!("{count} entries have nothing to compare (sockets, or devices without privileges)")]
+        }
+    };
+    let verdict = match (comparison.is_equal(), opened.record.state) {
+        (false, _) => Verdict::Failed,
+        (true, State::Complete) => Verdict::Passed,
+        (true, _) => Verdict::Partial,
+    };
+    Ok(SourceReport {
+        source: opened.record.name.clone(),
+        kind: opened.record.kind.clone(),
+        verdict,
+        compared: format!(
+            "{} entries: kind, size, mode, times, links, attributes and every byte",
+            comparison.entries
+        ),
+        differences,
+        not_compared,
+        problems: restored.problems.iter().map(|p| format!("{}: {}", p.object, p.message)).collect(),
+        restore_millis: millis(restored_at.since(begun)),
+        compare_millis: millis(compared_at.since(restored_at)),
+        bytes: comparison.bytes,
+        items: comparison.entries,
+        environment: "a scratch directory".into(),
+    })
+}
+
+fn prove_database(
+    config: Option<&Config>,
+    repository: &Repository,
+    opened: &Opened<'_>,
+    scratch: &Path,
+    clock: &dyn Clock,
+    monitor: &dyn Monitor,
+) -> Result<SourceReport> {
+    let facts = Facts::from_json(&opened.record.facts).map_err(|error| {
+        Failure::verification("the description of the captured database cannot be used").caused_by(error)
+    })?;
+    let sandbox = start_sandbox(config, opened, &facts, scratch)?;
+    let begun = clock.now();
+    let target = Target { server: sandbox.spec("postgres"), database: DATABASE.into(), into_existing: false };
+    let options = Options { other_locale: true, ..Options::default() };
+    let (restored, _) = opened.restore_database(&target, &options, None, monitor)?;
+    let restored_at = clock.now();
+    let row_key = repository.keyring().current().row_key();
+    let compare = postgres::compare::Options::new(row_key);
+    let spec = sandbox.spec(DATABASE);
+    let comparison = postgres::compare::compare(&opened.reader, &opened.record, &spec, &compare, monitor)?;
+    let compared_at = clock.now();
+    // `postgres (PostgreSQL) 15.20 (Debian …)`: from the number on.
+    let version = &sandbox.tools().version;
+    let environment = format!(
+        "a throw-away PostgreSQL {}",
+        version.split_once(") ").map_or(version.as_str(), |(_, number)| number)
+    );
+    sandbox.stop();
+    let verdict = match (comparison.verdict(), restored.state, opened.record.state) {
+        (DatabaseVerdict::Different, _, _) => Verdict::Failed,
+        (_, State::Incomplete | State::Failed, _) => Verdict::Failed,
+        (DatabaseVerdict::Equal, State::Complete, State::Complete) => Verdict::Passed,
+        _ => Verdict::Partial,
+    };
+    let mut differences: Vec<String> = comparison.differences.iter().map(ToString::to_string).collect();
+    if comparison.further > 0 {
+        differences.push(format!("and {} more", comparison.further));
+    }
+    let objects: u64 = comparison.objects.values().sum();
+    Ok(SourceReport {
+        source: opened.record.name.clone(),
+        kind: opened.record.kind.clone(),
+        verdict,
+        compared: format!(
+            "{} rows of {} tables, {objects} definitions, {} sequences, {} large objects",
+            comparison.rows, comparison.tables, comparison.sequences, comparison.large_objects
+        ),
+        differences,
+        not_compared: comparison.not_compared.iter().map(|n| format!("{}: {}", n.object, n.reason)).collect(),
+        problems: restored
+            .problems
+            .iter()
+            .filter(|p| p.severity > Severity::Info)
+            .map(|p| format!("{}: {}", p.object, p.message))
+            .collect(),
+        restore_millis: millis(restored_at.since(begun)),
+        compare_millis: millis(compared_at.since(restored_at)),
+        bytes: comparison.bytes,
+        items: comparison.rows,
+        environment,
+    })
+}
+
+/// A PostgreSQL of the captured major version, from where the configuration says or where the distribution puts it.
+fn start_sandbox(
+    config: Option<&Config>,
+    opened: &Opened<'_>,
+    facts: &Facts,
+    scratch: &Path,
+) -> Result<Sandbox> {
+    let bin_dir = config.and_then(|config| {
+        match config.apps.get(&opened.point.summary.app)?.sources.get(&opened.record.name)? {
+            crate::config::SourceConfig::Postgres(postgres) => postgres.bin_dir.clone(),
+            crate::config::SourceConfig::Files(_) => None,
+        }
+    });
+    let tools = tools::find(Purpose::Server, facts.server.major(), bin_dir.as_deref())?;
+    let options = SandboxOptions { parent: Some(scratch.to_owned()), ..SandboxOptions::new(tools) };
+    Sandbox::start(&options).map_err(|error| {
+        Failure::preflight("a throw-away PostgreSQL for the restore test could not be started")
+            .caused_by(error)
+    })
+}
+
+fn could_not(opened: &Opened<'_>, failure: &Failure) -> SourceReport {
+    let mut problem = failure.message.clone();
+    let mut cause = std::error::Error::source(failure);
+    while let Some(error) = cause {
+        problem = format!("{problem}: {error}");
+        cause = error.source();
+    }
+    SourceReport {
+        source: opened.record.name.clone(),
+        kind: opened.record.kind.clone(),
+        verdict: Verdict::Failed,
+        compared: "nothing: it could not be restored".into(),
+        differences: Vec::new(),
+        not_compared: Vec::new(),
+        problems: vec![problem],
+        restore_millis: 0,
+        compare_millis: 0,
+        bytes: 0,
+        items: 0,
+        environment: String::new(),
+    }
+}
+
+fn millis(nanoseconds: i64) -> u64 {
+    u64::try_from(nanoseconds / 1_000_000).unwrap_or(0)
+}

@@ -1,0 +1,95 @@
+//! `mainstay prune`: gives up the points that no rule keeps, then collects what nothing needs any more.
+//!
+//! The plan is a value that explains every keep and every delete; it is what `--dry-run` shows and what is then carried out.
+
+use crate::{
+    config::{AppConfig, Config},
+    points::{self, PointInfo},
+};
+use mainstay_domain::{
+    Failure, Kind, Monitor, PointId, Result, Time,
+    retention::{self, Decision, Keep},
+    time::{DAY, HOUR, Span},
+};
+use mainstay_repository::{
+    Repository,
+    collect::{self, Collected},
+};
+use std::collections::BTreeMap;
+
+/// Nothing goes sooner than this after it was superseded.
+pub const GRACE: Span = Span { nanoseconds: 3 * DAY };
+/// A session that showed no progress for this long between two collections counts as dead.
+const PATIENCE: i64 = 6 * HOUR;
+
+/// What would be given up, and what is kept, and why.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub points: BTreeMap<PointId, PointInfo>,
+    pub decisions: Vec<Decision>,
+    pub garbage: Collected,
+}
+
+impl Plan {
+    pub fn dropped(&self) -> impl Iterator<Item = &Decision> {
+        self.decisions.iter().filter(|decision| !decision.keep)
+    }
+}
+
+/// Decides about every point of every application of the configuration that lives in `repository`.
+pub fn plan(config: &Config, name: &str, repository: &Repository, now: Time, grace: Span) -> Result<Plan> {
+    refuse_when_clocks_differ(repository, now)?;
+    let all = points::list(repository, None)?;
+    let mut decisions = Vec::new();
+    for (app_name, app) in config.apps.iter().filter(|(_, app)| app.repository == name) {
+        let of_app: Vec<_> = all.iter().filter(|p| p.summary.app == *app_name).collect();
+        decisions.extend(decide(app, &of_app, now, grace)?);
+    }
+    let points = all.into_iter().map(|point| (point.id, point)).collect();
+    Ok(Plan { points, decisions, garbage: collect::preview(repository)? })
+}
+
+fn decide(app: &AppConfig, points: &[&PointInfo], now: Time, grace: Span) -> Result<Vec<Decision>> {
+    let policies: BTreeMap<String, Keep> =
+        app.policies.iter().map(|(name, p)| (name.clone(), p.keep.clone())).collect();
+    let zone = match app.policies.values().next() {
+        Some(policy) => policy.zone().map_err(Failure::usage)?,
+        None => jiff::tz::TimeZone::UTC,
+    };
+    let candidates: Vec<_> = points
+        .iter()
+        .map(|point| retention::Candidate {
+            point: point.id,
+            summary: &point.summary,
+            signer: point.signer,
+            holds: &point.holds,
+            proofs: &point.proofs,
+        })
+        .collect();
+    Ok(retention::decide(&candidates, &policies, now, grace, &zone))
+}
+
+/// Carries a plan out: gives the points up, then collects.
+pub fn execute(repository: &Repository, plan: &Plan, by: &str, monitor: &dyn Monitor) -> Result<Collected> {
+    for decision in plan.dropped() {
+        if monitor.cancelled() {
+            return Err(Failure::new(Kind::Cancelled, "stopped before all points were given up"));
+        }
+        let why: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
+        repository.drop_point(decision.point, by, &why.join("; "))?;
+    }
+    Ok(collect::collect(repository, PATIENCE, monitor)?)
+}
+
+/// A clock that was set forward would make good points look old: compare with the store's newest entry.
+fn refuse_when_clocks_differ(repository: &Repository, now: Time) -> Result<()> {
+    let newest = repository.state()?.facts.points.values().map(|point| point.time).max();
+    match newest {
+        Some(newest) if newest.since(now) > HOUR => Err(Failure::new(
+            Kind::Refused,
+            format!("this machine's clock ({now}) is behind the newest recovery point ({newest})"),
+        )
+        .hint("Set the clock right; nothing is given up while it is wrong.")),
+        _ => Ok(()),
+    }
+}

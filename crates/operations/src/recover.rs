@@ -1,0 +1,30 @@
+//! `mainstay recover`: a store and a key, and nothing else. No configuration, no cache, no server.
+
+use mainstay_domain::{Clock, RepositoryId, Result};
+use mainstay_keys::secret::Secret;
+use mainstay_repository::{Access, Repository, read_format};
+use mainstay_stores::Store;
+use std::sync::Arc;
+
+/// What a store says about itself before any key is used: compare it with the recovery kit.
+#[derive(Debug, Clone)]
+pub struct Fingerprint {
+    pub repository: RepositoryId,
+    pub store: String,
+}
+
+pub fn fingerprint(store: &dyn Store) -> Result<Fingerprint> {
+    let format = read_format(store)?;
+    Ok(Fingerprint { repository: format.repository(), store: store.describe() })
+}
+
+/// Opens a repository by its address. With `expected` (from the kit), another repository in its place is refused.
+pub fn open(
+    url: &str,
+    secret: Secret,
+    expected: Option<RepositoryId>,
+    clock: Arc<dyn Clock>,
+) -> Result<Repository> {
+    let store: Arc<dyn Store> = mainstay_stores::open(url)?.into();
+    Ok(Repository::open(Access { store, secret, clock, cache: None }, expected)?)
+}

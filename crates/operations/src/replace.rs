@@ -1,0 +1,83 @@
+//! `mainstay restore --replace`: a living database gives way to a restored one.
+//!
+//! The current state is backed up first (unless that is refused), the point is restored beside what lives, compared, and
+//! swapped in by rename; the old one is kept under a dated name until it is let go. Of these steps only the swap touches what
+//! lives, and it happens wholly or not at all.
+
+use crate::{backup, config::Config, points::PointInfo, restore::Opened};
+use mainstay_domain::{Clock, Failure, Kind, Monitor, PointId, Result, point::State};
+use mainstay_sources::postgres::{
+    compare,
+    replace::{self, Options, Plan, Replaced},
+    restore as database,
+    wire::ConnectSpec,
+};
+use std::{sync::Arc, time::Duration};
+
+/// How long sessions may take to end after they were told to.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// What the replacement is made of.
+pub struct Request<'a> {
+    pub opened: &'a Opened<'a>,
+    /// The server, and the database to administer from.
+    pub server: ConnectSpec,
+    /// The database that gives way.
+    pub live: String,
+    pub restore: database::Options,
+    pub row_key: [u8; 16],
+    /// Replace even by a point that lacks something.
+    pub accept_partial: bool,
+}
+
+impl Request<'_> {
+    fn options(&self, clock: &dyn Clock) -> Options {
+        Options {
+            restore: self.restore.clone(),
+            compare: compare::Options::new(self.row_key),
+            accept_partial: self.accept_partial,
+            wait: WAIT,
+            now: clock.now(),
+        }
+    }
+
+    /// Looks at everything, changes nothing.
+    pub fn plan(&self, clock: &dyn Clock) -> Result<Plan> {
+        let Opened { reader, record, .. } = self.opened;
+        replace::plan(reader, record, &self.server, &self.live, &self.options(clock))
+    }
+
+    /// Restores beside, compares, swaps.
+    pub fn replace(&self, clock: &dyn Clock, monitor: &dyn Monitor) -> Result<Replaced> {
+        let Opened { reader, record, .. } = self.opened;
+        replace::replace(reader, record, &self.server, &self.live, &self.options(clock), monitor)
+    }
+}
+
+/// Backs the current state of one source up, before it is replaced by `point`. An incomplete one is refused: it is the way
+/// back.
+pub fn back_up_first(
+    config: &Config,
+    point: &PointInfo,
+    source: &str,
+    clock: Arc<dyn Clock>,
+    monitor: &dyn Monitor,
+) -> Result<PointId> {
+    let label = ("before".to_owned(), format!("restore of {}", point.id.short()));
+    let request = backup::Request {
+        app: point.summary.app.clone(),
+        sources: vec![source.to_owned()],
+        labels: [label].into(),
+        ..backup::Request::default()
+    };
+    let refused = |why: String| {
+        Failure::new(Kind::Refused, format!("the current state could not be backed up first: {why}"))
+            .hint("Nothing was replaced. If the current state is of no worth, say so with --no-backup.")
+    };
+    let outcome = backup::backup(config, &request, clock, monitor)
+        .map_err(|f| refused(f.message.clone()).caused_by(f))?;
+    match outcome.summary.state {
+        State::Complete => Ok(outcome.point),
+        state => Err(refused(format!("recovery point {} is {state}", outcome.point.short()))),
+    }
+}

@@ -1,0 +1,114 @@
+//! `mainstay restore`: a source of a recovery point, back into a directory or a database.
+//!
+//! The point's signature is checked before anything is read from it; where it goes is planned and can be looked at before it is
+//! done; and it goes beside what lives, never over it.
+
+use crate::points::PointInfo;
+use mainstay_domain::{Failure, Kind, Monitor, Result, point::SourceRecord};
+use mainstay_repository::{Reader, Repository, manifest::Manifest};
+use mainstay_sources::{files, postgres};
+
+/// A source of a recovery point, opened for reading.
+pub struct Opened<'r> {
+    pub reader: Reader<'r>,
+    pub record: SourceRecord,
+    pub point: PointInfo,
+}
+
+/// Opens a source of a point: its signature holds, and every pack that it needs can be reached.
+pub fn open<'r>(repository: &'r Repository, point: &PointInfo, source: &str) -> Result<Opened<'r>> {
+    let manifest = repository.manifest(&point.id)?;
+    let record = record_of(&manifest, point, source)?.clone();
+    Ok(Opened { reader: repository.reader_for(&manifest)?, record, point: point.clone() })
+}
+
+/// The record of a source, or an error that lists those there are.
+pub fn record_of<'m>(manifest: &'m Manifest, point: &PointInfo, source: &str) -> Result<&'m SourceRecord> {
+    let sources = &manifest.point.sources;
+    sources.iter().find(|record| record.name == source).ok_or_else(|| {
+        let known: Vec<_> = sources.iter().map(|record| record.name.as_str()).collect();
+        Failure::new(
+            Kind::NoRepository,
+            format!("recovery point {} has no source named {source:?}", point.id.short()),
+        )
+        .hint(format!("It has: {}.", known.join(", ")))
+    })
+}
+
+/// The only source of a kind, when the user named none.
+pub fn only_source(point: &PointInfo, kind: &str) -> Result<String> {
+    let of_kind: Vec<_> =
+        point.summary.sources.iter().filter(|s| s.kind == kind).map(|s| s.name.clone()).collect();
+    match of_kind.as_slice() {
+        [name] => Ok(name.clone()),
+        [] => {
+            Err(Failure::usage(format!("recovery point {} has no source of kind {kind}", point.id.short()))
+                .hint("`mainstay show` lists its sources."))
+        }
+        several => Err(Failure::usage(format!(
+            "recovery point {} has several sources of kind {kind}",
+            point.id.short()
+        ))
+        .hint(format!("Say which with `--source`: {}.", several.join(", ")))),
+    }
+}
+
+impl Opened<'_> {
+    fn expect_kind(&self, kind: &str) -> Result<()> {
+        if self.record.kind == kind {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "source {} is of kind {}, not {kind}",
+            self.record.name, self.record.kind
+        )))
+    }
+
+    pub fn plan_files(
+        &self,
+        options: &files::RestoreOptions,
+        monitor: &dyn Monitor,
+    ) -> Result<files::RestorePlan> {
+        self.expect_kind("files")?;
+        files::plan_restore(&self.reader, &self.record, options, monitor)
+    }
+
+    pub fn restore_files(
+        &self,
+        options: &files::RestoreOptions,
+        monitor: &dyn Monitor,
+    ) -> Result<files::RestoreReport> {
+        self.expect_kind("files")?;
+        files::restore(&self.reader, &self.record, options, monitor)
+    }
+
+    pub fn plan_database(
+        &self,
+        target: &postgres::restore::Target,
+        options: &postgres::restore::Options,
+    ) -> Result<postgres::restore::Plan> {
+        self.expect_kind("postgres")?;
+        postgres::restore::plan(&self.reader, &self.record, target, options)
+    }
+
+    /// Restores, and then compares every row and every object with what was captured.
+    pub fn restore_database(
+        &self,
+        target: &postgres::restore::Target,
+        options: &postgres::restore::Options,
+        compare: Option<[u8; 16]>,
+        monitor: &dyn Monitor,
+    ) -> Result<(postgres::restore::Report, Option<postgres::compare::Comparison>)> {
+        self.expect_kind("postgres")?;
+        let report = postgres::restore::restore(&self.reader, &self.record, target, options, monitor)?;
+        let Some(row_key) = compare else { return Ok((report, None)) };
+        let compare = postgres::compare::Options {
+            jobs: options.jobs,
+            selection: options.selection.clone(),
+            ..postgres::compare::Options::new(row_key)
+        };
+        let spec = target.server.with_database(&target.database);
+        let comparison = postgres::compare::compare(&self.reader, &self.record, &spec, &compare, monitor)?;
+        Ok((report, Some(comparison)))
+    }
+}

@@ -1,0 +1,87 @@
+//! `mainstay status`: at a glance, for each application: how recent, how whole, how proven.
+
+use crate::{
+    config::Config,
+    points::{self, PointInfo},
+};
+use mainstay_domain::{Result, Time, point::State, time::DAY};
+use mainstay_repository::Repository;
+use serde::Serialize;
+
+/// How an application stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct AppStatus {
+    pub app: String,
+    pub repository: String,
+    pub points: usize,
+    /// The newest point, whatever its state.
+    pub newest: Option<PointInfo>,
+    pub newest_complete: Option<PointInfo>,
+    /// The newest point that a real restore proved.
+    pub newest_proven: Option<PointInfo>,
+    /// What is not as it should be, in sentences.
+    pub concerns: Vec<String>,
+}
+
+/// The oldest a newest complete point may be where no schedule says otherwise.
+const STALE: i64 = DAY;
+/// A proof older than this says little about today.
+const PROOF_STALE: i64 = 35 * DAY;
+
+/// The status of one application, judged from what lies in storage.
+pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) -> Result<AppStatus> {
+    let points = points::list(repository, Some(app))?;
+    let newest = points.last().cloned();
+    let newest_complete = points.iter().rev().find(|p| p.summary.state == State::Complete).cloned();
+    let newest_proven = points.iter().rev().find(|p| p.proven().is_some()).cloned();
+    let mut concerns = Vec::new();
+    match &newest_complete {
+        None if points.is_empty() => concerns.push("there is no recovery point yet".into()),
+        None => concerns.push("there is no complete recovery point".into()),
+        Some(point) => concerns.extend(freshness(config, app, point, now)),
+    }
+    if let Some(point) = &newest
+        && point.summary.state != State::Complete
+    {
+        concerns.push(format!("the newest recovery point is {}", point.summary.state));
+    }
+    match newest_proven.as_ref().and_then(|point| point.proven()) {
+        None if !points.is_empty() => concerns.push("no recovery point was ever proven by a restore".into()),
+        Some(proof) if now.since(proof.at) > PROOF_STALE => {
+            concerns.push(format!("the last proof is {} days old", now.since(proof.at) / DAY));
+        }
+        _ => {}
+    }
+    if repository.was_rolled_back() {
+        concerns.push(
+            "the store has lost entries that were there before: it was restored from an older copy of itself"
+                .into(),
+        );
+    }
+    let doubts = &repository.state()?.doubts;
+    concerns.extend(doubts.iter().map(|(n, doubt)| format!("log entry {n} cannot be relied on: {doubt}")));
+    let repository = config.apps.get(app).map_or_else(String::new, |a| a.repository.clone());
+    Ok(AppStatus {
+        app: app.into(),
+        repository,
+        points: points.len(),
+        newest,
+        newest_complete,
+        newest_proven,
+        concerns,
+    })
+}
+
+fn freshness(config: &Config, app: &str, newest: &PointInfo, now: Time) -> Option<String> {
+    let age = now.since(newest.summary.finished);
+    let overdue = newest.summary.next_expected.is_some_and(|expected| now.since(expected) > 0);
+    let scheduled = config.apps.get(app).is_some_and(|a| a.policies.values().any(|p| p.schedule.is_some()));
+    if overdue {
+        return Some(format!(
+            "a backup was expected at {}",
+            newest.summary.next_expected.unwrap_or_default()
+        ));
+    }
+    (!scheduled && age > STALE)
+        .then(|| format!("the newest complete recovery point is {} hours old", age / (DAY / 24)))
+}
