@@ -1,0 +1,288 @@
+#!/usr/bin/env python3
+"""Side-by-side figures: Mainstay against what its users would pick instead, on the same machine and the same data.
+
+    benches/bench.py [CASE ...]          all cases: files small unchanged restore database list memory
+
+Each round runs every contender once, in turn, so that a machine that slows down slows all of them; five rounds, medians,
+and the ratio to Mainstay. The page cache is warm. Needs restic, borg and PostgreSQL 15 (apt-get install restic borgbackup
+postgresql-15) and the release build; BENCH_DIR (default /var/tmp/mainstay-bench) needs 15 GB. Prints Markdown.
+"""
+import json, os, resource, shutil, statistics, subprocess, sys, time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCH = Path(os.environ.get("BENCH_DIR", "/var/tmp/mainstay-bench"))
+MAINSTAY = os.environ.get("MAINSTAY", str(ROOT / "target/release/mainstay"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+PG_BIN = Path("/usr/lib/postgresql/15/bin")
+KEY = "07" * 32
+ENV = {**os.environ, "MAINSTAY_KEY": KEY, "RESTIC_PASSWORD": "bench", "BORG_PASSPHRASE": "bench",
+       "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes", "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
+       "BORG_CACHE_DIR": str(BENCH / "borg-cache"), "BORG_CONFIG_DIR": str(BENCH / "borg-config"),
+       "RESTIC_CACHE_DIR": str(BENCH / "restic-cache"), "MAINSTAY_CACHE": str(BENCH / "cache")}
+
+
+class Run:
+    def __init__(self, wall, cpu, rss):
+        self.wall, self.cpu, self.rss = wall, cpu, rss
+
+
+def run(command, cwd=None, env=None):
+    """Runs a command to its end; wall seconds, CPU seconds, peak resident MiB of the process."""
+    begun = time.monotonic()
+    shell = isinstance(command, str)
+    process = subprocess.Popen(command, shell=shell, cwd=cwd, env={**ENV, **(env or {})},
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{command} failed ({process.returncode}):\n{errors.decode(errors='replace')[-2000:]}")
+    return Run(time.monotonic() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def compare(title, contenders, rounds=ROUNDS):
+    """contenders: name → (prepare, command). Prints a table; the first contender is the one the ratios are to."""
+    results = {name: [] for name in contenders}
+    sizes = {}
+    for _ in range(rounds):
+        for name, (prepare, command, size) in contenders.items():
+            if prepare:
+                prepare()
+            os.sync()
+            results[name].append(run(command))
+            if size:
+                sizes[name] = size()
+    print(f"\n### {title}\n\n| what | wall, s (min–max) | ratio | CPU, s | peak MiB | stored MiB |\n|---|---|---|---|---|---|")
+    first = None
+    for name, runs in results.items():
+        wall = statistics.median(r.wall for r in runs)
+        first = first or wall
+        low, high = min(r.wall for r in runs), max(r.wall for r in runs)
+        print(f"| {name} | **{wall:.2f}** ({low:.2f}–{high:.2f}) | {wall / first:.2f} "
+              f"| {statistics.median(r.cpu for r in runs):.2f} | {max(r.rss for r in runs):.0f} "
+              f"| {sizes.get(name, '')} |", flush=True)
+    return results
+
+
+def fresh(path):
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+
+
+def mib(path):
+    return int(subprocess.check_output(["du", "-s", "--apparent-size", "-BM", str(path)]).split()[0].rstrip(b"M"))
+
+
+def config(name, source, level=3):
+    """A configuration and an empty repository; returns the mainstay command's beginning."""
+    home = BENCH / f"mainstay-{name}"
+    fresh(home)
+    (home / "mainstay.yaml").write_text(f"""version: 1
+stores: {{ local: {{ url: "file://{home}/repo" }} }}
+repositories: {{ main: {{ key: {{ env: MAINSTAY_KEY }}, stores: [local], compression: {{ level: {level} }}, cache: "{home}/cache" }} }}
+apps: {{ bench: {{ repository: main, sources: {{ data: {source} }} }} }}
+""")
+    command = [MAINSTAY, "--config", str(home / "mainstay.yaml"), "--quiet"]
+    run(command + ["init"], cwd=home)
+    return command
+
+
+def files_source(path):
+    return f'{{ files: {{ paths: ["{path}"] }} }}'
+
+
+def mainstay(name, source, level=3):
+    """A contender: first backup into an empty repository."""
+    home = BENCH / f"mainstay-{name}"
+    return (lambda: config(name, source, level), [MAINSTAY, "--config", str(home / "mainstay.yaml"), "--quiet", "backup", "bench"],
+            lambda: mib(home / "repo"))
+
+
+def restic(name, path):
+    repo = BENCH / f"restic-{name}"
+    def prepare():
+        fresh(repo)
+        run(["restic", "-r", str(repo), "init"])
+    return prepare, ["restic", "-r", str(repo), "backup", "-q", str(path)], lambda: mib(repo)
+
+
+def borg(name, path):
+    repo = BENCH / f"borg-{name}"
+    def prepare():
+        fresh(repo)
+        run(["borg", "init", "-e", "repokey-blake2", str(repo)])
+    return (prepare, ["borg", "create", "-C", "zstd,1", f"{repo}::{{now:%Y%m%d%H%M%S%f}}", str(path)], lambda: mib(repo))
+
+
+def case_files():
+    path = Path("/usr/lib/x86_64-linux-gnu")
+    run(f"tar cf - {path} 2>/dev/null | cat > /dev/null")
+    engine = ROOT / "target/release/examples/engine_speed"
+    contenders = {
+        "mainstay, level 3": mainstay("files3", files_source(path)),
+        "mainstay, level 1": mainstay("files1", files_source(path), 1),
+        "restic": restic("files", path),
+        "borg zstd,1": borg("files", path),
+    }
+    if engine.exists():
+        store = BENCH / "engine"
+        contenders["the engine alone, level 3, and reading back"] = (lambda: shutil.rmtree(store, ignore_errors=True), [str(engine), str(path), str(store)], None)
+    compare(f"First backup of {path} ({mib(path)} MiB)", contenders)
+
+
+def small_tree(count):
+    tree = BENCH / f"small-{count}"
+    marker = tree / ".complete"
+    if not marker.exists():
+        fresh(tree)
+        noise = os.urandom(1 << 20)
+        for directory in range(count // 100):
+            d = tree / f"{directory // 100:04}" / f"{directory % 100:02}"
+            d.mkdir(parents=True)
+            for number in range(100):
+                n = directory * 100 + number
+                start = (n * 7919) % (1 << 19)
+                (d / f"file-{number:03}.txt").write_bytes(b"%d\n" % n + noise[start:start + 300 + n % 2000].hex().encode())
+        time.sleep(3)  # so that no file is younger than two seconds when it is first read
+        marker.touch()
+    return tree
+
+
+def case_small():
+    tree = small_tree(300_000)
+    compare("First backup of 300,000 small files", {
+        "mainstay": mainstay("small", files_source(tree)), "restic": restic("small", tree), "borg zstd,1": borg("small", tree)},
+        min(ROUNDS, 3))
+
+
+def case_unchanged():
+    tree = small_tree(1_000_000)
+    commands = {"mainstay": mainstay("million", files_source(tree)), "restic": restic("million", tree), "borg zstd,1": borg("million", tree)}
+    for prepare, command, _ in commands.values():
+        prepare()
+        run(command)
+    halves = sorted(p for p in tree.iterdir() if p.is_dir())
+    half = len(halves) // 2
+    find = " & ".join("find " + " ".join(map(str, part)) + " -printf '%p %s %T@\\n' > /dev/null" for part in (halves[:half], halves[half:]))
+    contenders = {name: (None, command, None) for name, (_, command, _) in commands.items()}
+    contenders["find -printf on two threads"] = (None, find + " & wait", None)
+    compare("Backup again of 1,000,000 unchanged files", contenders, min(ROUNDS, 3))
+
+
+def case_restore():
+    path = Path("/usr/lib/x86_64-linux-gnu")
+    prepare, command, _ = mainstay("restore", files_source(path))
+    prepare(); run(command)
+    r_prepare, r_command, _ = restic("restore", path)
+    r_prepare(); run(r_command)
+    target = BENCH / "restored"
+    empty = lambda: fresh(target)
+    compare("Restore of /usr/lib/x86_64-linux-gnu", {
+        "mainstay": (empty, command[:-2] + ["restore", "bench", "--point", "latest", "--source", "data", "--to-dir", str(target), "--yes"], None),
+        "restic": (empty, ["restic", "-r", str(BENCH / "restic-restore"), "restore", "-q", "latest", "--target", str(target)], None)})
+
+
+def postgres():
+    data = BENCH / "pg"
+    if not (data / "PG_VERSION").exists():
+        shutil.rmtree(data, ignore_errors=True)
+        data.mkdir(parents=True)
+        as_postgres = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        if as_postgres:
+            subprocess.check_call(["chmod", "755", str(BENCH)])
+            subprocess.check_call(["chown", "postgres", str(data)])
+        subprocess.check_call(as_postgres + [str(PG_BIN / "initdb"), "-D", str(data), "-A", "trust", "-U", "postgres"], stdout=subprocess.DEVNULL)
+    as_postgres = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    options = f"-k {data} -c listen_addresses='' -p 5478 -c shared_buffers=512MB -c max_wal_size=8GB -c autovacuum=off -c fsync=off"
+    if subprocess.call(as_postgres + [str(PG_BIN / "pg_ctl"), "-D", str(data), "status"], stdout=subprocess.DEVNULL) != 0:
+        subprocess.check_call(as_postgres + [str(PG_BIN / "pg_ctl"), "-D", str(data), "-o", options, "-l", str(data / "log"), "-w", "start"], stdout=subprocess.DEVNULL)
+    os.environ.update(PGHOST=str(data), PGPORT="5478", PGUSER="postgres")
+    ENV.update(PGHOST=str(data), PGPORT="5478", PGUSER="postgres")
+    made = subprocess.call(["psql", "-Xqc", "select from events where id = 2500000", "bench"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+    if not made:
+        subprocess.call(["createdb", "bench"], stderr=subprocess.DEVNULL)
+        subprocess.check_call([str(PG_BIN / "pgbench"), "-i", "-q", "-s", "100", "bench"], stderr=subprocess.DEVNULL)
+        subprocess.check_call(["psql", "-Xqc", "drop table if exists events", "-c", """create table events as select n as id, now() - n * interval '1 second' as at,
+            jsonb_build_object('user', n % 90001, 'kind', (array['view','click','order','login'])[1 + n % 4], 'page', '/product/' || n % 4999,
+            'session', md5((n / 7)::text), 'ms', (n::bigint * 7919) % 3000, 'agent', 'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36') as body
+            from generate_series(1, 2500000) n; alter table events add primary key (id)""", "-c", "vacuum analyze", "bench"])
+    return data, as_postgres
+
+
+def stop_postgres(data, as_postgres):
+    subprocess.check_call(as_postgres + [str(PG_BIN / "pg_ctl"), "-D", str(data), "-m", "fast", "-w", "stop"], stdout=subprocess.DEVNULL)
+
+
+def case_database():
+    data, as_postgres = postgres()
+    try:
+        url = f"postgres://postgres@localhost/bench?host={data}&port=5478"
+        source = f'{{ postgres: {{ url: "{url}", bin_dir: "{PG_BIN}" }} }}'
+        dump, directory = BENCH / "bench.dump", BENCH / "bench.dir"
+        size = subprocess.check_output(["psql", "-XAtc", "select pg_size_pretty(pg_database_size('bench'))", "bench"]).decode().strip()
+        copies = ("psql -Xqc 'copy pgbench_accounts to stdout' bench > /dev/null & psql -Xqc 'copy events to stdout' bench > /dev/null & wait")
+        compare(f"Logical backup of a database of {size}", {
+            "mainstay": mainstay("db", source),
+            "pg_dump -Fc": (None, [str(PG_BIN / "pg_dump"), "-Fc", "-f", str(dump), "bench"], lambda: mib(dump)),
+            "pg_dump -Fd -j2 -Z1": (lambda: shutil.rmtree(directory, ignore_errors=True), [str(PG_BIN / "pg_dump"), "-Fd", "-j2", "-Z1", "-f", str(directory), "bench"], lambda: mib(directory)),
+            "two parallel COPYs to nowhere": (None, copies, None)})
+        home = BENCH / "mainstay-db"
+        command = [MAINSTAY, "--config", str(home / "mainstay.yaml"), "--quiet"]
+        drop = lambda: subprocess.check_call(["psql", "-Xqc", "drop database if exists restored", "postgres"], stderr=subprocess.DEVNULL)
+        def again():
+            drop()
+            subprocess.check_call(["createdb", "restored"])
+        compare("The same restored", {
+            "mainstay": (drop, command + ["restore", "bench", "--point", "latest", "--source", "data", "--to-database", "restored", "--no-compare", "--yes"], None),
+            "mainstay, with every row compared": (drop, command + ["restore", "bench", "--point", "latest", "--source", "data", "--to-database", "restored", "--yes"], None),
+            "pg_restore -j2": (again, [str(PG_BIN / "pg_restore"), "-j2", "-d", "restored", str(directory)], None)}, min(ROUNDS, 3))
+        drop()
+        before = mib(home / "repo")
+        subprocess.check_call(["psql", "-Xqc", "update pgbench_accounts set abalance = abalance + 1 where aid between 4000000 and 4100000", "bench"])
+        run(command + ["backup", "bench"])
+        print(f"\nAfter 1 % of the rows changed in one place, the next backup stored {mib(home / 'repo') - before} MiB more ({before} MiB before).")
+    finally:
+        stop_postgres(data, as_postgres)
+
+
+def case_list():
+    small = BENCH / "list-source"
+    fresh(small)
+    (small / "file").write_text("one file")
+    command = config("list", files_source(small))
+    home = BENCH / "mainstay-list"
+    for n in range(1000):
+        run(command + ["backup", "bench"])
+    compare("mainstay list, 1,000 recovery points, no cache", {
+        "mainstay list": (lambda: shutil.rmtree(home / "cache", ignore_errors=True), command + ["list"], None)})
+
+
+def case_memory():
+    for size in (1, 20):
+        tree = BENCH / f"random-{size}"
+        if not tree.exists():
+            tree.mkdir(parents=True)
+            for n in range(size * 8):
+                subprocess.check_call(f"head -c 125000000 /dev/urandom > {tree}/{n}", shell=True)
+        prepare, command, _ = mainstay(f"memory{size}", files_source(tree))
+        prepare()
+        result = run(command)
+        print(f"\nFirst backup of {size} GB of random bytes: {result.wall:.1f} s, peak {result.rss:.0f} MiB resident.")
+
+
+CASES = {"files": case_files, "small": case_small, "unchanged": case_unchanged, "restore": case_restore,
+         "database": case_database, "list": case_list, "memory": case_memory}
+
+
+def main():
+    wanted = sys.argv[1:] or list(CASES)
+    unknown = [name for name in wanted if name not in CASES]
+    if unknown:
+        raise SystemExit(f"no such case: {', '.join(unknown)} (there is: {', '.join(CASES)})")
+    BENCH.mkdir(parents=True, exist_ok=True)
+    for name in wanted:
+        CASES[name]()
+
+
+main()
