@@ -120,8 +120,9 @@ pub struct Marks {
 
 /// Where a capture writes. Shared by the threads of a capture; every call may block until there is room.
 pub trait Sink: Sync {
-    /// Stores one chunk and returns its id. A chunk already known costs a hash and a lookup. At most [`MAX_CHUNK`] bytes.
-    fn put(&self, pool: Pool, chunk: Vec<u8>) -> Result<ChunkId>;
+    /// Stores one chunk and returns its id. A chunk already known costs a hash and a lookup; only a new one is copied. At
+    /// most [`MAX_CHUNK`] bytes.
+    fn put(&self, pool: Pool, chunk: &[u8]) -> Result<ChunkId>;
 
     /// Reads to the end, cutting by content, and returns where the bytes lie.
     fn put_reader(&self, pool: Pool, reader: &mut dyn Read) -> Result<Content>;
@@ -136,7 +137,7 @@ pub trait Sink: Sync {
 
 /// The pieces of one stream, in order.
 pub trait PieceWriter: Send {
-    fn piece(&mut self, chunk: Vec<u8>, marks: Marks) -> Result<()>;
+    fn piece(&mut self, chunk: &[u8], marks: Marks) -> Result<()>;
     fn finish(self: Box<Self>) -> Result<Content>;
 }
 

@@ -200,7 +200,7 @@ struct AfterSchema<'a> {
 }
 
 impl Sink for AfterSchema<'_> {
-    fn put(&self, pool: Pool, chunk: Vec<u8>) -> mainstay_domain::Result<ChunkId> {
+    fn put(&self, pool: Pool, chunk: &[u8]) -> mainstay_domain::Result<ChunkId> {
         self.memory.put(pool, chunk)
     }
     fn put_reader(&self, pool: Pool, reader: &mut dyn Read) -> mainstay_domain::Result<Content> {

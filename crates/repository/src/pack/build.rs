@@ -7,6 +7,7 @@ use super::*;
 use crate::error::{RepositoryError, Result};
 use mainstay_keys::{aead::AeadKey, hpke};
 use zeroize::Zeroizing;
+use zstd::zstd_safe::CParameter;
 
 /// What every pack of a session has in common.
 #[derive(Debug, Clone)]
@@ -19,12 +20,12 @@ pub struct WriteContext {
     pub chunk_id_key: Zeroizing<[u8; 32]>,
 }
 
-/// A compressed chunk on its way into a pack.
-pub struct Staged {
+/// A compressed chunk on its way into a pack. Its bytes are the compressor's, until the next one.
+pub struct Staged<'c> {
     pub chunk: ChunkId,
     pub plain_length: u32,
     /// Codec byte and data.
-    pub payload: Vec<u8>,
+    pub payload: &'c [u8],
 }
 
 /// A compression context, kept by one thread and used again for each chunk.
@@ -34,13 +35,19 @@ pub struct Compressor {
 }
 
 impl Compressor {
-    /// `level` as zstd counts them, 1 to 19.
+    /// `level` as zstd counts them, 1 to 19; but at 3, the default, with smaller tables than zstd's own, which stay in a
+    /// core's cache: measured on programs, a tenth faster and 1.3 % larger.
     pub fn new(level: i32) -> Compressor {
-        let zstd = zstd::bulk::Compressor::new(level).expect("a zstd context with a valid level can be made");
+        let valid = "a zstd context with valid parameters can be made";
+        let mut zstd = zstd::bulk::Compressor::new(level).expect(valid);
+        if level == 3 {
+            zstd.set_parameter(CParameter::HashLog(16)).expect(valid);
+            zstd.set_parameter(CParameter::ChainLog(14)).expect(valid);
+        }
         Compressor { zstd, scratch: Vec::new() }
     }
 
-    pub fn stage(&mut self, chunk: ChunkId, plain: &[u8]) -> Staged {
+    pub fn stage(&mut self, chunk: ChunkId, plain: &[u8]) -> Staged<'_> {
         let bound = zstd::zstd_safe::compress_bound(plain.len());
         self.scratch.clear();
         self.scratch.reserve(bound + 1);
@@ -48,19 +55,28 @@ impl Compressor {
         let mut tail = std::io::Cursor::new(&mut self.scratch);
         tail.set_position(1);
         let compressed = self.zstd.compress_to_buffer(plain, &mut tail);
-        let payload = match compressed {
-            Ok(length) if length < plain.len() => self.scratch[..1 + length].to_vec(),
-            _ => [&[CODEC_STORED], plain].concat(),
-        };
-        Staged { chunk, plain_length: plain.len() as u32, payload }
+        if !matches!(compressed, Ok(length) if length < plain.len()) {
+            self.scratch.clear();
+            self.scratch.push(CODEC_STORED);
+            self.scratch.extend_from_slice(plain);
+        }
+        Staged { chunk, plain_length: plain.len() as u32, payload: &self.scratch }
     }
 }
 
 /// A pack being filled.
 pub struct Builder {
     pool: Pool,
-    staged: Vec<Staged>,
-    bytes: usize,
+    /// The payloads one after the other, as they came.
+    staged: Vec<u8>,
+    places: Vec<Place>,
+}
+
+/// Where a staged payload lies.
+struct Place {
+    chunk: ChunkId,
+    plain_length: u32,
+    payload: std::ops::Range<usize>,
 }
 
 /// A finished pack, proven readable.
@@ -72,27 +88,31 @@ pub struct Built {
 }
 
 impl Builder {
-    pub fn new(pool: Pool) -> Builder {
-        Builder { pool, staged: Vec::new(), bytes: HEADER + 4 + 4 + TAG }
+    /// An empty pack that gathers its payloads in `staged`, whose memory may have served before.
+    pub fn new(pool: Pool, mut staged: Vec<u8>) -> Builder {
+        staged.clear();
+        Builder { pool, staged, places: Vec::new() }
     }
 
-    pub fn push(&mut self, staged: Staged) {
-        self.bytes += staged.payload.len() + TAG + TOC_ENTRY;
-        self.staged.push(staged);
+    pub fn push(&mut self, staged: Staged<'_>) {
+        let start = self.staged.len();
+        self.staged.extend_from_slice(staged.payload);
+        let payload = start..self.staged.len();
+        self.places.push(Place { chunk: staged.chunk, plain_length: staged.plain_length, payload });
     }
 
     /// Size of the object if it were finished now.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        HEADER + 4 + 4 + TAG + self.staged.len() + self.places.len() * (TAG + TOC_ENTRY)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.staged.is_empty()
+        self.places.is_empty()
     }
 
-    /// Seals the pack and reads it back.
-    pub fn finish(mut self, context: &WriteContext) -> Result<Built> {
-        shuffle(&mut self.staged);
+    /// Seals the pack and reads it back. The object is built in `bytes`; the memory of the staged payloads comes back too.
+    pub fn finish(mut self, context: &WriteContext, mut bytes: Vec<u8>) -> Result<(Built, Vec<u8>)> {
+        shuffle(&mut self.places);
         let key = Zeroizing::new(mainstay_keys::random::<32>());
         let header = Header {
             pool: self.pool,
@@ -102,20 +122,21 @@ impl Builder {
             domain: context.domain,
             nonce: mainstay_keys::random(),
         };
-        let mut bytes = Vec::with_capacity(self.bytes);
+        bytes.clear();
+        bytes.reserve(self.bytes());
         write_header(&header, &context.data_public, &key, &mut bytes);
         let cipher = AeadKey::new(&key);
-        let mut blobs = Vec::with_capacity(self.staged.len());
-        for staged in self.staged.drain(..) {
+        let mut blobs = Vec::with_capacity(self.places.len());
+        for place in self.places {
             let offset = bytes.len();
-            bytes.extend_from_slice(&staged.payload);
-            let aad = aad(&header.repository, &header.nonce, offset as u64, TYPE_CHUNK, &staged.chunk);
+            bytes.extend_from_slice(&self.staged[place.payload]);
+            let aad = aad(&header.repository, &header.nonce, offset as u64, TYPE_CHUNK, &place.chunk);
             cipher.seal(blob_nonce(offset as u64), &aad, &mut bytes, offset);
             blobs.push(Blob {
-                chunk: staged.chunk,
+                chunk: place.chunk,
                 offset: offset as u32,
                 length: (bytes.len() - offset) as u32,
-                plain_length: staged.plain_length,
+                plain_length: place.plain_length,
             });
         }
         write_toc(&header, &cipher, &blobs, &mut bytes);
@@ -129,7 +150,8 @@ impl Builder {
                 _ => return Err(RepositoryError::FaultyMachine),
             }
         }
-        Ok(Built { id: PackId(*blake3::hash(&bytes).as_bytes()), pool: self.pool, bytes, blobs })
+        let id = PackId(*blake3::hash(&bytes).as_bytes());
+        Ok((Built { id, pool: self.pool, bytes, blobs }, self.staged))
     }
 }
 
@@ -166,7 +188,7 @@ fn write_toc(header: &Header, cipher: &AeadKey, blobs: &[Blob], out: &mut Vec<u8
 }
 
 /// Puts the blobs in random order (Fisher–Yates): the sequence of chunk sizes would tell a known file.
-fn shuffle(staged: &mut [Staged]) {
+fn shuffle(staged: &mut [Place]) {
     // One seed, expanded: a draw per blob from the operating system would cost a call each.
     let mut stream = blake3::Hasher::new_keyed(&mainstay_keys::random()).finalize_xof();
     let mut draw = || {

@@ -8,6 +8,7 @@
 
 mod index_writer;
 mod pipeline;
+mod spare;
 
 pub use index_writer::Written;
 pub use pipeline::Tuning;
@@ -134,11 +135,11 @@ impl<'r> Session<'r> {
         self.pipeline.check()
     }
 
-    fn store_chunk(&self, pool: Pool, plain: Vec<u8>) -> Result<ChunkId> {
+    fn store_chunk(&self, pool: Pool, plain: &[u8]) -> Result<ChunkId> {
         if plain.len() > MAX_CHUNK {
             return Err(RepositoryError::ChunkTooLarge(plain.len()));
         }
-        let id = chunk_id(&self.chunk_id_key, &plain);
+        let id = chunk_id(&self.chunk_id_key, plain);
         if self.index.claim(&id)? {
             self.pipeline.submit(pool, id, plain)?;
         }
@@ -146,7 +147,7 @@ impl<'r> Session<'r> {
     }
 
     fn list_builder(&self) -> ListBuilder<impl FnMut(Vec<u8>) -> mainstay_domain::Result<ChunkId> + '_> {
-        ListBuilder::new(|list| Ok(self.store_chunk(Pool::Tree, list)?))
+        ListBuilder::new(|list: Vec<u8>| Ok(self.store_chunk(Pool::Tree, &list)?))
     }
 }
 
@@ -163,7 +164,7 @@ impl From<std::io::Error> for ReadOrStore {
 }
 
 impl Sink for Session<'_> {
-    fn put(&self, pool: Pool, chunk: Vec<u8>) -> mainstay_domain::Result<ChunkId> {
+    fn put(&self, pool: Pool, chunk: &[u8]) -> mainstay_domain::Result<ChunkId> {
         Ok(self.store_chunk(pool, chunk)?)
     }
 
@@ -225,7 +226,7 @@ struct SessionStream<'s, 'r, F> {
 }
 
 impl<F: FnMut(Vec<u8>) -> mainstay_domain::Result<ChunkId> + Send> PieceWriter for SessionStream<'_, '_, F> {
-    fn piece(&mut self, chunk: Vec<u8>, marks: Marks) -> mainstay_domain::Result<()> {
+    fn piece(&mut self, chunk: &[u8], marks: Marks) -> mainstay_domain::Result<()> {
         let bytes = chunk.len() as u64;
         let stored = self.session.store_chunk(self.pool, chunk)?;
         let Marks { rows, digest, key } = marks;

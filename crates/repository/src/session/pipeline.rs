@@ -4,6 +4,7 @@
 //! by the compressor that filled it → uploader (bounded by one waiting pack) → `on_stored`. The first failure stops all of it
 //! and is what every later call reports.
 
+use super::spare::Spare;
 use crate::{
     error::{RepositoryError, Result},
     pack::{Blob, Builder, Built, Compressor, WriteContext, object_name},
@@ -36,7 +37,7 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
-        Tuning { level: 3, pack_bytes: 16 << 20, compressors: cores.clamp(2, 8), in_flight: 32 << 20 }
+        Tuning { level: 3, pack_bytes: 16 << 20, compressors: cores.clamp(2, 8), in_flight: 16 << 20 }
     }
 }
 
@@ -61,6 +62,7 @@ struct Shared {
     tuning: Tuning,
     open: [Mutex<Builder>; 2],
     budget: Budget,
+    spare: Spare,
     failed: AtomicBool,
     failure: Mutex<Option<Failure>>,
     stored_bytes: AtomicU64,
@@ -80,8 +82,9 @@ impl Pipeline {
         let shared = Arc::new(Shared {
             context,
             tuning,
-            open: [Mutex::new(Builder::new(Pool::Data)), Mutex::new(Builder::new(Pool::Tree))],
+            open: [Pool::Data, Pool::Tree].map(|pool| Mutex::new(Builder::new(pool, Vec::new()))),
             budget: Budget { left: Mutex::new(tuning.in_flight), changed: Condvar::new() },
+            spare: Spare::new(tuning.in_flight),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
             stored_bytes: AtomicU64::new(0),
@@ -100,11 +103,12 @@ impl Pipeline {
         Pipeline { shared, jobs: Some(jobs), threads, uploader: Some(uploader) }
     }
 
-    /// Hands a chunk over; waits while too much is in flight.
-    pub fn submit(&self, pool: Pool, chunk: ChunkId, plain: Vec<u8>) -> Result<()> {
+    /// Hands a copy of a chunk over; waits while too much is in flight.
+    pub fn submit(&self, pool: Pool, chunk: ChunkId, plain: &[u8]) -> Result<()> {
         self.shared.budget.take(self.shared.cost(plain.len()));
         self.shared.check()?;
         let jobs = self.jobs.as_ref().expect("jobs are closed only by close");
+        let plain = self.shared.spare.copy(plain);
         jobs.send(Job { pool, chunk, plain })
             .map_err(|_| RepositoryError::Session("the session has ended".into()))
     }
@@ -164,20 +168,20 @@ impl Shared {
 
     fn compress(&self, compressor: &mut Compressor, job: Job) -> Result<()> {
         let staged = compressor.stage(job.chunk, &job.plain);
-        drop(job.plain);
         let slot = slot_of(job.pool);
         let full = {
             let mut open = lock(&self.open[slot]);
             open.push(staged);
             (open.bytes() >= self.tuning.pack_bytes)
-                .then(|| std::mem::replace(&mut *open, Builder::new(job.pool)))
+                .then(|| std::mem::replace(&mut *open, Builder::new(job.pool, self.spare.pack())))
         };
+        self.spare.give_back(job.plain);
         full.map_or(Ok(()), |builder| self.seal_and_send(builder))
     }
 
     fn finish_pack(&self, slot: usize) -> Result<()> {
         let pool = if slot == 0 { Pool::Data } else { Pool::Tree };
-        let builder = std::mem::replace(&mut *lock(&self.open[slot]), Builder::new(pool));
+        let builder = std::mem::replace(&mut *lock(&self.open[slot]), Builder::new(pool, Vec::new()));
         if builder.is_empty() || self.failed.load(Ordering::Acquire) {
             Ok(())
         } else {
@@ -186,7 +190,8 @@ impl Shared {
     }
 
     fn seal_and_send(&self, builder: Builder) -> Result<()> {
-        let built = builder.finish(&self.context)?;
+        let (built, staged) = builder.finish(&self.context, self.spare.pack())?;
+        self.spare.give_back_pack(staged);
         let uploads = lock(&self.uploads).clone();
         let uploads = uploads.expect("uploads close after the compressors have ended");
         uploads.send(built).map_err(|_| RepositoryError::Session("the uploader has ended".into()))
@@ -200,7 +205,7 @@ impl Shared {
             let name = object_name(built.pool, &built.id);
             let stored = create_settled(store, &name, &built.bytes).and_then(|()| {
                 self.stored_bytes.fetch_add(built.bytes.len() as u64, Ordering::AcqRel);
-                drop(built.bytes);
+                self.spare.give_back_pack(built.bytes);
                 on_stored(built.id, built.pool, built.blobs)
             });
             self.note(stored);

@@ -66,7 +66,7 @@ impl Chunker {
     pub fn chunks<E: From<io::Error>>(
         &self,
         reader: &mut dyn Read,
-        mut emit: impl FnMut(Vec<u8>) -> Result<(), E>,
+        mut emit: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         thread_local! {
             static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -94,7 +94,7 @@ impl Chunker {
                 break Ok(());
             }
             let length = self.cut(&buffer[start..end]);
-            if let Err(error) = emit(buffer[start..start + length].to_vec()) {
+            if let Err(error) = emit(&buffer[start..start + length]) {
                 break Err(error);
             }
             start += length;
@@ -118,7 +118,7 @@ mod tests {
         let mut chunks = Vec::new();
         chunker
             .chunks::<io::Error>(&mut bytes, |chunk| {
-                chunks.push(chunk);
+                chunks.push(chunk.to_vec());
                 Ok(())
             })
             .unwrap();
@@ -144,7 +144,7 @@ mod tests {
         let mut dribbled = Vec::new();
         chunker
             .chunks::<io::Error>(&mut Dribble(&bytes), |c| {
-                dribbled.push(c);
+                dribbled.push(c.to_vec());
                 Ok(())
             })
             .unwrap();

@@ -251,8 +251,7 @@ fn listing(session: &Session<'_>, n: u64) -> Content {
         }
         let (begin, end) = (&bytes[..5], &bytes[bytes.len() - 3..]);
         let hole = Piece::hole((bytes.len() - 8) as u64);
-        let put =
-            |part: &[u8]| Piece::plain(session.put(Pool::Data, part.to_vec()).unwrap(), part.len() as u64);
+        let put = |part: &[u8]| Piece::plain(session.put(Pool::Data, part).unwrap(), part.len() as u64);
         Content { level: 0, pieces: vec![put(begin), hole, put(end)] }
     };
     let mut writer = session.begin(Pool::Tree);
@@ -278,7 +277,7 @@ fn listing(session: &Session<'_>, n: u64) -> Content {
             listing::encode_item(item, &mut chunk);
         }
         let key = listing::key(&key_directory, &first.unwrap_or_default());
-        writer.piece(chunk, Marks { rows, digest: 0, key }).unwrap();
+        writer.piece(&chunk, Marks { rows, digest: 0, key }).unwrap();
     }
     writer.finish().unwrap()
 }
@@ -296,7 +295,7 @@ fn table_streams(session: &Session<'_>, repository: &Repository) -> Vec<Stream> 
             let mut writer = session.begin(Pool::Data);
             for piece in pieces {
                 let (rows, digest) = digest(&bundle.row_key(), &piece);
-                writer.piece(piece, Marks { rows, digest, key: Vec::new() }).unwrap();
+                writer.piece(&piece, Marks { rows, digest, key: Vec::new() }).unwrap();
             }
             streams.push(stream(&format!("table/{name}/{part}"), writer.finish().unwrap()));
         }

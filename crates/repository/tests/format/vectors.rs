@@ -231,9 +231,9 @@ fn random_objects(fixed: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>
     };
     let mut segment = Segment::default();
     for (pool, chunks) in [(Pool::Data, data_chunks()), (Pool::Tree, vec![listing_chunk()])] {
-        let mut builder = Builder::new(pool);
+        let mut builder = Builder::new(pool, Vec::new());
         chunks.iter().for_each(|plain| builder.push(Compressor::new(1).stage(id_of(plain), plain)));
-        let built = builder.finish(&context).unwrap();
+        let built = builder.finish(&context, Vec::new()).unwrap().0;
         let number = segment.packs.len() as u32;
         segment.packs.push((built.id, pool));
         segment.records.extend(built.blobs.iter().map(|blob| Record {

@@ -82,7 +82,9 @@ impl<'a> Leaves<'a> {
         let marks =
             Marks { rows: std::mem::take(&mut self.rows), digest: 0, key: std::mem::take(&mut self.key) };
         self.unannounced = true;
-        self.writer.piece(std::mem::take(&mut self.chunk), marks)
+        self.writer.piece(&self.chunk, marks)?;
+        self.chunk.clear();
+        Ok(())
     }
 
     pub fn finish(mut self) -> Result<Content> {

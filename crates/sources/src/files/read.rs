@@ -184,7 +184,7 @@ impl<'a> Reader<'a> {
                 Ok([]) => Ok(Ok((Content::default(), 0))),
                 Ok(bytes) => {
                     let length = bytes.len() as u64;
-                    let chunk = self.sink.put(Pool::Data, bytes.to_vec())?;
+                    let chunk = self.sink.put(Pool::Data, bytes)?;
                     Ok(Ok((one_piece(chunk, length), length)))
                 }
                 Err(error) => Ok(Err(error)),

@@ -45,7 +45,7 @@ pub(crate) fn put(sink: &dyn Sink, source: &mut Source<'_>, size: u64) -> Result
             })?;
             match bytes.len() as u64 {
                 0 => break,
-                length => one_piece(sink.put(Pool::Data, bytes)?, length),
+                length => one_piece(sink.put(Pool::Data, &bytes)?, length),
             }
         } else {
             sink.put_reader(Pool::Data, source)?
@@ -99,7 +99,7 @@ fn lift(sink: &dyn Sink, content: Content) -> Result<Content> {
     for pieces in content.pieces.chunks(LIST) {
         let chunk = minicbor::to_vec(pieces).expect("writing to a Vec cannot fail");
         let bytes = pieces.iter().map(|piece| piece.bytes).sum();
-        lifted.pieces.push(Piece::plain(sink.put(Pool::Tree, chunk)?, bytes));
+        lifted.pieces.push(Piece::plain(sink.put(Pool::Tree, &chunk)?, bytes));
     }
     Ok(lifted)
 }

@@ -60,7 +60,7 @@ impl Memory {
         while content.pieces.len() > 100 {
             let mut upper = Content { level: content.level + 1, pieces: Vec::new() };
             for pieces in content.pieces.chunks(100) {
-                let id = self.put(Pool::Tree, minicbor::to_vec(pieces).unwrap())?;
+                let id = self.put(Pool::Tree, &minicbor::to_vec(pieces).unwrap())?;
                 upper.pieces.push(Piece {
                     chunk: Some(id),
                     bytes: pieces.iter().map(|p| p.bytes).sum(),
@@ -76,10 +76,10 @@ impl Memory {
 }
 
 impl Sink for Memory {
-    fn put(&self, _: Pool, chunk: Vec<u8>) -> Result<ChunkId> {
+    fn put(&self, _: Pool, chunk: &[u8]) -> Result<ChunkId> {
         self.puts.fetch_add(1, Ordering::Relaxed);
-        let id = ChunkId(*blake3::hash(&chunk).as_bytes());
-        self.chunks.lock().unwrap().insert(id, chunk);
+        let id = ChunkId(*blake3::hash(chunk).as_bytes());
+        self.chunks.lock().unwrap().insert(id, chunk.to_vec());
         Ok(id)
     }
 
@@ -94,7 +94,7 @@ impl Sink for Memory {
                 return self.collapse(content);
             }
             let bytes = chunk.len() as u64;
-            content.pieces.push(Piece::plain(self.put(pool, chunk)?, bytes));
+            content.pieces.push(Piece::plain(self.put(pool, &chunk)?, bytes));
         }
     }
 
@@ -121,7 +121,7 @@ struct Writer<'a> {
 }
 
 impl PieceWriter for Writer<'_> {
-    fn piece(&mut self, chunk: Vec<u8>, marks: Marks) -> Result<()> {
+    fn piece(&mut self, chunk: &[u8], marks: Marks) -> Result<()> {
         let bytes = chunk.len() as u64;
         let chunk = Some(self.memory.put(self.pool, chunk)?);
         let Marks { rows, digest, key } = marks;

@@ -41,14 +41,14 @@ impl Memory {
 }
 
 impl Sink for Memory {
-    fn put(&self, _: Pool, chunk: Vec<u8>) -> Result<ChunkId> {
+    fn put(&self, _: Pool, chunk: &[u8]) -> Result<ChunkId> {
         assert!(chunk.len() <= MAX_CHUNK && !chunk.is_empty());
         let room = self.room.load(Ordering::Relaxed);
         if room > 0 && self.taken.fetch_add(chunk.len() as u64, Ordering::Relaxed) > room {
             return Err(Failure::failed("no space left in the store"));
         }
-        let id = ChunkId(*blake3::hash(&chunk).as_bytes());
-        self.chunks.lock().unwrap().insert(id, chunk);
+        let id = ChunkId(*blake3::hash(chunk).as_bytes());
+        self.chunks.lock().unwrap().insert(id, chunk.to_vec());
         Ok(id)
     }
 
@@ -62,7 +62,7 @@ impl Sink for Memory {
                 return Ok(content);
             }
             let bytes = chunk.len() as u64;
-            content.pieces.push(Piece::plain(self.put(pool, chunk)?, bytes));
+            content.pieces.push(Piece::plain(self.put(pool, &chunk)?, bytes));
         }
     }
 
@@ -83,7 +83,7 @@ struct Writer<'a> {
 }
 
 impl PieceWriter for Writer<'_> {
-    fn piece(&mut self, chunk: Vec<u8>, marks: Marks) -> Result<()> {
+    fn piece(&mut self, chunk: &[u8], marks: Marks) -> Result<()> {
         let bytes = chunk.len() as u64;
         let chunk = Some(self.memory.put(self.pool, chunk)?);
         let Marks { rows, digest, key } = marks;

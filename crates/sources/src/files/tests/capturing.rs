@@ -488,7 +488,7 @@ impl mainstay_domain::stream::Sink for Failing {
     fn put(
         &self,
         pool: mainstay_domain::stream::Pool,
-        chunk: Vec<u8>,
+        chunk: &[u8],
     ) -> mainstay_domain::Result<mainstay_domain::ChunkId> {
         if self.after.fetch_sub(1, Ordering::Relaxed) == 0 {
             return Err(mainstay_domain::Failure::new(Kind::Busy, "the store is full"));

@@ -50,7 +50,7 @@ fn link(name: &[u8]) -> Entry {
 fn record(memory: &Memory, chunks: Vec<Vec<u8>>) -> SourceRecord {
     let mut writer = memory.begin(Pool::Tree);
     for chunk in chunks {
-        writer.piece(chunk, Marks { rows: 1, ..Marks::default() }).unwrap();
+        writer.piece(&chunk, Marks { rows: 1, ..Marks::default() }).unwrap();
     }
     SourceRecord {
         name: "hostile".into(),

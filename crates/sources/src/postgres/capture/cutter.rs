@@ -95,12 +95,12 @@ impl<'a> RowCutter<'a> {
             return Err(super::abort::cancelled());
         }
         let size = self.chunk.len();
-        let next = Vec::with_capacity(LEAST + FURTHER as usize);
-        let chunk = std::mem::replace(&mut self.chunk, next);
         let marks = std::mem::take(&mut self.marks);
         self.total.add(RowSum { rows: marks.rows, bytes: size as u64, digest: marks.digest });
         self.monitor.advance(marks.rows, size as u64);
-        self.writer.piece(chunk, marks)
+        self.writer.piece(&self.chunk, marks)?;
+        self.chunk.clear();
+        Ok(())
     }
 
     /// The end of the rows: where they lie, and their sum.
@@ -121,8 +121,8 @@ mod tests {
     type Pieces = Arc<Mutex<Vec<(Vec<u8>, Marks)>>>;
     struct Kept(Pieces);
     impl PieceWriter for Kept {
-        fn piece(&mut self, chunk: Vec<u8>, marks: Marks) -> Result<()> {
-            self.0.lock().unwrap().push((chunk, marks));
+        fn piece(&mut self, chunk: &[u8], marks: Marks) -> Result<()> {
+            self.0.lock().unwrap().push((chunk.to_vec(), marks));
             Ok(())
         }
         fn finish(self: Box<Self>) -> Result<Content> {
