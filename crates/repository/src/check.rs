@@ -13,7 +13,7 @@ use crate::{
     repository::Repository,
 };
 use mainstay_domain::{
-    ChunkId, Monitor, PackId, PointId,
+    ChunkId, Failure, Kind, Monitor, PackId, PointId,
     listing::{Item, decode_items},
     point::SourceRecord,
     stream::{Content, Pool, Vault},
@@ -168,11 +168,13 @@ fn check_packs(
         for _ in 0..threads.clamp(1, packs.len().max(1)) {
             scope.spawn(|| {
                 while let Some((pack, points)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if monitor.cancelled() {
-                        return;
-                    }
-                    let result = check_pack(repository, pack, depth);
+                    // Half a check must not pass for a whole one.
+                    let result = (!monitor.cancelled()).then(|| check_pack(repository, pack, depth));
                     let mut outcome = outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    let Some(result) = result else {
+                        outcome.1 = Err(cancelled());
+                        return;
+                    };
                     outcome.0.objects += 1;
                     match result {
                         Ok(bytes) => {
@@ -195,6 +197,10 @@ fn check_packs(
     *report = found;
     report.findings.sort_by(|a, b| a.object.cmp(&b.object));
     result
+}
+
+fn cancelled() -> RepositoryError {
+    Failure::new(Kind::Cancelled, "the check was stopped before it had seen everything").into()
 }
 
 /// Checks one pack and returns the bytes read.

@@ -105,12 +105,17 @@ impl Pipeline {
 
     /// Hands a copy of a chunk over; waits while too much is in flight.
     pub fn submit(&self, pool: Pool, chunk: ChunkId, plain: &[u8]) -> Result<()> {
-        self.shared.budget.take(self.shared.cost(plain.len()));
-        self.shared.check()?;
+        let cost = self.shared.cost(plain.len());
+        self.shared.budget.take(cost);
         let jobs = self.jobs.as_ref().expect("jobs are closed only by close");
-        let plain = self.shared.spare.copy(plain);
-        jobs.send(Job { pool, chunk, plain })
-            .map_err(|_| RepositoryError::Session("the session has ended".into()))
+        let sent = self.shared.check().and_then(|()| {
+            jobs.send(Job { pool, chunk, plain: self.shared.spare.copy(plain) })
+                .map_err(|_| RepositoryError::Session("the session has ended".into()))
+        });
+        if sent.is_err() {
+            self.shared.budget.give_back(cost); // other callers wait for this room, and must learn of the failure
+        }
+        sent
     }
 
     pub fn check(&self) -> Result<()> {
