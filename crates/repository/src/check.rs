@@ -71,6 +71,7 @@ pub fn check(
     let mut segments = BTreeSet::new();
     let mut manifests = Vec::new();
     for id in points {
+        go_on(monitor)?;
         report.objects += 1;
         match repository.manifest(id) {
             Ok(manifest) => {
@@ -86,7 +87,7 @@ pub fn check(
             Err(error) => return Err(error),
         }
     }
-    check_index(repository, &mut report)?;
+    check_index(repository, monitor, &mut report)?;
     check_packs(repository, &needs, depth, threads, monitor, &mut report)?;
     if depth == Depth::Data {
         let reader = repository.reader()?;
@@ -97,10 +98,14 @@ pub fn check(
             .map(|(_, id)| id)
             .collect();
         for (id, manifest) in &manifests {
-            let mut walk =
-                Walk { reader: &reader, seen: HashSet::new(), broken: &broken, reach: &manifest.reach.packs };
-            if let Err(error) = walk.point(manifest) {
-                report.findings.push(finding(manifest::object_name(id), &error, &[*id]));
+            let reach = &manifest.reach.packs;
+            let mut walk = Walk { reader: &reader, monitor, seen: HashSet::new(), broken: &broken, reach };
+            match walk.point(manifest) {
+                Ok(()) => {}
+                Err(error) if error.is_damage() => {
+                    report.findings.push(finding(manifest::object_name(id), &error, &[*id]))
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -134,9 +139,10 @@ pub fn check_written(
     Ok(report)
 }
 
-fn check_index(repository: &Repository, report: &mut Report) -> Result<()> {
+fn check_index(repository: &Repository, monitor: &dyn Monitor, report: &mut Report) -> Result<()> {
     let live = repository.live_index()?;
     for id in &live {
+        go_on(monitor)?;
         report.objects += 1;
         let name = index_name(id);
         match repository
@@ -168,15 +174,17 @@ fn check_packs(
         for _ in 0..threads.clamp(1, packs.len().max(1)) {
             scope.spawn(|| {
                 while let Some((pack, points)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    // Half a check must not pass for a whole one.
-                    let result = (!monitor.cancelled()).then(|| check_pack(repository, pack, depth));
+                    let checked = go_on(monitor).map(|()| check_pack(repository, pack, depth));
                     let mut outcome = outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                    let Some(result) = result else {
-                        outcome.1 = Err(cancelled());
-                        return;
+                    let checked = match checked {
+                        Ok(checked) => checked,
+                        Err(stopped) => {
+                            outcome.1 = Err(stopped);
+                            return;
+                        }
                     };
                     outcome.0.objects += 1;
-                    match result {
+                    match checked {
                         Ok(bytes) => {
                             outcome.0.bytes += bytes;
                             monitor.advance(1, bytes);
@@ -199,8 +207,13 @@ fn check_packs(
     result
 }
 
-fn cancelled() -> RepositoryError {
-    Failure::new(Kind::Cancelled, "the check was stopped before it had seen everything").into()
+/// An error once the user wants to stop: half a check must not pass for a whole one.
+fn go_on(monitor: &dyn Monitor) -> Result<()> {
+    if monitor.cancelled() {
+        let stopped = "the check was stopped before it had seen everything";
+        return Err(Failure::new(Kind::Cancelled, stopped).into());
+    }
+    Ok(())
 }
 
 /// Checks one pack and returns the bytes read.
@@ -271,6 +284,7 @@ const REMEMBERED_CHUNKS: usize = 500_000;
 /// Follows everything that a recovery point refers to.
 struct Walk<'a, 'r> {
     reader: &'a Reader<'r>,
+    monitor: &'a dyn Monitor,
     seen: HashSet<ChunkId>,
     /// Packs already known to be damaged: reported once, not again for each chunk.
     broken: &'a HashSet<PackId>,
@@ -327,6 +341,7 @@ impl Walk<'_, '_> {
         if !self.seen.insert(*chunk) {
             return Ok(true);
         }
+        go_on(self.monitor)?;
         if self.seen.len() > REMEMBERED_CHUNKS {
             self.seen.clear(); // looking twice costs time; remembering all would cost memory without bound
         }

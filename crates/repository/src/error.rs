@@ -68,6 +68,7 @@ impl RepositoryError {
             | RepositoryError::MissingChunk(_)
             | RepositoryError::Untrusted { .. } => true,
             RepositoryError::Store(error) => error.is_not_found(),
+            RepositoryError::Other(failure) => failure.kind == Kind::Verification,
             _ => false,
         }
     }

@@ -7,4 +7,5 @@ mod crash;
 mod damage;
 mod history;
 mod round_trip;
+mod stopped;
 mod support;
