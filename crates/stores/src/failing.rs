@@ -5,7 +5,7 @@
 
 use crate::{Listed, Store, StoreError, Verb};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard},
@@ -32,6 +32,9 @@ pub enum Fault {
     Denied,
     /// It took effect, or not; the caller only learns that the answer was lost.
     LostAnswer { took_effect: bool },
+    /// A create took effect and can be seen, but does not last until it was sent again; the caller only learns that this is
+    /// not clear. [`FailingStore::cut_power`] takes it away.
+    NotDurable,
     /// It took effect, and the store says wrongly that it failed: what no store should do, and some do.
     DeniedAfterEffect,
     /// The process dies at this call: it took effect or not, and it and every later call fails.
@@ -72,6 +75,8 @@ struct State {
     decide: Decide,
     ordinal: usize,
     dead: bool,
+    /// Objects that a power cut takes away.
+    fleeting: BTreeSet<String>,
     /// Bytes that creates may still use.
     space: Option<u64>,
     /// How many operations a listing lags behind, and the writes that it may not show yet, oldest first.
@@ -105,6 +110,7 @@ impl<S: Store> FailingStore<S> {
             decide: Box::new(decide),
             ordinal: 0,
             dead: false,
+            fleeting: BTreeSet::new(),
             space: None,
             lag: 0,
             recent: VecDeque::new(),
@@ -150,6 +156,13 @@ impl<S: Store> FailingStore<S> {
         self.lock().dead
     }
 
+    /// What is not durable is gone.
+    pub fn cut_power(&self) {
+        for name in std::mem::take(&mut self.lock().fleeting) {
+            let _ = self.inner.delete(&name);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -164,12 +177,24 @@ impl<S: Store> FailingStore<S> {
     ) -> Result<T, StoreError> {
         let fault = self.decide(verb, name, bytes);
         match fault {
-            None => act(),
-            Some(Fault::LostAnswer { took_effect: true }) => {
-                let _ = act();
-                Err(self.error(name, Fault::LostAnswer { took_effect: true }))
+            None => {
+                let result = act();
+                if verb == Verb::Create {
+                    self.lock().fleeting.remove(name); // whoever is told that it exists may build on it
+                }
+                result
             }
-            Some(fault @ (Fault::DeniedAfterEffect | Fault::Die { took_effect: true })) => {
+            Some(fault @ Fault::NotDurable) => {
+                if act().is_ok() && verb == Verb::Create {
+                    self.lock().fleeting.insert(name.to_owned());
+                }
+                Err(self.error(name, fault))
+            }
+            Some(
+                fault @ (Fault::LostAnswer { took_effect: true }
+                | Fault::DeniedAfterEffect
+                | Fault::Die { took_effect: true }),
+            ) => {
                 let _ = act();
                 Err(self.error(name, fault))
             }
@@ -232,7 +257,7 @@ impl<S: Store> FailingStore<S> {
             Fault::Denied | Fault::DeniedAfterEffect => {
                 StoreError::Denied { store, name, source: io::Error::from(io::ErrorKind::PermissionDenied) }
             }
-            Fault::LostAnswer { .. } => {
+            Fault::LostAnswer { .. } | Fault::NotDurable => {
                 StoreError::Unclear { store, name, source: source("answer lost on purpose") }
             }
             Fault::Die { .. } => {

@@ -18,13 +18,15 @@ pub struct Listed {
 /// **Atomicity and durability.** An object appears whole or not at all, and when `create` has returned `Ok` it survives a
 /// power cut. An object is never changed after it was created.
 ///
-/// **Errors.** [`StoreError::Unclear`] means that the call may or may not have taken effect (a lost answer): the caller
-/// settles it by looking. Every other error means that it had no effect. Transient faults are retried by the
+/// **Errors.** [`StoreError::Unclear`] means that the call may or may not have taken effect (a lost answer), or that it did
+/// and may not last. That an object can be seen then does not settle it: the caller sends the same create again, and
+/// believes `Ok` or [`StoreError::AlreadyExists`], which says that what stands there survives a power cut, whoever made it.
+/// Every other error means that the call had no effect. Transient faults are retried by the
 /// implementation before they are reported.
 ///
 /// **Threads.** All calls block, and may be made from many threads at once.
 pub trait Store: Send + Sync {
-    /// Creates an object that must not exist yet: `AlreadyExists` if it does, whoever made it.
+    /// Creates an object that must not exist yet: `AlreadyExists` if it does, durably, whoever made it.
     fn create(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
 
     /// The whole object.

@@ -121,3 +121,17 @@ fn a_snapshot_keeps_what_was_there() {
     assert_eq!(then.names(), ["a"]);
     assert_eq!(store.clone().read("a").unwrap(), b"now", "a clone is the same store");
 }
+
+#[test]
+fn a_power_cut_takes_what_was_not_sent_again_until_the_store_answered() {
+    let memory = MemoryStore::new();
+    let rules = ["log/1", "log/2"].map(|name| at(Verb::Create, name, 0, Fault::NotDurable));
+    let store = FailingStore::new(memory.clone(), script(rules));
+    for name in ["log/1", "log/2"] {
+        assert!(matches!(store.create(name, b"entry"), Err(StoreError::Unclear { .. })));
+        assert_eq!(store.stat(name).unwrap(), Some(5));
+    }
+    assert!(store.create("log/2", b"entry").unwrap_err().already_exists());
+    store.cut_power();
+    assert_eq!(memory.names(), ["log/2"]);
+}

@@ -1,8 +1,8 @@
 //! The log as a process holds it: opened at a hint, folded to the head, and appended to.
 //!
 //! **Append.** The next entry is made by conditional create; whoever is second reads what was first and decides again.
-//! **Lost answers.** A create whose answer was lost is settled by reading the entry back: its bytes tell whose it is. Until that is
-//! settled the same bytes are sent again, so that a create which arrives late does no harm. **Rollback.** Before each
+//! **Lost answers.** A create whose answer was lost is settled by sending the same bytes again, so that one which arrives late
+//! does no harm, and then by reading the entry back: its bytes tell whose it is. **Rollback.** Before each
 //! append the head is read again: a store that lost it was rolled back, and nothing more is written to it.
 
 use super::{
@@ -301,28 +301,28 @@ fn is_there(store: &dyn Store, n: u64, hash: &EntryHash) -> Result<bool> {
 }
 
 /// Creates an object for which several compete. `true`: it is ours. `false`: somebody else's stands there.
+///
+/// While the answer is unclear, the same bytes are sent again. Reading tells whose an object is, not whether it lasts.
 fn create_settled(store: &dyn Store, name: &str, bytes: &[u8], delay: &dyn Fn(Duration)) -> Result<bool> {
     let mut unclear = None;
     for attempt in 0..SENDS {
         match store.create(name, bytes) {
             Ok(()) => return Ok(true),
-            Err(StoreError::AlreadyExists { .. }) => {}
+            Err(StoreError::AlreadyExists { .. }) => match store.read(name) {
+                Ok(found) => return Ok(found == bytes),
+                Err(StoreError::NotFound { .. }) if attempt + 1 == SENDS => {
+                    return Err(RepositoryError::damaged(name, "the store has it and does not show it"));
+                }
+                // It cannot be read just now, and may be ours: only the same bytes may be sent.
+                Err(error) => unclear = unclear.or(Some(error)),
+            },
             Err(lost @ StoreError::Unclear { .. }) => unclear = Some(lost),
             // Before, nothing was written. After a lost answer that is not known.
             Err(error) => return Err(unclear.unwrap_or(error).into()),
         }
-        match store.read(name) {
-            Ok(found) => return Ok(found == bytes),
-            // It took no effect so far, or cannot be read just now. It may still arrive: only the same bytes may be sent.
-            Err(StoreError::NotFound { .. }) => {}
-            Err(error) => unclear = unclear.or(Some(error)),
-        }
         delay(back_off(attempt));
     }
-    Err(unclear.map_or_else(
-        || RepositoryError::damaged(name, "the store has it and does not show it"),
-        RepositoryError::from,
-    ))
+    Err(unclear.expect("no answer was clear").into())
 }
 
 /// Longer each time, and not the same for two who collided.

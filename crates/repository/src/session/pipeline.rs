@@ -11,7 +11,7 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 use mainstay_domain::{ChunkId, Failure, PackId, stream::Pool};
-use mainstay_stores::Store;
+use mainstay_stores::{Store, StoreError};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -245,21 +245,22 @@ impl Shared {
     }
 }
 
-/// Creates a content-named object. One that is already there has the same bytes: its name says so. A lost answer is settled
-/// by looking.
+/// How often one create is sent while its answer stays unclear.
+const SENDS: usize = 4;
+
+/// Creates a content-named object. One that is already there has the same bytes: its name says so. An unclear answer is
+/// settled by sending the same again: an object that can be seen may still vanish in a power cut, and the store answers for
+/// its lasting only with `Ok` or `AlreadyExists`.
 pub fn create_settled(store: &dyn Store, name: &str, bytes: &[u8]) -> Result<()> {
-    use mainstay_stores::StoreError;
-    match store.create(name, bytes) {
-        Ok(()) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
-        Err(unclear @ StoreError::Unclear { .. }) => match store.stat(name)? {
-            Some(size) if size == bytes.len() as u64 => Ok(()),
-            _ => match store.create(name, bytes) {
-                Ok(()) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
-                Err(_) => Err(unclear.into()),
-            },
-        },
-        Err(error) => Err(error.into()),
+    let mut unclear = None;
+    for _ in 0..SENDS {
+        match store.create(name, bytes) {
+            Ok(()) | Err(StoreError::AlreadyExists { .. }) => return Ok(()),
+            Err(error @ StoreError::Unclear { .. }) => unclear = Some(error),
+            Err(error) => return Err(unclear.unwrap_or(error).into()),
+        }
     }
+    Err(unclear.expect("every answer was unclear").into())
 }
 
 /// Bytes that may still be taken; waiting callers are woken when some come back.

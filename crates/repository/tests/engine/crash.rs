@@ -134,6 +134,28 @@ fn a_lost_answer_to_any_create_is_settled_by_looking() {
 }
 
 #[test]
+fn what_could_be_seen_but_was_not_durable_is_not_built_upon() {
+    let (memory, points) = prepared(false);
+    for nth in 0.. {
+        let copy = memory.snapshot();
+        let mut creates = 0;
+        let failing = FailingStore::new(copy.clone(), move |attempt| {
+            let hit = attempt.verb == Verb::Create && creates == nth;
+            creates += usize::from(attempt.verb == Verb::Create);
+            hit.then_some(Fault::NotDurable)
+        });
+        let store: Arc<dyn Store> = Arc::new(failing.clone());
+        let repository = mainstay_repository::Repository::open(access(store), None).unwrap();
+        let committed = try_back_up(&repository, &streams(SMALL)).unwrap();
+        failing.cut_power();
+        assert_sound(&copy, &[&points[..], &[committed.point]].concat(), &format!("create {nth}"));
+        if nth > 14 {
+            break;
+        }
+    }
+}
+
+#[test]
 fn a_full_disk_fails_the_backup_and_harms_nothing() {
     let (memory, points) = prepared(false);
     for space in (0..260_000).step_by(13_000) {

@@ -34,6 +34,8 @@ const LOST_AND_FOUND: &str = "lost+found";
 
 pub struct LocalStore {
     root: PathBuf,
+    /// Makes the names in a directory durable; a test puts one in its place that fails.
+    sync_directory: fn(&Path) -> io::Result<()>,
     /// Directories known to exist and to be recorded durably in their parents.
     durable: Mutex<HashSet<PathBuf>>,
     /// Leftovers of crashed writers are looked for once, before the first write.
@@ -43,7 +45,7 @@ pub struct LocalStore {
 impl LocalStore {
     /// Does no input or output: a folder that does not exist is an empty store until something is created in it.
     pub fn new(root: impl Into<PathBuf>) -> LocalStore {
-        LocalStore { root: root.into(), durable: Mutex::default(), tidied: Once::new() }
+        LocalStore { root: root.into(), sync_directory, durable: Mutex::default(), tidied: Once::new() }
     }
 
     pub fn root(&self) -> &Path {
@@ -63,7 +65,7 @@ impl LocalStore {
         let parent = target.parent().expect("an object lies below the root");
         self.ensure_directory(parent)?;
         if fs::symlink_metadata(&target).is_ok() {
-            return already_there(parent);
+            return Ok(self.already_there(parent));
         }
         let temporary_directory = self.temporary_directory();
         self.ensure_directory(&temporary_directory)?;
@@ -73,13 +75,13 @@ impl LocalStore {
         let placed = temporary.file().write_all(bytes).and_then(|()| temporary.file().sync_all());
         let placed = placed.and_then(|()| place(&temporary, &target));
         match placed {
-            Ok(true) => Ok(match sync_directory(parent) {
+            Ok(true) => Ok(match (self.sync_directory)(parent) {
                 Ok(()) => Written::Created,
                 Err(error) => Written::Unclear(error),
             }),
             Ok(false) => {
                 temporary.remove();
-                already_there(parent)
+                Ok(self.already_there(parent))
             }
             Err(error) => {
                 temporary.remove();
@@ -115,7 +117,7 @@ impl LocalStore {
                 Err(error) => return Err(error),
             }
             if let Some(parent) = ancestor.parent()
-                && let Err(error) = sync_directory(parent)
+                && let Err(error) = (self.sync_directory)(parent)
                 // The root's own parent may be closed to us, which is no reason to refuse a root that is there.
                 && !(ancestor == self.root && error.kind() == ErrorKind::PermissionDenied)
             {
@@ -124,6 +126,15 @@ impl LocalStore {
             self.durable().insert(ancestor.to_owned());
         }
         Ok(())
+    }
+
+    /// The one who made it may not have come to the fsync yet, or has failed at it, and the caller may build on its being
+    /// there.
+    fn already_there(&self, parent: &Path) -> Written {
+        match (self.sync_directory)(parent) {
+            Ok(()) => Written::AlreadyExists,
+            Err(error) => Written::Unclear(error),
+        }
     }
 
     fn durable(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
@@ -164,11 +175,6 @@ enum Written {
     AlreadyExists,
     /// It is there, but whether it survives a power cut is not known.
     Unclear(io::Error),
-}
-
-/// The one who made it may not have come to the fsync yet, and the caller may build on its being there.
-fn already_there(parent: &Path) -> io::Result<Written> {
-    sync_directory(parent).map(|()| Written::AlreadyExists)
 }
 
 /// Gives the temporary file its name; `false` if the name is taken.
@@ -322,7 +328,7 @@ impl Store for LocalStore {
             Err(error) => return Err(error),
         }
         let parent = path.parent().expect("an object lies below the root");
-        sync_directory(parent).map_err(|source| StoreError::Unclear {
+        (self.sync_directory)(parent).map_err(|source| StoreError::Unclear {
             store: self.describe(),
             name: name.to_owned(),
             source,
@@ -360,5 +366,31 @@ mod tests {
         fs::hard_link(temporary.path(), &target).unwrap();
         assert!(link(&temporary, &target).unwrap());
         assert!(!temporary.path().exists());
+    }
+    #[test]
+    fn an_object_whose_directory_could_not_be_made_durable_is_believed_only_once_it_could() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = LocalStore::new(directory.path());
+        store.create("log/0", b"makes the directory").unwrap();
+        store.sync_directory = |_| Err(io::Error::other("the disk does not answer"));
+        for _ in 0..3 {
+            // It is there from the first time on, and must not pass for durable by being there.
+            let answer = store.create("log/1", b"entry").unwrap_err();
+            assert!(matches!(answer, StoreError::Unclear { .. }), "{answer}");
+            assert_eq!(store.stat("log/1").unwrap(), Some(5));
+        }
+        store.sync_directory = sync_directory;
+        assert!(store.create("log/1", b"entry").unwrap_err().already_exists());
+    }
+
+    #[test]
+    fn a_directory_that_could_not_be_made_durable_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = LocalStore::new(directory.path());
+        store.sync_directory = |_| Err(io::Error::other("the disk does not answer"));
+        store.create("packs/data/00/one", b"bytes").unwrap_err();
+        assert!(store.durable().is_empty(), "nothing is known to be durable");
+        store.sync_directory = sync_directory;
+        store.create("packs/data/00/one", b"bytes").unwrap();
     }
 }
