@@ -56,6 +56,12 @@ impl Report {
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
     }
+
+    /// The packs that were found missing or damaged.
+    pub fn lost_packs(&self) -> BTreeSet<PackId> {
+        let packs = self.findings.iter().filter_map(|f| pack::parse_object_name(&f.object));
+        packs.map(|(_, id)| id).collect()
+    }
 }
 
 /// Checks the given recovery points, reading with `threads` threads.
@@ -91,12 +97,7 @@ pub fn check(
     check_packs(repository, &needs, depth, threads, monitor, &mut report)?;
     if depth == Depth::Data {
         let reader = repository.reader()?;
-        let broken: HashSet<PackId> = report
-            .findings
-            .iter()
-            .filter_map(|f| pack::parse_object_name(&f.object))
-            .map(|(_, id)| id)
-            .collect();
+        let broken = report.lost_packs();
         for (id, manifest) in &manifests {
             let reach = &manifest.reach.packs;
             let mut walk = Walk { reader: &reader, monitor, seen: HashSet::new(), broken: &broken, reach };
@@ -110,6 +111,24 @@ pub fn check(
         }
     }
     Ok(report)
+}
+
+/// Those of the packs that are there and whole.
+pub fn whole_packs(
+    repository: &Repository,
+    packs: impl IntoIterator<Item = PackId>,
+    monitor: &dyn Monitor,
+) -> Result<BTreeSet<PackId>> {
+    let mut whole = BTreeSet::new();
+    for pack in packs {
+        go_on(monitor)?;
+        match check_pack(repository, &pack, Depth::Packs) {
+            Ok(_) => drop(whole.insert(pack)),
+            Err((_, error)) if error.is_damage() => {}
+            Err((_, error)) => return Err(error),
+        }
+    }
+    Ok(whole)
 }
 
 /// Whether the packs in which a session wrote are there, at the depth asked for.
@@ -287,7 +306,7 @@ struct Walk<'a, 'r> {
     monitor: &'a dyn Monitor,
     seen: HashSet<ChunkId>,
     /// Packs already known to be damaged: reported once, not again for each chunk.
-    broken: &'a HashSet<PackId>,
+    broken: &'a BTreeSet<PackId>,
     reach: &'a [PackId],
 }
 

@@ -8,15 +8,15 @@ use crate::{
     index::{Cache, View},
     keyring::Keyring,
     log::{
-        Event, LogContext, Role, State, Trusted,
-        event::{Begin, Commit, DropPoint, Fence, PlaceHold, Proved, Reason, ReleaseHold},
+        Doubt, Event, LogContext, Role, State, Trusted,
+        event::{Acknowledge, Begin, Commit, DropPoint, Fence, Lost, PlaceHold, Proved, Reason, ReleaseHold},
     },
     manifest::Reach,
     repository::Repository,
     trust::{Roles, Trust},
 };
 use mainstay_domain::{
-    Clock, EpochId, HoldId, HostId, ObjectId, PointId, SessionId,
+    Clock, EpochId, Failure, HoldId, HostId, Kind, ObjectId, PackId, PointId, SessionId,
     point::{Hold, Proof, Summary},
 };
 use std::{
@@ -61,6 +61,16 @@ pub(crate) fn log_context(
     }
 }
 
+/// What a session sees of the index.
+pub(crate) struct SessionViews {
+    /// What readable segments name, without what is condemned, swept or lost. Never what was found by looking into packs:
+    /// these may be anybody's, and may be deleted at any moment.
+    pub relied_on: Arc<View>,
+    /// For reading earlier recovery points: the same, or more where the index is damaged.
+    pub readable: Arc<View>,
+    pub cache: Arc<Cache>,
+}
+
 impl Repository {
     /// The state of the log as this process last saw it.
     pub fn state(&self) -> Result<State> {
@@ -72,6 +82,41 @@ impl Repository {
         let mut log = self.log();
         log.refresh()?;
         Ok(log.state().clone())
+    }
+
+    /// The state of the log now, for whoever is about to give something up. An error while anything in the log is in doubt:
+    /// the entry that cannot be read may have been a hold, or a recovery point.
+    pub fn certain_state(&self) -> Result<State> {
+        let state = self.thoroughly_refreshed_state()?;
+        refuse_in_doubt(&state)?;
+        Ok(state)
+    }
+
+    /// The state of the log now, with entries that lie behind a gap which no probe crosses.
+    pub fn thoroughly_refreshed_state(&self) -> Result<State> {
+        let mut log = self.log();
+        log.refresh_thoroughly()?;
+        Ok(log.state().clone())
+    }
+
+    /// Declares doubtful entries to be looked at: they have no effect and stand in nobody's way any more.
+    pub fn acknowledge(&self, entries: &[u64]) -> Result<()> {
+        self.append(|_| Ok(Event::Acknowledge(Acknowledge { entries: entries.to_vec() })))?;
+        Ok(())
+    }
+
+    /// Writes down which packs cannot be relied on, and which that were lost are whole again. Sessions begun later store the
+    /// chunks of lost packs again. Says whether there was anything new to write.
+    pub fn record_lost(&self, packs: &BTreeSet<PackId>, found: &BTreeSet<PackId>) -> Result<bool> {
+        let written = self.append_if(|state| {
+            let known = state.facts.lost.clone().unwrap_or_default();
+            let event = Lost {
+                packs: packs.difference(&known).copied().collect(),
+                found: found.intersection(&known).filter(|pack| !packs.contains(pack)).copied().collect(),
+            };
+            Ok((event != Lost::default()).then_some(Event::Lost(event)))
+        })?;
+        Ok(written.is_some())
     }
 
     /// Segments in which every pack of every live point is found.
@@ -120,17 +165,25 @@ impl Repository {
         Ok(())
     }
 
-    /// The index that a session may rely on to its end.
-    pub(crate) fn session_view(&self, session: SessionId) -> Result<(Arc<View>, Arc<Cache>)> {
+    /// The index that a session may rely on to its end, and the one through which it reads what is there.
+    pub(crate) fn session_views(&self, session: SessionId) -> Result<SessionViews> {
         let state = self.state()?;
         let begin =
             state.facts.sessions.get(&session).map(|open| open.begin).ok_or(RepositoryError::Fenced)?;
         if !state.doubts.is_empty() {
             // What cannot be read may have condemned anything: deduplicate against nothing.
-            return self.view(&BTreeSet::new(), HashSet::new());
+            let (readable, cache) = self.view(&self.live_index()?, HashSet::new())?;
+            return Ok(SessionViews { relied_on: Arc::new(View::new(HashSet::new())), readable, cache });
         }
         let live = state.live_index().copied().collect();
-        self.view(&live, state.absent_for(begin).into_iter().collect())
+        let absent = state.absent_for(begin).into_iter().collect();
+        let (relied_on, cache, whole) = self.strict_view(&live, absent)?;
+        let (relied_on, cache) = (Arc::new(relied_on), Arc::new(cache));
+        let readable = match whole {
+            true => relied_on.clone(),
+            false => self.view(&live, HashSet::new())?.0,
+        };
+        Ok(SessionViews { relied_on, readable, cache })
     }
 
     pub(crate) fn commit_session(
@@ -167,7 +220,10 @@ impl Repository {
     /// Gives a recovery point up. Its objects are removed by a later collection.
     pub fn drop_point(&self, point: PointId, by: &str, why: &str) -> Result<()> {
         let reason = Reason { by: by.into(), why: why.into() };
-        self.append(|_| Ok(Event::Drop(DropPoint { point, reason: Some(reason.clone()) })))?;
+        self.append(|state| {
+            refuse_in_doubt(state)?;
+            Ok(Event::Drop(DropPoint { point, reason: Some(reason.clone()) }))
+        })?;
         drop(self.log().checkpoint_if_due());
         Ok(())
     }
@@ -188,4 +244,15 @@ impl Repository {
         self.append(|_| Ok(Event::Proved(Proved { point, proof: Some(proof.clone()) })))?;
         Ok(())
     }
+}
+
+fn refuse_in_doubt(state: &State) -> Result<()> {
+    let Some((n, doubt)) = state.doubts.iter().next() else { return Ok(()) };
+    let hint = match doubt {
+        Doubt::UnknownEvent { .. } => "Use a version of Mainstay at least as new as the one that wrote it.",
+        _ => "Find out what happened to it, then settle it with `mainstay repair --acknowledge`.",
+    };
+    Err(Failure::new(Kind::Refused, format!("nothing is given up: log entry {n} is in doubt, {doubt}"))
+        .hint(hint)
+        .into())
 }

@@ -191,17 +191,28 @@ impl Repository {
         Ok((Arc::new(view), Arc::new(cache)))
     }
 
+    /// For reading: where segments are damaged, what they named is found by looking into the packs.
     fn view_of(&self, live: &BTreeSet<ObjectId>, absent: HashSet<PackId>) -> Result<(View, Cache)> {
+        let (view, cache, whole) = self.strict_view(live, absent)?;
+        if !whole {
+            crate::salvage::index_from_packs(self, &view, &cache)?;
+        }
+        Ok((view, cache))
+    }
+
+    /// Exactly what the segments that can be read name, and whether that is all of them.
+    pub(crate) fn strict_view(
+        &self,
+        live: &BTreeSet<ObjectId>,
+        absent: HashSet<PackId>,
+    ) -> Result<(View, Cache, bool)> {
         let cache = match &self.cache {
             Some(directory) => Cache::at(&directory.join("index")).or_else(|_| Cache::temporary())?,
             None => Cache::temporary()?,
         };
-        let mut damaged = false;
-        let view = cache.view(live, absent, &*self.store, &self.unsealer(), &mut |_, _| damaged = true)?;
-        if damaged {
-            crate::salvage::index_from_packs(self, &view, &cache)?;
-        }
-        Ok((view, cache))
+        let mut whole = true;
+        let view = cache.view(live, absent, &*self.store, &self.unsealer(), &mut |_, _| whole = false)?;
+        Ok((view, cache, whole))
     }
 
     pub(crate) fn cache_directory(&self) -> Option<&Path> {

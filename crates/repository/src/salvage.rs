@@ -1,4 +1,6 @@
 //! When index segments are damaged or lost: every pack carries its own table of contents, so the index is made again from them.
+//!
+//! For reading only. What lies in the store may be an orphan's or may have been swept, and no session may rely on it.
 
 use crate::{
     error::{RepositoryError, Result},

@@ -11,7 +11,8 @@ use mainstay_repository::log::{
     Event, Protocol, Rules, State,
     entry::{self, Body, Seal},
     event::{
-        Abandon, Acknowledge, Begin, Condemn, DropPoint, Fence, Incarnate, Proved, ReleaseHold, Sweep, Swept,
+        Abandon, Acknowledge, Begin, Condemn, DropPoint, Fence, Incarnate, Lost, Proved, ReleaseHold, Sweep,
+        Swept,
     },
     state::Stamp,
 };
@@ -36,6 +37,7 @@ enum Move {
     Checkpoint,
     Incarnate(u16),
     Acknowledge(u64),
+    Lost { packs: Vec<u16>, found: Vec<u16> },
     Unknown(u32),
 }
 
@@ -62,6 +64,7 @@ fn moves() -> impl Strategy<Value = Move> {
         2 => Just(Move::Checkpoint),
         1 => small.prop_map(Move::Incarnate),
         1 => (0u64..40).prop_map(Move::Acknowledge),
+        2 => (some(), some()).prop_map(|(packs, found)| Move::Lost { packs, found }),
         1 => prop_oneof![Just(100u32), Just(300)].prop_map(Move::Unknown),
     ]
 }
@@ -112,6 +115,7 @@ fn event(state: &State, step: &Move) -> Event {
         Move::Checkpoint => Event::Checkpoint(Box::new(state.checkpoint())),
         Move::Incarnate(i) => Event::Incarnate(Incarnate { incarnation: id(*i) }),
         Move::Acknowledge(n) => Event::Acknowledge(Acknowledge { entries: vec![*n] }),
+        Move::Lost { packs, found } => Event::Lost(Lost { packs: ids(packs), found: ids(found) }),
         Move::Unknown(tag) => Event::Unknown { tag: *tag },
     }
 }
@@ -197,9 +201,11 @@ proptest! {
             }
             // Whoever begins now relies on nothing that is condemned or may be named though it is gone.
             let begin = state.head + 1;
-            let doomed: BTreeSet<&PackId> =
-                is.condemned.values().flat_map(|o| &o.packs).chain(is.dead.values().flatten()).collect();
+            let given_up = is.condemned.values().chain(is.sweeps.values()).flat_map(|o| &o.packs);
+            let gone = is.dead.values().chain(&is.lost).flatten();
+            let doomed: BTreeSet<PackId> = given_up.chain(gone).copied().collect();
             prop_assert!(doomed.iter().all(|pack| !Protocol.may_deduplicate(&state, begin, pack)));
+            prop_assert_eq!(doomed, state.absent_for(begin), "one rule, asked in two ways");
         }
     }
 
@@ -253,6 +259,7 @@ fn samples() -> Vec<Event> {
         proved(1),
         Event::Checkpoint(Box::new(state.checkpoint())),
         Event::Acknowledge(Acknowledge { entries: vec![4, 7] }),
+        Event::Lost(Lost { packs: vec![id(7)], found: vec![id(9)] }),
         Event::Unknown { tag: 99 },
     ]
 }
@@ -357,4 +364,21 @@ fn an_expired_or_unknown_hold_or_point_is_nobodys_to_release_or_drop() {
     ] {
         assert!(!fold(&mut state, &event), "{}", event.name());
     }
+}
+
+#[test]
+fn a_lost_pack_is_absent_until_it_is_found_or_swept() {
+    let mut state = State::open(id(1));
+    let lost = |packs: &[u16], found: &[u16]| Event::Lost(Lost { packs: ids(packs), found: ids(found) });
+    let relied_on = |state: &State, pack| Protocol.may_deduplicate(state, state.head + 1, &id(pack));
+    fold(&mut state, &lost(&[1, 2, 3], &[]));
+    assert!([1, 2, 3].iter().all(|pack| !relied_on(&state, *pack)) && relied_on(&state, 4));
+    fold(&mut state, &lost(&[], &[2]));
+    assert!(relied_on(&state, 2));
+    let event = Event::Condemn(Condemn { tail: state.head, packs: ids(&[1, 3]), ..Condemn::default() });
+    fold(&mut state, &event);
+    let event = Protocol.to_sweep(&state, state.head, &|_| false, &|_| Vec::new()).unwrap();
+    fold(&mut state, &Event::Sweep(event));
+    assert_eq!(state.facts.lost, None, "a swept pack is nobody's loss");
+    assert!(!relied_on(&state, 1));
 }

@@ -8,7 +8,7 @@
 use super::{
     entry::{self, Body, EntryHash, object_name},
     event::{Begin, Event, Incarnate},
-    reader,
+    reader::{self, NEXT, WIDE},
     rules::{Ignored, Protocol, Role, Rules, permitted},
     state::{Doubt, State},
 };
@@ -22,6 +22,8 @@ use std::{sync::Arc, time::Duration};
 const CHECKPOINT_EVERY: u64 = 48;
 /// Races that an append may lose before it gives up.
 const ATTEMPTS: u32 = 40;
+/// Missing entries behind which another one is still taken for a part of the log.
+const MAX_GAP: u64 = 4096;
 /// How often one create is sent when its answers are lost.
 const SENDS: u32 = 5;
 
@@ -88,7 +90,7 @@ impl Log {
             None => false,
         };
         let from = hint.filter(|_| seen).map_or(0, |hint| hint.n);
-        let head = reader::find_head(&*store, from)?;
+        let head = reader::find_head(&*store, from, WIDE)?;
         let (state, head_hash) = reader::start(&*store, &context, head)?;
         let mut log = Log { store, context, state, head_hash, lost: None };
         log.fold_to(head)?;
@@ -117,8 +119,21 @@ impl Log {
         if !is_there(&*self.store, self.state.head, &self.head_hash)? {
             return Err(self.rolled_back());
         }
-        let head = reader::find_head(&*self.store, self.state.head)?;
+        let head = reader::find_head(&*self.store, self.state.head, NEXT)?;
         self.fold_to(head)
+    }
+
+    /// As [`Log::refresh`], and asks a listing too whether there are entries behind a gap that no probe has crossed. For
+    /// whoever is about to give something up: missing entries then are in doubt instead of unknown.
+    pub fn refresh_thoroughly(&mut self) -> Result<()> {
+        self.refresh()?;
+        match reader::highest_listed(&*self.store)? {
+            Some(n) if n > self.state.head.saturating_add(MAX_GAP) => {
+                Err(RepositoryError::damaged(object_name(n), "it lies far behind the end of the log"))
+            }
+            Some(n) if n > self.state.head => self.fold_to(reader::find_head(&*self.store, n, WIDE)?),
+            _ => Ok(()),
+        }
     }
 
     /// Appends the event that `decide` makes of the newest state, and returns its n.

@@ -17,9 +17,17 @@ const CONTEXT: &[u8] = b"mainstay v1 log\0";
 const INFO: &[u8] = b"mainstay v1 log";
 const TAIL: usize = 16 + 64;
 
+pub const PREFIX: &str = "log/";
+
 /// The name of entry `n`.
 pub fn object_name(n: u64) -> String {
-    format!("log/{n:020}")
+    format!("{PREFIX}{n:020}")
+}
+
+/// The n of an object that is named as an entry.
+pub fn parse_object_name(name: &str) -> Option<u64> {
+    let n = name.strip_prefix(PREFIX)?.parse().ok()?;
+    (object_name(n) == name).then_some(n)
 }
 
 /// BLAKE3 of an entry's bytes: what the next one names as its previous.

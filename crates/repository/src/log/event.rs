@@ -43,6 +43,8 @@ pub enum Event {
     Checkpoint(Box<Checkpoint>),
     /// An administrator has looked at these doubtful entries: they have no effect and stand in nobody's way.
     Acknowledge(Acknowledge),
+    /// Packs that were found missing or damaged: whoever begins later stores their chunks again.
+    Lost(Lost),
     /// Written by a later version.
     Unknown {
         tag: u32,
@@ -211,6 +213,16 @@ pub struct Acknowledge {
     pub entries: Vec<u64>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(map)]
+pub struct Lost {
+    #[n(0)]
+    pub packs: Vec<PackId>,
+    /// Packs that were lost and are there again, whole.
+    #[n(1)]
+    pub found: Vec<PackId>,
+}
+
 /// The sealed half of a checkpoint: what the sealed sections of the entries before it said and still matters.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(map)]
@@ -242,6 +254,7 @@ impl Event {
             Event::Proved(_) => 12,
             Event::Checkpoint(_) => 13,
             Event::Acknowledge(_) => 14,
+            Event::Lost(_) => 15,
             Event::Unknown { tag } => *tag,
         }
     }
@@ -264,6 +277,7 @@ impl Event {
             Event::Proved(_) => "Proved",
             Event::Checkpoint(_) => "Checkpoint",
             Event::Acknowledge(_) => "Acknowledge",
+            Event::Lost(_) => "Lost",
             Event::Unknown { .. } => "an unknown event",
         }
     }
@@ -289,6 +303,7 @@ impl Event {
             | Event::Abandon(_)
             | Event::Swept(_)
             | Event::Acknowledge(_)
+            | Event::Lost(_)
             | Event::Unknown { .. } => None,
         }
     }
@@ -331,6 +346,7 @@ impl<C> Encode<C> for Event {
             Event::Proved(fields) => e.encode_with(fields, ctx)?.ok(),
             Event::Checkpoint(fields) => e.encode_with(fields, ctx)?.ok(),
             Event::Acknowledge(fields) => e.encode_with(fields, ctx)?.ok(),
+            Event::Lost(fields) => e.encode_with(fields, ctx)?.ok(),
         }
     }
 }
@@ -359,6 +375,7 @@ impl<'b, C> Decode<'b, C> for Event {
             12 => Event::Proved(d.decode_with(ctx)?),
             13 => Event::Checkpoint(d.decode_with(ctx)?),
             14 => Event::Acknowledge(d.decode_with(ctx)?),
+            15 => Event::Lost(d.decode_with(ctx)?),
             tag => {
                 d.skip()?;
                 Event::Unknown { tag }

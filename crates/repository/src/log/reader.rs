@@ -1,19 +1,23 @@
 //! Reading the log from a store: where it ends, where to begin, and which of its entries can be relied on.
 //!
-//! Entries have consecutive numbers and are never removed, so the head is found by probing, not by LIST, which may lag. An
+//! Entries have consecutive numbers and are never removed, so the head is found by probing, not by LIST, which may lag: a
+//! listing can only show that there is more. An
 //! entry counts only if it was signed by a trusted host with the role for it, for this repository, place and
 //! incarnation, after the entry before it. Any other is a [`Doubt`]: it is passed over, and remembered.
 
 use super::{
     chain::LogContext,
-    entry::{self, Body, EntryHash, Parsed, Seal, object_name},
+    entry::{self, Body, EntryHash, PREFIX, Parsed, Seal, object_name},
     event::Event,
     rules::permitted,
     state::{Doubt, Stamp, State},
 };
 use crate::error::{RepositoryError, Result};
 use mainstay_stores::{Store, StoreError};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    ops::ControlFlow,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// Entries fetched ahead of the fold: bounds memory, and the number of requests under way at once.
 const WINDOW: u64 = 64;
@@ -21,14 +25,17 @@ const FETCHERS: usize = 8;
 /// How many entries before the head may be unusable before the search for a checkpoint gives up and starts from entry 0.
 const CHECKPOINT_SEARCH: u64 = 32;
 
-/// The largest n whose entry is there, at or after `from` (which is there). Doubles the step, then halves the interval.
-///
-/// An entry that is missing in between (damage) can end the search too early; so it looks one further. What it cannot see that
-/// way, a hint does.
-pub(super) fn find_head(store: &dyn Store, from: u64) -> Result<u64> {
+/// How far the search for the head looks beyond the first entry that is missing. Lost neighbours must not pass for the end of
+/// the log: one who opens it looks wide, one who follows it from a head that it has just seen looks one further.
+pub(super) const WIDE: u64 = 16;
+pub(super) const NEXT: u64 = 2;
+
+/// The largest n whose entry is there, at or after `from` (which is there). Doubles the step, then halves the interval, then
+/// looks `reach` entries ahead for what lies behind a gap (damage). What it cannot see that way, a hint or a listing does.
+pub(super) fn find_head(store: &dyn Store, from: u64, reach: u64) -> Result<u64> {
     let there = |n: u64| -> Result<bool> { Ok(store.stat(&object_name(n))?.is_some()) };
     let mut low = from;
-    loop {
+    'search: loop {
         let mut step = 1;
         while there(low + step)? {
             low += step;
@@ -39,10 +46,26 @@ pub(super) fn find_head(store: &dyn Store, from: u64) -> Result<u64> {
             let middle = low + (high - low) / 2;
             if there(middle)? { low = middle } else { high = middle }
         }
-        if !there(low + 2)? {
-            return Ok(low);
+        for beyond in low + 2..=low + reach {
+            if there(beyond)? {
+                low = beyond;
+                continue 'search;
+            }
         }
-        low += 2;
+        return Ok(low);
+    }
+}
+
+/// The highest entry that a listing shows and that is there; a listing may lag, and show too little.
+pub(super) fn highest_listed(store: &dyn Store) -> Result<Option<u64>> {
+    let mut highest = None;
+    store.list(PREFIX, &mut |listed| {
+        highest = highest.max(entry::parse_object_name(&listed.name));
+        ControlFlow::Continue(())
+    })?;
+    match highest {
+        Some(n) if store.stat(&object_name(n))?.is_some() => Ok(Some(n)),
+        _ => Ok(None),
     }
 }
 

@@ -92,12 +92,15 @@ pub trait Rules: Sync {
     /// May a session whose Begin is entry `begin` refer to this pack instead of storing its chunks again?
     ///
     /// A Sweep waits only for sessions begun before its Condemn. Whoever began later must therefore treat condemned packs as
-    /// absent from the start, and swept ones for as long as an index segment may still name them. While anything in
-    /// the log is in doubt, a Condemn or a Sweep may be what could not be read: then every pack counts as absent.
+    /// absent from the start, and swept ones for as long as they may still lie in the store or an index segment may name
+    /// them. Lost ones are absent for everybody. While anything in the log is in doubt, a Condemn or a Sweep may be what
+    /// could not be read: then every pack counts as absent.
     fn may_deduplicate(&self, state: &State, begin: u64, pack: &PackId) -> bool {
+        let facts = &state.facts;
         state.doubts.is_empty()
-            && !state.facts.condemned.range(..begin).any(|(_, condemned)| condemned.packs.contains(pack))
-            && !state.facts.dead.values().any(|packs| packs.contains(pack))
+            && !facts.condemned.range(..begin).any(|(_, condemned)| condemned.packs.contains(pack))
+            && !facts.sweeps.values().any(|swept| swept.packs.contains(pack))
+            && !facts.dead.values().chain(&facts.lost).any(|packs| packs.contains(pack))
     }
 
     /// May a pack of this name be put into the store (by a repair or a copy from another store)?
@@ -284,6 +287,8 @@ pub fn permitted(state: &State, event: &Event, signer: &HostId, may: &dyn Fn(Rol
         Event::Begin(_) | Event::Commit(_) => any(&[Role::Backup, Role::Admin]),
         Event::Hold(_) => any(&[Role::Backup, Role::Prune, Role::Admin]),
         Event::Proved(_) => any(&[Role::Verify, Role::Admin]),
+        // Whoever says so wrongly makes others store again what is there; nothing is deleted for it.
+        Event::Lost(_) => any(&[Role::Backup, Role::Verify, Role::Prune, Role::Admin]),
         Event::Fence(fence) => {
             any(&[Role::Prune, Role::Admin])
                 || state.facts.sessions.get(&fence.session).is_some_and(|open| open.signer == *signer)

@@ -115,6 +115,9 @@ pub struct Facts {
     /// Swept packs that a segment may still name, by the n of their Condemn.
     #[n(5)]
     pub dead: BTreeMap<u64, BTreeSet<PackId>>,
+    /// Packs that were found missing or damaged; `None` if there are none.
+    #[n(6)]
+    pub lost: Option<BTreeSet<PackId>>,
 }
 
 /// Something in the log that cannot be relied on. While there is one, nothing is deleted and nothing deduplicated.
@@ -229,8 +232,10 @@ impl State {
     /// Packs that a session with this Begin treats as absent. Complete only while [`State::doubts`] is empty; ask
     /// [`Rules::may_deduplicate`].
     pub fn absent_for(&self, begin: u64) -> BTreeSet<PackId> {
-        let condemned = self.facts.condemned.range(..begin).flat_map(|(_, objects)| &objects.packs);
-        condemned.chain(self.facts.dead.values().flatten()).copied().collect()
+        let condemned = self.facts.condemned.range(..begin).map(|(_, objects)| objects);
+        let given_up = condemned.chain(self.facts.sweeps.values()).flat_map(|objects| &objects.packs);
+        let gone = self.facts.dead.values().chain(&self.facts.lost).flatten();
+        given_up.chain(gone).copied().collect()
     }
 
     /// Folds the next entry, by the rules as they are.
@@ -356,6 +361,12 @@ impl State {
                     }
                 }
             }
+            Event::Lost(lost) => {
+                let mut packs = facts.lost.take().unwrap_or_default();
+                packs.extend(&lost.packs);
+                packs.retain(|pack| !lost.found.contains(pack));
+                facts.lost = Some(packs).filter(|packs| !packs.is_empty());
+            }
             Event::Unknown { tag } if *tag >= FIRST_NOTE_TAG => return Err(Ignored::Note),
             Event::Unknown { tag } => {
                 self.doubts.insert(n, Doubt::UnknownEvent { tag: *tag });
@@ -394,6 +405,8 @@ impl State {
             facts.segments.remove(segment);
         }
         let packs: BTreeSet<PackId> = sweep.packs.iter().copied().collect();
+        let lost = facts.lost.take().map(|lost| &lost - &packs);
+        facts.lost = lost.filter(|lost| !lost.is_empty());
         facts.dead.entry(sweep.condemn).or_default().extend(&packs);
         // Once every segment is clean of them, nobody can come across these packs any more.
         let clean_to = facts.segments.values().min().copied().unwrap_or(u64::MAX);

@@ -3,7 +3,8 @@
 //! **Order.** Begin → packs, each decoded again before it leaves → index segments, each after its packs → manifest → Commit. A
 //! crash anywhere leaves objects that no point refers to, and that a collector removes after the session was fenced.
 //!
-//! **What it relies on.** Chunks of packs that were live and not condemned at its Begin. A collector that condemns packs later
+//! **What it relies on.** Chunks of packs that a readable index segment named and that were not condemned, swept or lost at its
+//! Begin. A collector that condemns packs later
 //! waits for this session to end before it deletes any of them.
 
 mod index_writer;
@@ -16,6 +17,7 @@ pub(crate) use pipeline::create_settled;
 
 use crate::{
     error::{RepositoryError, Result},
+    history::SessionViews,
     manifest::{self, Reach},
     pack::{WriteContext, chunk_id},
     reader::Reader,
@@ -58,11 +60,11 @@ impl<'r> Session<'r> {
     pub fn begin(repository: &'r Repository, tuning: Tuning) -> Result<Session<'r>> {
         let id = SessionId(mainstay_keys::random());
         repository.begin_session(id)?;
-        let (view, cache) = repository.session_view(id)?;
+        let SessionViews { relied_on, readable, cache } = repository.session_views(id)?;
         let bundle = repository.keyring().current();
         let writer = repository.writer();
         let index = Arc::new(IndexWriter::new(
-            view.clone(),
+            relied_on,
             cache,
             repository.store().clone(),
             writer,
@@ -90,7 +92,7 @@ impl<'r> Session<'r> {
             chunker: Chunker::new(repository.format().chunking(), bundle.chunker_seed()),
             index,
             pipeline,
-            reader: Reader::new(repository, view),
+            reader: Reader::new(repository, readable),
         })
     }
 
@@ -98,7 +100,7 @@ impl<'r> Session<'r> {
         self.id
     }
 
-    /// Reads earlier recovery points through the same index.
+    /// Reads earlier recovery points.
     pub fn reader(&self) -> &Reader<'r> {
         &self.reader
     }

@@ -6,6 +6,7 @@ mod calls;
 mod crash;
 mod damage;
 mod history;
+mod reliance;
 mod round_trip;
 mod stopped;
 mod support;

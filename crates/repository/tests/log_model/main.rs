@@ -190,6 +190,7 @@ fn a_session_that_relies_on_swept_packs_is_caught() {
         fn may_deduplicate(&self, state: &State, begin: u64, pack: &PackId) -> bool {
             let mut forgetful = state.clone();
             forgetful.facts.dead.clear();
+            forgetful.facts.sweeps.clear();
             Protocol.may_deduplicate(&forgetful, begin, pack)
         }
     }
