@@ -8,7 +8,7 @@ use crate::{
     access::{self, app_of},
     capture,
     config::{AppConfig, Config, SourceConfig},
-    points,
+    points, repair,
 };
 use mainstay_domain::{
     Clock, Failure, Kind, Monitor, PointId, Result, Severity, Time,
@@ -223,6 +223,7 @@ fn read_back(
     for finding in &report.findings {
         monitor.notice(Severity::Error, &format!("{}: {}", finding.object, finding.problem));
     }
+    repair::note_lost(repository, &report, monitor);
     monitor.done("read back", "");
     Ok(Some(report))
 }

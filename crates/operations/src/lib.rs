@@ -19,6 +19,7 @@ pub mod points;
 pub mod prove;
 pub mod prune;
 pub mod recover;
+pub mod repair;
 pub mod replace;
 pub mod restore;
 pub mod status;

@@ -2,7 +2,7 @@
 
 use crate::points::PointInfo;
 use mainstay_domain::{
-    Clock, Failure, HoldId, Kind, Result,
+    Clock, Failure, HoldId, Kind, PointId, Result, Time,
     point::{Hold, State},
     time::Span,
 };
@@ -56,6 +56,12 @@ pub fn release(
     Ok(chosen.len())
 }
 
+/// The holds on a point that have run out by `now`. They keep nothing any more, and are released before the point goes.
+pub fn expired_holds(repository: &Repository, point: &PointInfo, now: Time) -> Result<Vec<(HoldId, Hold)>> {
+    let holds = holds(repository, point)?;
+    Ok(holds.into_iter().filter(|(_, hold)| hold.until.is_some_and(|until| until <= now)).collect())
+}
+
 /// Gives up points by hand. Refuses, before anything is done, if one is held, or is the only complete or only proven one.
 pub fn delete(
     repository: &Repository,
@@ -63,19 +69,35 @@ pub fn delete(
     chosen: &[PointInfo],
     by: &str,
     why: &str,
+    now: Time,
 ) -> Result<()> {
+    repository.certain_state()?;
     for point in chosen {
-        refuse_if_needed(all, chosen, point)?;
+        refuse_if_needed(all, chosen, point, now)?;
     }
     for point in chosen {
-        repository.drop_point(point.id, by, why)?;
+        give_up(repository, point.id, &expired_holds(repository, point, now)?, by, why)?;
     }
     Ok(())
 }
 
-fn refuse_if_needed(all: &[PointInfo], chosen: &[PointInfo], point: &PointInfo) -> Result<()> {
+/// Releases the holds that have run out, in the open, and gives the point up. A hold placed meanwhile wins.
+pub(crate) fn give_up(
+    repository: &Repository,
+    point: PointId,
+    expired: &[(HoldId, Hold)],
+    by: &str,
+    why: &str,
+) -> Result<()> {
+    for (hold, _) in expired {
+        repository.release_hold(*hold, by, "expired")?;
+    }
+    Ok(repository.drop_point(point, by, why)?)
+}
+
+fn refuse_if_needed(all: &[PointInfo], chosen: &[PointInfo], point: &PointInfo, now: Time) -> Result<()> {
     let refused = |message: String, hint: &str| Err(Failure::new(Kind::Refused, message).hint(hint));
-    if let Some(hold) = point.holds.first() {
+    if let Some(hold) = point.holds.iter().find(|hold| hold.until.is_none_or(|until| until > now)) {
         return refused(
             format!("recovery point {} is held ({}: {})", point.id.short(), hold.kind, hold.reason),
             "Release the hold first: `mainstay hold release`.",

@@ -4,10 +4,12 @@
 
 use crate::{
     config::{AppConfig, Config},
+    manage,
     points::{self, PointInfo},
 };
 use mainstay_domain::{
-    Failure, Kind, Monitor, PointId, Result, Time,
+    Failure, HoldId, Kind, Monitor, PointId, Result, Time,
+    point::Hold,
     retention::{self, Decision, Keep},
     time::{DAY, HOUR, Span},
 };
@@ -27,6 +29,8 @@ const PATIENCE: i64 = 6 * HOUR;
 pub struct Plan {
     pub points: BTreeMap<PointId, PointInfo>,
     pub decisions: Vec<Decision>,
+    /// Holds that have run out on points that are given up: they are released first.
+    pub expired: BTreeMap<PointId, Vec<(HoldId, Hold)>>,
     pub garbage: Collected,
 }
 
@@ -36,8 +40,10 @@ impl Plan {
     }
 }
 
-/// Decides about every point of every application of the configuration that lives in `repository`.
+/// Decides about every point of every application of the configuration that lives in `repository`. Refuses while anything in
+/// its log is in doubt: what cannot be read may have been a hold, or a newer point.
 pub fn plan(config: &Config, name: &str, repository: &Repository, now: Time, grace: Span) -> Result<Plan> {
+    repository.certain_state()?;
     refuse_when_clocks_differ(repository, now)?;
     let all = points::list(repository, None)?;
     let mut decisions = Vec::new();
@@ -45,8 +51,15 @@ pub fn plan(config: &Config, name: &str, repository: &Repository, now: Time, gra
         let of_app: Vec<_> = all.iter().filter(|p| p.summary.app == *app_name).collect();
         decisions.extend(decide(app, &of_app, now, grace)?);
     }
-    let points = all.into_iter().map(|point| (point.id, point)).collect();
-    Ok(Plan { points, decisions, garbage: collect::preview(repository)? })
+    let points: BTreeMap<_, _> = all.into_iter().map(|point| (point.id, point)).collect();
+    let mut expired = BTreeMap::new();
+    for point in decisions.iter().filter(|decision| !decision.keep).map(|decision| &points[&decision.point]) {
+        let holds = manage::expired_holds(repository, point, now)?;
+        if !holds.is_empty() {
+            expired.insert(point.id, holds);
+        }
+    }
+    Ok(Plan { points, decisions, expired, garbage: collect::preview(repository)? })
 }
 
 fn decide(app: &AppConfig, points: &[&PointInfo], now: Time, grace: Span) -> Result<Vec<Decision>> {
@@ -76,7 +89,8 @@ pub fn execute(repository: &Repository, plan: &Plan, by: &str, monitor: &dyn Mon
             return Err(Failure::new(Kind::Cancelled, "stopped before all points were given up"));
         }
         let why: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
-        repository.drop_point(decision.point, by, &why.join("; "))?;
+        let expired = plan.expired.get(&decision.point).map_or(&[][..], Vec::as_slice);
+        manage::give_up(repository, decision.point, expired, by, &why.join("; "))?;
     }
     Ok(collect::collect(repository, PATIENCE, monitor)?)
 }

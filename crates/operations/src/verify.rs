@@ -1,6 +1,6 @@
 //! `mainstay verify`: is it there, is it intact, does it decode, does it come back.
 
-use crate::{access, points::PointInfo, prove};
+use crate::{access, points::PointInfo, prove, repair};
 use mainstay_domain::{
     Clock, Monitor, Result,
     point::{Proof, ProofLevel},
@@ -29,6 +29,7 @@ pub fn check(
     monitor.step("check", None);
     let report = check::check(repository, &ids, depth, access::threads(), monitor)?;
     monitor.done("check", "");
+    repair::note_lost(repository, &report, monitor);
     // The deepest look that was taken: the others follow from it, and a log entry for each point is enough.
     for point in points {
         let passed = !report.findings.iter().any(|f| f.points.is_empty() || f.points.contains(&point.id));

@@ -49,7 +49,8 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let by = super::whoami();
     for Chosen { repository, info } in &chosen {
         let all = points::list(repository, None)?;
-        manage::delete(repository, &all, std::slice::from_ref(info), &by, &args.reason)?;
+        let now = context.clock().now();
+        manage::delete(repository, &all, std::slice::from_ref(info), &by, &args.reason, now)?;
         context.output.line(format_args!("Recovery point {} is deleted.", info.id.short()));
         context.output.json("deleted", &json!({ "point": info.id }));
     }

@@ -85,6 +85,17 @@ fn show(context: &Context, name: &str, plan: &Plan) {
     if !table.is_empty() {
         out.line(format_args!("{}\n", table.render()));
     }
+    for (point, holds) in &plan.expired {
+        for (id, hold) in holds {
+            out.line(format_args!(
+                "The hold on {} ({}: {}) has run out and is released.",
+                point.short(),
+                hold.kind,
+                hold.reason
+            ));
+            out.json("expired_hold", &json!({ "point": point, "hold": id, "until": hold.until }));
+        }
+    }
     for decision in &plan.decisions {
         out.json("decision", decision);
     }

@@ -1,44 +1,145 @@
 //! `mainstay repair`: settles what a person has to decide about a repository.
 
 use super::point::repositories;
-use crate::{context::Context, exit::Exit};
-use mainstay_domain::{Failure, Result};
-use mainstay_operations::access;
+use crate::{
+    context::Context,
+    exit::Exit,
+    render::{confirm, count, time},
+};
+use mainstay_domain::{Failure, Kind, Result};
+use mainstay_operations::{access, repair};
+use mainstay_repository::Repository;
 use serde_json::json;
 
-/// Settle what a person has to decide: that a store which was rolled back is to be used as it is
+/// Write down what is wrong with a repository, so that it heals or can go on
+///
+/// Nothing is deleted by it. Packs that are lost are stored again by the next backup, as far as their content is still there to
+/// be captured.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only this repository of the configuration
     #[arg(long, value_name = "NAME")]
     repository: Option<String>,
+    /// Read every pack that recovery points need, and name the lost ones in the log, so that the next backup stores their content
+    /// again
+    #[arg(long)]
+    packs: bool,
+    /// Show each entry of the log that is in doubt, and go on without them: until then nothing is given up
+    #[arg(long)]
+    acknowledge: bool,
     /// The store was restored from an older copy of itself: go on with what it holds now
     #[arg(long)]
     accept_rollback: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
-    if !args.accept_rollback {
-        return Err(Failure::usage("nothing to repair was named").hint("Say what: --accept-rollback."));
+    if !(args.accept_rollback || args.acknowledge || args.packs) {
+        return Err(Failure::usage("nothing to repair was named")
+            .hint("Say what: --packs, --acknowledge or --accept-rollback."));
     }
     let config = context.config()?;
     let chosen: Vec<_> = match &args.repository {
         Some(name) => vec![access::repository_named(&config, name)?],
         None => repositories(&config).collect(),
     };
+    let mut exit = Exit::Done;
     for named in &chosen {
         let name = named.name;
         let repository = access::open(&config, named, context.clock())?;
-        let rolled_back = repository.was_rolled_back();
-        if rolled_back {
-            repository.accept_rollback()?;
-            context.output.line(format_args!(
-                "{name}: taken as it is now. Points made since that copy are gone; make a new backup."
-            ));
-        } else {
-            context.output.line(format_args!("{name}: nothing was rolled back."));
+        if args.accept_rollback {
+            accept_rollback(context, name, &repository)?;
         }
-        context.output.json("repair", &json!({ "repository": name, "accepted_rollback": rolled_back }));
+        if args.acknowledge && !acknowledge(context, name, &repository, args.yes)? {
+            exit = Exit::With(Kind::Refused);
+        }
+        if args.packs && !packs(context, name, &repository)? {
+            exit = Exit::With(Kind::Verification);
+        }
     }
-    Ok(Exit::Done)
+    Ok(exit)
+}
+
+fn accept_rollback(context: &Context, name: &str, repository: &Repository) -> Result<()> {
+    let rolled_back = repository.was_rolled_back();
+    if rolled_back {
+        repository.accept_rollback()?;
+        context.output.line(format_args!(
+            "{name}: taken as it is now. Points made since that copy are gone; make a new backup."
+        ));
+    } else {
+        context.output.line(format_args!("{name}: nothing was rolled back."));
+    }
+    context.output.json("repair", &json!({ "repository": name, "accepted_rollback": rolled_back }));
+    Ok(())
+}
+
+/// Whether nothing is in doubt any more.
+fn acknowledge(context: &Context, name: &str, repository: &Repository, yes: bool) -> Result<bool> {
+    let out = &context.output;
+    let doubts = repair::doubts(repository)?;
+    if doubts.entries.is_empty() {
+        out.line(format_args!("{name}: nothing in its log is in doubt."));
+        return Ok(true);
+    }
+    out.line(format_args!("{name}: in doubt of its log is"));
+    for (n, doubt) in &doubts.entries {
+        out.line(format_args!("  entry {n}: {doubt}"));
+    }
+    if !doubts.unnamed.is_empty() {
+        out.line(format_args!(
+            "\nIn the store, and not named by the log (deleted, or committed by an entry above; `prune` gives them up afterwards):"
+        ));
+    }
+    for (point, summary) in &doubts.unnamed {
+        out.line(format_args!(
+            "  {} of {}, {}",
+            point.short(),
+            summary.app,
+            time::local_short(summary.finished)
+        ));
+    }
+    out.line("");
+    confirm::typed(context, yes, "go on without what these entries may have said", "acknowledge")?;
+    let left = repair::acknowledge(repository, &doubts)?;
+    let settled = doubts.entries.len() - left.min(doubts.entries.len());
+    out.line(format_args!("{name}: {} acknowledged.", count(settled as u64, "entry")));
+    if left > 0 {
+        out.line(format_args!(
+            "{name}: {} a later version of Mainstay wrote; use one at least as new.",
+            count(left as u64, "entry")
+        ));
+    }
+    out.json(
+        "repair",
+        &json!({
+            "repository": name, "acknowledged": doubts.entries.keys().collect::<Vec<_>>(), "left": left,
+            "unnamed_points": doubts.unnamed.iter().map(|(id, _)| id).collect::<Vec<_>>(),
+        }),
+    );
+    Ok(left == 0)
+}
+
+/// Whether every pack is whole.
+fn packs(context: &Context, name: &str, repository: &Repository) -> Result<bool> {
+    let out = &context.output;
+    let repaired = repair::packs(repository, &context.progress)?;
+    context.progress.finish();
+    for finding in &repaired.report.findings {
+        out.line(format_args!("  {}: {}", finding.object, finding.problem));
+    }
+    if !repaired.found.is_empty() {
+        out.line(format_args!("{name}: {} whole again.", count(repaired.found.len() as u64, "pack")));
+    }
+    out.line(match repaired.lost.len() {
+        0 => format!("{name}: every pack that a recovery point needs is whole."),
+        lost => format!(
+            "{name}: {} lost. The next backup stores again what lay there and can still be captured.",
+            count(lost as u64, "pack")
+        ),
+    });
+    out.json("repair", &json!({ "repository": name, "lost": repaired.lost, "found": repaired.found }));
+    Ok(repaired.report.is_clean())
 }

@@ -10,6 +10,7 @@ mod files;
 mod key;
 mod mishaps;
 mod reference;
+mod repair;
 mod usage;
 
 use std::{

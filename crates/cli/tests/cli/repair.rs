@@ -1,0 +1,110 @@
+//! What a person settles about a repository.
+
+use crate::{assert_seen, shop};
+use std::{fs, path::PathBuf};
+
+fn below(folder: PathBuf) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(below(path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_log_in_doubt_gives_nothing_up_until_somebody_has_looked() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    place.done(&["backup", "shop"]);
+    let entries = below(place.at("store/log"));
+    fs::remove_file(&entries[entries.len() - 2]).unwrap();
+    place.done(&["backup", "shop"]);
+
+    assert_seen!(place.run(&["prune", "--yes"]), @"
+    exit 13
+    err| error: nothing is given up: log entry 3 is in doubt, it is missing
+    err| hint: Find out what happened to it, then settle it with `mainstay repair --acknowledge`.
+    ");
+    assert_seen!(place.run(&["delete", "shop", "--yes"]), @"
+    exit 13
+    out| To be deleted:
+    out|
+    out| POINT  FINISHED  APP  STATE  SIZE
+    out| <id>  <time>  shop  complete <size>
+    out|
+    err| error: nothing is given up: log entry 3 is in doubt, it is missing
+    err| hint: Find out what happened to it, then settle it with `mainstay repair --acknowledge`.
+    ");
+    assert_seen!(place.run(&["repair", "--acknowledge"]), @"
+    exit 2
+    out| main: in doubt of its log is
+    out|  entry 3: it is missing
+    out|
+    out| In the store, and not named by the log (deleted, or committed by an entry above; `prune` gives them up afterwards):
+    out|  <id> of shop, <time>
+    out|
+    err| error: go on without what these entries may have said needs a confirmation, and there is no terminal to ask on
+    err| hint: Look at the plan, then run it again with --yes.
+    ");
+    assert_seen!(place.run(&["repair", "--acknowledge", "--yes"]), @"
+    exit 0
+    out| main: in doubt of its log is
+    out|  entry 3: it is missing
+    out|
+    out| In the store, and not named by the log (deleted, or committed by an entry above; `prune` gives them up afterwards):
+    out|  <id> of shop, <time>
+    out|
+    out| main: 1 entry acknowledged.
+    ");
+    assert_seen!(place.run(&["repair", "--acknowledge"]), @"
+    exit 0
+    out| main: nothing in its log is in doubt.
+    ");
+    place.done(&["prune", "--yes"]);
+}
+
+#[test]
+fn a_backup_heals_what_a_lost_pack_took() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    for pack in below(place.at("store/packs/data")) {
+        fs::remove_file(pack).unwrap();
+    }
+    // Nothing has changed, so nothing is read, and only the reading back finds what is gone.
+    let first = place.run(&["backup", "shop"]);
+    assert_eq!(first.code, 4, "{}", first.all());
+    assert!(first.stderr.contains("the next backup stores what lay there again"), "{}", first.all());
+    place.done(&["backup", "shop"]);
+    place.done(&["restore", "shop", "--to-dir", "back", "--yes"]);
+    let logo = below(place.at("back")).into_iter().find(|path| path.ends_with("images/logo.png")).unwrap();
+    assert_eq!(fs::read(logo).unwrap(), vec![7; 100_000]);
+}
+
+#[test]
+fn repair_names_lost_packs_and_says_when_they_are_whole_again() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    assert_seen!(place.run(&["repair", "--packs", "--quiet"]), @"
+    exit 0
+    out| main: every pack that a recovery point needs is whole.
+    ");
+    let packs = below(place.at("store/packs/data"));
+    let bytes = fs::read(&packs[0]).unwrap();
+    fs::remove_file(&packs[0]).unwrap();
+    let found = place.run(&["repair", "--packs", "--quiet"]);
+    assert_eq!(found.code, 4);
+    assert!(found.stdout.contains("main: 1 pack lost."), "{}", found.all());
+    fs::write(&packs[0], bytes).unwrap();
+    assert_seen!(place.run(&["repair", "--packs", "--quiet"]), @"
+    exit 0
+    out| main: 1 pack whole again.
+    out| main: every pack that a recovery point needs is whole.
+    ");
+    assert_seen!(place.run(&["repair"]), @"
+    exit 2
+    err| error: nothing to repair was named
+    err| hint: Say what: --packs, --acknowledge or --accept-rollback.
+    ");
+}

@@ -1,0 +1,89 @@
+//! `mainstay repair`: what is wrong with a repository is written down, so that it heals or can go on.
+//!
+//! Packs that are lost are named in the log: the next backup stores their chunks again. Entries of the log that are in doubt are
+//! shown, with what might go with them, and acknowledged by a person. Nothing here deletes anything.
+
+use crate::access;
+use mainstay_domain::{Monitor, PackId, PointId, Result, Severity, point::Summary};
+use mainstay_repository::{
+    Repository,
+    check::{self, Depth, Report},
+    log::Doubt,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a look at every pack that recovery points need has shown.
+#[derive(Debug)]
+pub struct Repaired {
+    pub report: Report,
+    /// Packs that cannot be relied on.
+    pub lost: BTreeSet<PackId>,
+    /// Packs that were lost and are whole again.
+    pub found: BTreeSet<PackId>,
+}
+
+/// Reads every pack that a recovery point needs, and writes down which are lost and which are whole again.
+pub fn packs(repository: &Repository, monitor: &dyn Monitor) -> Result<Repaired> {
+    let state = repository.refreshed_state()?;
+    let points: Vec<_> = state.facts.points.keys().copied().collect();
+    monitor.step("check", None);
+    let report = check::check(repository, &points, Depth::Packs, access::threads(), monitor)?;
+    let lost = report.lost_packs();
+    let found = check::whole_packs(repository, state.facts.lost.unwrap_or_default(), monitor)?;
+    monitor.done("check", "");
+    repository.record_lost(&lost, &found)?;
+    Ok(Repaired { report, lost, found })
+}
+
+/// Writes down what a check has found to be lost. Best effort: the finding itself is what matters to whoever asked.
+pub(crate) fn note_lost(repository: &Repository, report: &Report, monitor: &dyn Monitor) {
+    let lost = report.lost_packs();
+    if lost.is_empty() {
+        return;
+    }
+    let text = match repository.record_lost(&lost, &BTreeSet::new()) {
+        Ok(_) => format!(
+            "{} cannot be relied on: the next backup stores what lay there again",
+            packs_in_words(lost.len())
+        ),
+        Err(error) => {
+            format!("the log could not be told which packs are lost ({error}); run `mainstay repair --packs`")
+        }
+    };
+    monitor.notice(Severity::Warning, &text);
+}
+
+fn packs_in_words(number: usize) -> String {
+    if number == 1 { "1 pack".to_owned() } else { format!("{number} packs") }
+}
+
+/// What somebody must know before the doubts about a log are acknowledged.
+#[derive(Debug)]
+pub struct Doubts {
+    /// By the n of the entry.
+    pub entries: BTreeMap<u64, Doubt>,
+    /// Recovery points that lie in the store and are not in the log: dropped ones that are not yet collected, or ones whose entry
+    /// is among those in doubt. A prune gives them up once nothing is in doubt any more.
+    pub unnamed: Vec<(PointId, Summary)>,
+}
+
+pub fn doubts(repository: &Repository) -> Result<Doubts> {
+    let state = repository.thoroughly_refreshed_state()?;
+    let unnamed = match state.doubts.is_empty() {
+        true => Vec::new(),
+        false => repository
+            .all_manifests()?
+            .into_iter()
+            .filter(|(id, _)| !state.facts.points.contains_key(id))
+            .map(|(id, manifest)| (id, manifest.point.summary))
+            .collect(),
+    };
+    Ok(Doubts { entries: state.doubts, unnamed })
+}
+
+/// Acknowledges these doubts and no others. Says how many are left: what a later version wrote, only a later version can settle.
+pub fn acknowledge(repository: &Repository, doubts: &Doubts) -> Result<usize> {
+    let entries: Vec<_> = doubts.entries.keys().copied().collect();
+    repository.acknowledge(&entries)?;
+    Ok(repository.state()?.doubts.len())
+}

@@ -1,0 +1,202 @@
+//! Giving points up, on a repository in memory and at any time that a test likes.
+
+#![allow(clippy::unwrap_used)]
+
+use mainstay_domain::{
+    Clock, Kind, PointId, Silent, Time,
+    point::{Point, SourceRecord, State, Stream, Summary},
+    stream::{Pool, Sink},
+    time::{DAY, Span},
+};
+use mainstay_keys::secret::Secret;
+use mainstay_operations::{config::Config, manage, points, prune};
+use mainstay_repository::{Access, Repository, Session, Tuning, log::entry::object_name, stream::Chunking};
+use mainstay_stores::{MemoryStore, Store};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+const CONFIG: &str = r#"
+version: 1
+stores:
+  local: { url: "file:///nowhere" }
+repositories:
+  main: { key: { env: MAINSTAY_KEY }, stores: [local] }
+apps:
+  shop:
+    repository: main
+    sources:
+      uploads: { files: { paths: [/nowhere] } }
+    policies:
+      nightly: { schedule: "0 3 * * *", keep: { last: 1 } }
+"#;
+
+/// A day later each time that a backup is made.
+struct Calendar(AtomicI64);
+
+impl Clock for Calendar {
+    fn now(&self) -> Time {
+        Time(self.0.load(Ordering::Relaxed))
+    }
+}
+
+struct Shop {
+    memory: MemoryStore,
+    clock: Arc<Calendar>,
+    repository: Repository,
+}
+
+impl Shop {
+    fn new() -> Shop {
+        let memory = MemoryStore::new();
+        let clock = Arc::new(Calendar(AtomicI64::new(1_700_000_000_000_000_000)));
+        let access = || Access {
+            store: Arc::new(memory.clone()),
+            secret: Secret::Key([7; 32]),
+            clock: clock.clone(),
+            cache: None,
+        };
+        let chunking = Chunking { minimum: 1 << 10, average: 4 << 10, maximum: 16 << 10 };
+        Repository::init(&access(), "test", chunking).unwrap();
+        let repository = Repository::open(access(), None).unwrap();
+        Shop { memory, clock, repository }
+    }
+
+    fn back_up(&self, sequence: u64) -> PointId {
+        let at = Time(self.clock.0.fetch_add(DAY, Ordering::Relaxed) + DAY);
+        let tuning = Tuning { level: 1, ..Tuning::default() };
+        let session = Session::begin(&self.repository, tuning).unwrap();
+        let content = session.put_reader(Pool::Data, &mut &sequence.to_be_bytes().repeat(1000)[..]).unwrap();
+        let source = SourceRecord {
+            name: "uploads".into(),
+            kind: "bytes".into(),
+            state: State::Complete,
+            started: at,
+            finished: at,
+            consistent_at: None,
+            streams: vec![Stream { name: "bytes".into(), content }],
+            facts: "{}".into(),
+            problems: Vec::new(),
+            bytes: 8000,
+            items: 1,
+            partial: false,
+        };
+        let summary = Summary {
+            app: "shop".into(),
+            environment: "production".into(),
+            policy: Some("nightly".into()),
+            host: "here".into(),
+            started: at,
+            finished: at,
+            sequence,
+            state: State::Complete,
+            sources: Vec::new(),
+            stored_bytes: 0,
+            labels: Default::default(),
+            next_expected: None,
+            keep_until: None,
+        };
+        let point =
+            Point { summary, sources: vec![source], previous: None, supersedes: None, tool: "test".into() };
+        session.commit(|_| point).unwrap().point
+    }
+
+    fn plan(&self) -> mainstay_domain::Result<prune::Plan> {
+        let config = Config::parse(CONFIG, Path::new("mainstay.yaml")).unwrap();
+        prune::plan(&config, "main", &self.repository, self.clock.now(), Span { nanoseconds: 0 })
+    }
+
+    fn info(&self, id: PointId) -> points::PointInfo {
+        points::list(&self.repository, None).unwrap().into_iter().find(|p| p.id == id).unwrap()
+    }
+
+    fn hold(&self, id: PointId, days: i64) {
+        let span = Span { nanoseconds: days * DAY };
+        manage::hold(
+            &self.repository,
+            &self.info(id),
+            "incident",
+            "a look",
+            "alice",
+            Some(span),
+            &*self.clock,
+        )
+        .unwrap();
+    }
+
+    fn live(&self) -> Vec<PointId> {
+        points::list(&self.repository, None).unwrap().into_iter().map(|point| point.id).collect()
+    }
+}
+
+#[test]
+fn a_hold_that_ran_out_is_released_in_the_open_and_its_point_goes() {
+    let shop = Shop::new();
+    let first = shop.back_up(1);
+    shop.hold(first, 2);
+    let second = shop.back_up(2);
+    let held = shop.plan().unwrap();
+    assert_eq!((held.dropped().count(), held.expired.len()), (0, 0), "the hold keeps it");
+    let third = shop.back_up(3);
+    let fourth = shop.back_up(4);
+
+    let plan = shop.plan().unwrap();
+    let holds = &plan.expired[&first];
+    assert_eq!(holds.len(), 1, "the plan says that the hold is released");
+    prune::execute(&shop.repository, &plan, "bob", &Silent).unwrap();
+    assert_eq!(shop.live(), [fourth]);
+    assert!([first, second, third].iter().all(|gone| plan.dropped().any(|d| d.point == *gone)));
+}
+
+#[test]
+fn a_hold_that_was_placed_after_the_plan_wins() {
+    let shop = Shop::new();
+    let points = [shop.back_up(1), shop.back_up(2)];
+    let plan = shop.plan().unwrap();
+    assert_eq!(plan.dropped().map(|d| d.point).collect::<Vec<_>>(), [points[0]]);
+    shop.hold(points[0], 30);
+    let failure = prune::execute(&shop.repository, &plan, "bob", &Silent).unwrap_err();
+    assert_eq!(failure.kind, Kind::Refused);
+    assert_eq!(shop.live(), points);
+}
+
+#[test]
+fn a_point_whose_hold_ran_out_can_be_deleted_by_hand_and_a_held_one_cannot() {
+    let shop = Shop::new();
+    let points = [shop.back_up(1), shop.back_up(2), shop.back_up(3)];
+    shop.hold(points[0], 1);
+    shop.hold(points[1], 30);
+    let later = shop.clock.now().plus(2 * DAY);
+    let delete = |id: PointId| {
+        let all = points::list(&shop.repository, None).unwrap();
+        manage::delete(&shop.repository, &all, &[shop.info(id)], "bob", "by hand", later)
+    };
+    delete(points[0]).unwrap();
+    assert_eq!(delete(points[1]).unwrap_err().kind, Kind::Refused);
+    assert_eq!(shop.live(), points[1..]);
+}
+
+#[test]
+fn nothing_is_planned_or_deleted_while_the_log_is_in_doubt() {
+    let shop = Shop::new();
+    let points = [shop.back_up(1), shop.back_up(2), shop.back_up(3)];
+    let plan = shop.plan().unwrap();
+    // An entry by nobody, where the next one will stand.
+    let next = object_name(shop.repository.state().unwrap().head + 1);
+    shop.memory.create(&next, b"what may this have said?").unwrap();
+    let all = points::list(&shop.repository, None).unwrap();
+    let refused = [
+        shop.plan().unwrap_err(),
+        prune::execute(&shop.repository, &plan, "bob", &Silent).unwrap_err(),
+        manage::delete(&shop.repository, &all, &all[..1], "bob", "by hand", shop.clock.now()).unwrap_err(),
+    ];
+    for failure in refused {
+        assert_eq!(failure.kind, Kind::Refused, "{failure}");
+        assert!(failure.hint.as_deref().unwrap().contains("repair --acknowledge"), "{failure:?}");
+    }
+    assert_eq!(shop.live(), points);
+}
