@@ -162,7 +162,7 @@ pub trait Vault: Sync {
         order: KeyOrder,
     ) -> Box<dyn Iterator<Item = Result<Piece>> + Send + 'a>;
 
-    /// Writes the bytes in order (holes as zeros), fetching ahead; returns how many.
+    /// Writes the bytes in order (holes as zeros); returns how many.
     fn copy(&self, content: &Content, out: &mut dyn std::io::Write) -> Result<u64>;
 }
 

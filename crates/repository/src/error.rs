@@ -20,6 +20,8 @@ pub enum RepositoryError {
     NotEmpty { store: String },
     #[error("{what} was written by a newer version of Mainstay (format {version})")]
     Newer { what: String, version: u64 },
+    #[error("a newer version of Mainstay uses this repository in a way that this one must not write to")]
+    ReadOnly,
     #[error("the key does not open this repository")]
     WrongKey,
     #[error("the repository in {store} is {found}, not {expected}")]
@@ -104,6 +106,10 @@ impl From<RepositoryError> for Failure {
             E::Newer { .. } => {
                 (Kind::Usage, "Use a version of Mainstay at least as new as the one that wrote it.")
             }
+            E::ReadOnly => (
+                Kind::Usage,
+                "Restores work. To write, use a version of Mainstay at least as new as the one that wrote it.",
+            ),
             E::WrongKey => (
                 Kind::WrongKey,
                 "Check which key the configuration names. The recovery kit lists the recipients whose keys open it.",

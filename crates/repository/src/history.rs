@@ -124,7 +124,16 @@ impl Repository {
         Ok(self.log().state().readable_index().copied().collect())
     }
 
+    /// A newer version may have left things in the repository that a writer must know of; reading is safe.
+    fn check_writable(&self) -> Result<()> {
+        if self.format().is_read_only() {
+            return Err(RepositoryError::ReadOnly);
+        }
+        Ok(())
+    }
+
     pub(crate) fn append(&self, decide: impl FnMut(&State) -> Result<Event>) -> Result<u64> {
+        self.check_writable()?;
         let n = self.log().append(decide)?;
         self.remember_head();
         Ok(n)
@@ -134,6 +143,7 @@ impl Repository {
         &self,
         decide: impl FnMut(&State) -> Result<Option<Event>>,
     ) -> Result<Option<u64>> {
+        self.check_writable()?;
         let n = self.log().append_if(decide)?;
         self.remember_head();
         Ok(n)
@@ -146,6 +156,7 @@ impl Repository {
 
     /// Accepts a rollback: from here on the store's history is the one that it shows.
     pub fn accept_rollback(&self) -> Result<()> {
+        self.check_writable()?;
         self.log().incarnate()?;
         self.remember_head();
         Ok(())
@@ -157,9 +168,7 @@ impl Repository {
     }
 
     pub(crate) fn begin_session(&self, session: SessionId) -> Result<()> {
-        if self.format().is_read_only() {
-            return Err(RepositoryError::Newer { what: crate::format::NAME.into(), version: 1 });
-        }
+        self.check_writable()?;
         self.log().begin(Begin { session, wal_floor: None })?;
         self.remember_head();
         Ok(())

@@ -2,7 +2,8 @@
 //!
 //! It can be deleted at any time, and holds nothing that is not in the store. A file that is damaged, of another version, or
 //! made from a segment that is no longer live is thrown away and made again. Several processes may use it at once: files
-//! appear whole, and a file that vanishes is made again.
+//! appear whole, and a file that vanishes is made again. A directory that is full or cannot be written only makes the next
+//! start slower: what does not fit there is kept in a nameless temporary file for as long as it is used.
 
 use super::{LocalSegment, View, object_name, open_segment};
 use crate::{
@@ -13,7 +14,7 @@ use mainstay_domain::{ObjectId, PackId};
 use mainstay_stores::Store;
 use std::{
     collections::{BTreeSet, HashSet},
-    fs, io,
+    fs,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
@@ -50,7 +51,10 @@ impl Cache {
 
     /// Writes a segment that this process made itself.
     pub(crate) fn keep(&self, id: ObjectId, segment: &super::Segment) -> Result<LocalSegment> {
-        LocalSegment::write(&self.file_of(&id), id, segment)
+        LocalSegment::write(&self.file_of(&id), id, segment).or_else(|_| {
+            let elsewhere = Cache::temporary()?; // gone at once; an open file needs no name
+            LocalSegment::write(&elsewhere.file_of(&id), id, segment)
+        })
     }
 
     /// The index of the `live` segments. Segments that cannot be read are handed to `on_damage`; the rest is usable.
@@ -72,7 +76,7 @@ impl Cache {
             }
         }
         if files.len() > FILES_BEFORE_MERGE {
-            files = self.merge_small(files)?;
+            self.merge_small(&mut files);
         }
         let view = View::new(absent);
         files.into_iter().for_each(|file| view.add(file));
@@ -88,7 +92,7 @@ impl Cache {
             if path.extension().is_some_and(|e| e == "idx") {
                 match LocalSegment::open(&path) {
                     Ok(file) if file.sources().iter().all(|source| live.contains(source)) => files.push(file),
-                    _ => remove(&path)?,
+                    _ => remove(&path),
                 }
             }
         }
@@ -97,7 +101,7 @@ impl Cache {
         let mut kept = Vec::new();
         for file in files {
             if file.sources().iter().any(|source| covered.contains(source)) {
-                remove(file.path())?; // left over by a merge that was interrupted
+                remove(file.path()); // left over by a merge that was interrupted
             } else {
                 covered.extend(file.sources().iter().copied());
                 kept.push(file);
@@ -106,19 +110,19 @@ impl Cache {
         Ok(kept)
     }
 
-    /// Merges all but the few largest files into one.
-    fn merge_small(&self, mut files: Vec<LocalSegment>) -> Result<Vec<LocalSegment>> {
+    /// Merges all but the few largest files into one. Where that cannot be written, more files are searched.
+    fn merge_small(&self, files: &mut Vec<LocalSegment>) {
         files.sort_by_key(|file| std::cmp::Reverse(file.len()));
-        let small = files.split_off(FILES_BEFORE_MERGE / 4);
+        let small = &files[FILES_BEFORE_MERGE / 4..];
         let mut name = blake3::Hasher::new();
         for source in small.iter().flat_map(|file| file.sources()) {
             name.update(&source.0);
         }
         let path = self.directory.join(format!("merged-{}.idx", name.finalize().to_hex()));
-        let merged = LocalSegment::merge(&path, &small)?;
-        small.iter().try_for_each(|file| remove(file.path()))?;
-        files.push(merged);
-        Ok(files)
+        if let Ok(merged) = LocalSegment::merge(&path, small) {
+            files.drain(FILES_BEFORE_MERGE / 4..).for_each(|file| remove(file.path()));
+            files.push(merged);
+        }
     }
 
     fn file_of(&self, id: &ObjectId) -> PathBuf {
@@ -131,11 +135,7 @@ fn fetch(id: &ObjectId, store: &dyn Store, unsealer: &Unsealer<'_>) -> Result<su
     open_segment(id, &bytes, unsealer)
 }
 
-fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(RepositoryError::Cache { path: path.display().to_string(), source })
-        }
-        _ => Ok(()),
-    }
+/// Best effort: what stays is passed over or thrown away the next time.
+fn remove(path: &Path) {
+    drop(fs::remove_file(path));
 }

@@ -124,8 +124,12 @@ impl Log {
     }
 
     /// As [`Log::refresh`], and asks a listing too whether there are entries behind a gap that no probe has crossed. For
-    /// whoever is about to give something up: missing entries then are in doubt instead of unknown.
+    /// whoever is about to give something up: missing entries then are in doubt instead of unknown. An error for a store that
+    /// was rolled back.
     pub fn refresh_thoroughly(&mut self) -> Result<()> {
+        if self.lost.is_some() {
+            return Err(self.rolled_back());
+        }
         self.refresh()?;
         match reader::highest_listed(&*self.store)? {
             Some(n) if n > self.state.head.saturating_add(MAX_GAP) => {

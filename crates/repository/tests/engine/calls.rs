@@ -72,3 +72,58 @@ fn opening_a_repository_with_many_points_takes_a_handful_of_calls() {
         calls.iter().filter(|call| call.verb == Verb::List).map(|call| call.name.clone()).collect();
     assert_eq!(listed, ["keys/"], "only recipients are found by listing");
 }
+
+/// Neighbours that are equal as one, with their number.
+fn counted(calls: Vec<String>) -> Vec<String> {
+    let mut runs: Vec<(String, usize)> = Vec::new();
+    for call in calls {
+        match runs.last_mut() {
+            Some((last, count)) if *last == call => *count += 1,
+            _ => runs.push((call, 1)),
+        }
+    }
+    runs.into_iter().map(|(call, count)| format!("{count} {call}")).collect()
+}
+
+#[test]
+fn a_prune_deletes_only_between_its_sweep_and_the_word_that_it_is_done() {
+    let (recording, store) = recorded();
+    let repository = open(&store);
+    let first = back_up(&repository, &[("a", noise(1, 100_000))]);
+    back_up(&repository, &[("a", noise(2, 100_000))]);
+    repository.drop_point(first.point, "test", "to be collected").unwrap();
+    recording.take();
+    mainstay_repository::collect::collect(&repository, 0, &mainstay_domain::Silent).unwrap();
+    let writes: Vec<_> = recording.take().into_iter().filter(|call| call.verb.writes()).collect();
+    let garbage = first.written.packs.len();
+    assert_eq!(
+        counted(kinds(&writes)),
+        [
+            "2 Create log".to_owned(), // Condemn, Sweep
+            format!("{garbage} Delete packs"),
+            "1 Delete index".to_owned(),
+            "1 Delete manifests".to_owned(),
+            "1 Create log".to_owned(), // Swept
+        ]
+    );
+    assert!(writes.iter().all(|call| call.ok));
+
+    recording.take();
+    mainstay_repository::collect::collect(&repository, 0, &mainstay_domain::Silent).unwrap();
+    let calls = recording.take();
+    assert!(calls.iter().all(|call| !call.verb.writes()), "with nothing to do, nothing is written");
+    let listed: Vec<_> = calls.iter().filter(|c| c.verb == Verb::List).map(|c| c.name.as_str()).collect();
+    assert_eq!(listed, ["log/", "packs/", "index/", "manifests/", "packs/", "index/", "manifests/"]);
+}
+
+#[test]
+fn looking_at_what_a_prune_would_do_writes_nothing() {
+    let (recording, store) = recorded();
+    let repository = open(&store);
+    let first = back_up(&repository, &[("a", noise(1, 100_000))]);
+    repository.drop_point(first.point, "test", "to be collected").unwrap();
+    recording.take();
+    let seen = mainstay_repository::collect::preview(&repository).unwrap();
+    assert!(seen.condemned_objects > 0);
+    assert!(recording.take().iter().all(|call| !call.verb.writes()));
+}

@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod caches;
 mod calls;
 mod crash;
 mod damage;
 mod history;
+mod neighbours;
+mod newer;
 mod reliance;
+mod rollback;
 mod round_trip;
 mod stopped;
 mod support;
