@@ -21,6 +21,9 @@ use mainstay_repository::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 
+/// Of more new bytes than this, a random sample is read back.
+const READ_BACK_LIMIT: u64 = 4 << 30;
+
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -217,9 +220,8 @@ fn read_back(
 ) -> Result<Option<Report>> {
     let Some(depth) = access::depth(verify) else { return Ok(None) };
     monitor.step("read back", Some(committed.stored_bytes));
-    let written: Vec<_> = committed.written.packs.iter().map(|(id, _)| *id).collect();
     let report =
-        check::check_written(repository, committed.point, &written, depth, access::threads(), monitor)?;
+        check::check_written(repository, committed, depth, READ_BACK_LIMIT, access::threads(), monitor)?;
     for finding in &report.findings {
         monitor.notice(Severity::Error, &format!("{}: {}", finding.object, finding.problem));
     }

@@ -11,6 +11,7 @@ use crate::{
     pack::{self, Blob, HEADER, Opened, chunk_id},
     reader::Reader,
     repository::Repository,
+    session::Committed,
 };
 use mainstay_domain::{
     ChunkId, Failure, Kind, Monitor, PackId, PointId,
@@ -50,6 +51,15 @@ pub struct Report {
     pub objects: usize,
     pub bytes: u64,
     pub findings: Vec<Finding>,
+    /// Where too much was written to read all of it back: how much was.
+    pub sample: Option<Sample>,
+}
+
+/// Packs that were read, of those that were to be; the others were only looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    pub read: usize,
+    pub of: usize,
 }
 
 impl Report {
@@ -131,15 +141,19 @@ pub fn whole_packs(
     Ok(whole)
 }
 
-/// Whether the packs in which a session wrote are there, at the depth asked for.
+/// Whether what a session has committed is there and whole.
+///
+/// The packs that it wrote are read at the depth asked for; of more than `limit` bytes only a random sample, which has all
+/// trees, and the first and the last pack of data. All others that the point needs are looked for.
 pub fn check_written(
     repository: &Repository,
-    point: PointId,
-    packs: &[PackId],
+    committed: &Committed,
     depth: Depth,
+    limit: u64,
     threads: usize,
     monitor: &dyn Monitor,
 ) -> Result<Report> {
+    let point = committed.point;
     let mut report = Report { points: 1, objects: 1, ..Report::default() };
     let manifest = match repository.manifest(&point) {
         Ok(manifest) => manifest,
@@ -149,13 +163,38 @@ pub fn check_written(
         }
         Err(error) => return Err(error),
     };
-    // What was written now is read at the depth asked for; what was written earlier is only looked for.
-    let written: BTreeSet<PackId> = packs.iter().copied().collect();
-    let (new, old): (Vec<_>, Vec<_>) = manifest.reach.packs.iter().partition(|pack| written.contains(*pack));
+    let written = &committed.written.packs;
+    let chosen = match committed.stored_bytes > limit && depth > Depth::Objects {
+        false => written.iter().map(|(id, _)| *id).collect(),
+        true => {
+            // Packs are about equally large.
+            let room =
+                (written.len() as u128 * u128::from(limit) / u128::from(committed.stored_bytes)) as usize;
+            let chosen = sample(written, room, &mut |below| {
+                (u64::from_le_bytes(mainstay_keys::random()) % below as u64) as usize
+            });
+            report.sample = Some(Sample { read: chosen.len(), of: written.len() });
+            chosen
+        }
+    };
+    let (new, old): (Vec<_>, Vec<_>) = manifest.reach.packs.iter().partition(|pack| chosen.contains(*pack));
     let needs = |packs: Vec<&PackId>| packs.into_iter().map(|pack| (*pack, vec![point])).collect();
     check_packs(repository, &needs(new), depth, threads, monitor, &mut report)?;
     check_packs(repository, &needs(old), Depth::Objects, threads, monitor, &mut report)?;
     Ok(report)
+}
+
+/// All trees, the first and the last pack of data, and others at random until there are `room`. `random` gives a number below
+/// its argument.
+fn sample(packs: &[(PackId, Pool)], room: usize, random: &mut dyn FnMut(usize) -> usize) -> BTreeSet<PackId> {
+    let of = |pool| packs.iter().filter(move |(_, p)| *p == pool).map(|(id, _)| *id);
+    let mut chosen: BTreeSet<PackId> = of(Pool::Tree).collect();
+    let mut data: Vec<PackId> = of(Pool::Data).collect();
+    chosen.extend(data.first().into_iter().chain(data.last()));
+    while chosen.len() < room && !data.is_empty() {
+        chosen.insert(data.swap_remove(random(data.len())));
+    }
+    chosen
 }
 
 fn check_index(repository: &Repository, monitor: &dyn Monitor, report: &mut Report) -> Result<()> {
@@ -377,5 +416,36 @@ impl Walk<'_, '_> {
             }
         }
         Ok(!self.broken.contains(&pack))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_has_the_trees_the_ends_and_as_many_others_as_there_is_room_for() {
+        let pack = |n: u8, pool| (PackId([n; 32]), pool);
+        let mut packs: Vec<_> = (0..100).map(|n| pack(n, Pool::Data)).collect();
+        packs.extend((200..203).map(|n| pack(n, Pool::Tree)));
+        let mut state = 1u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        let mut seen = BTreeSet::new();
+        for room in [0, 5, 30, 103, 500] {
+            let chosen = sample(&packs, room, &mut random);
+            assert_eq!(chosen.len(), room.clamp(5, 103));
+            for n in [0, 99, 200, 201, 202] {
+                assert!(chosen.contains(&PackId([n; 32])), "{n}");
+            }
+            assert!(chosen.iter().all(|id| packs.iter().any(|(p, _)| p == id)));
+        }
+        for _ in 0..100 {
+            seen.extend(sample(&packs, 30, &mut random));
+        }
+        assert_eq!(seen.len(), 103, "each is chosen in the end");
+        assert!(sample(&[], 10, &mut random).is_empty());
     }
 }

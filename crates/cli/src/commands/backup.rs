@@ -8,6 +8,7 @@ use crate::{
 };
 use mainstay_domain::{ByteSize, Result, time::Span};
 use mainstay_operations::backup::{self, Outcome, Request};
+use mainstay_repository::check::Sample;
 use serde_json::json;
 
 /// Make a recovery point of an application
@@ -73,7 +74,13 @@ fn show(context: &Context, outcome: &Outcome) {
         time::length(took),
         match &outcome.verified {
             None => String::new(),
-            Some(report) if report.is_clean() => format!("; {} objects read back and right", report.objects),
+            Some(report) if report.is_clean() => match report.sample {
+                None => format!("; {} objects read back and right", report.objects),
+                Some(Sample { read, of }) => format!(
+                    "; {} objects are there, a sample of {read} of {of} new packs read back and right",
+                    report.objects
+                ),
+            },
             Some(report) => format!("; READ BACK WRONG: {} findings", report.findings.len()),
         }
     ));
@@ -88,6 +95,7 @@ fn show(context: &Context, outcome: &Outcome) {
             "problems": outcome.sources.iter().map(|s| (&s.name, &s.problems)).collect::<std::collections::BTreeMap<_, _>>(),
             "verified": outcome.verified.as_ref().map(|report| json!({
                 "objects": report.objects, "bytes": report.bytes, "clean": report.is_clean(),
+                "sample": report.sample.map(|sample| json!({ "read": sample.read, "of": sample.of })),
                 "findings": report.findings.iter().map(|f| json!({ "object": f.object, "problem": f.problem })).collect::<Vec<_>>(),
             })),
         }),

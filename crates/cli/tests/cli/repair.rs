@@ -108,3 +108,36 @@ fn repair_names_lost_packs_and_says_when_they_are_whole_again() {
     err| hint: Say what: --packs, --acknowledge or --accept-rollback.
     ");
 }
+
+#[test]
+fn a_store_put_back_to_yesterday_is_used_again_only_when_told_so() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    let copied = std::process::Command::new("cp")
+        .args(["-a", "store", "yesterday"])
+        .current_dir(place.path())
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    place.done(&["backup", "shop"]);
+    fs::remove_dir_all(place.at("store")).unwrap();
+    fs::rename(place.at("yesterday"), place.at("store")).unwrap();
+
+    assert_seen!(place.run(&["backup", "shop", "--quiet"]), @"
+    exit 13
+    err| error: file://PLACE/store has lost entries of its log that were there before: it was restored from an older copy of itself
+    err| hint: Recovery points that it had meanwhile are gone from it. Find out why; restores still work. To go on from what is there, accept it: `mainstay repair --accept-rollback`.
+    ");
+    assert_eq!(place.run(&["prune", "--yes"]).code, 13);
+    place.done(&["restore", "shop", "--to-dir", "back", "--yes"]);
+    assert_seen!(place.run(&["repair", "--accept-rollback"]), @"
+    exit 0
+    out| main: taken as it is now. Points made since that copy are gone; make a new backup.
+    ");
+    place.done(&["backup", "shop"]);
+    place.done(&["verify", "shop"]);
+    assert_seen!(place.run(&["repair", "--accept-rollback"]), @"
+    exit 0
+    out| main: nothing was rolled back.
+    ");
+}

@@ -71,7 +71,7 @@ pub struct RepositoryConfig {
     /// Size of the objects that chunks are gathered into: 16MiB to 64MiB.
     #[serde(default = "default_pack_size")]
     pub pack_size: ByteSize,
-    /// How deeply every backup reads back what it wrote.
+    /// How deeply every backup reads back what it wrote; of more than 4 GiB a random sample, and all that describes the data.
     #[serde(default)]
     pub verify_after: VerifyAfter,
     /// Folder for the index cache, which can be deleted at any time. By default `mainstay` in the user's cache folder.

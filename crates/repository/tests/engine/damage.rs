@@ -5,7 +5,7 @@ use crate::support::*;
 use mainstay_domain::{Failure, Kind, PointId, Silent};
 use mainstay_repository::{
     Repository,
-    check::{Depth, check},
+    check::{Depth, check, check_written},
 };
 use mainstay_stores::{MemoryStore, Store};
 use std::sync::Arc;
@@ -141,4 +141,30 @@ fn a_key_that_does_not_fit_says_so_at_once() {
         mainstay_repository::Access { secret: mainstay_keys::secret::Secret::Key([8; 32]), ..access(store) };
     let failure = Failure::from(Repository::open(wrong, None).err().unwrap());
     assert_eq!(failure.kind, Kind::WrongKey);
+}
+
+#[test]
+fn of_more_than_can_be_read_back_a_sample_is_and_the_rest_is_looked_for() {
+    let memory = MemoryStore::new();
+    let repository = create(&(Arc::new(memory.clone()) as Arc<dyn Store>));
+    let committed = back_up(&repository, &[("a", noise(1, 2_000_000))]);
+    let check = |limit| check_written(&repository, &committed, Depth::Packs, limit, 1, &Silent).unwrap();
+    let all = check(committed.stored_bytes);
+    assert_eq!((all.sample, all.bytes), (None, committed.stored_bytes));
+
+    let some = check(committed.stored_bytes / 4);
+    let sample = some.sample.unwrap();
+    assert_eq!(sample.of, committed.written.packs.len());
+    assert!((2..sample.of / 3).contains(&sample.read), "{sample:?}");
+    assert_eq!(some.objects, all.objects, "every one was looked for");
+    assert!(some.is_clean());
+
+    let (missing, _) = committed.written.packs[committed.written.packs.len() / 2];
+    let name = memory.names().into_iter().find(|name| name.ends_with(&missing.to_string())).unwrap();
+    memory.delete(&name).unwrap();
+    assert_eq!(
+        check(0).lost_packs().into_iter().collect::<Vec<_>>(),
+        [missing],
+        "a missing one is always found"
+    );
 }

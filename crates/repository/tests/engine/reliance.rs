@@ -90,7 +90,7 @@ fn what_lay_in_a_lost_pack_is_stored_again_by_the_next_backup() {
     let repository = open(&store);
     let second = back_up(&repository, &[("a", noise(1, 300_000))]);
     assert_eq!(second.stored_bytes, 0);
-    let report = check_written(&repository, second.point, &[], Depth::Packs, 1, &Silent).unwrap();
+    let report = check_written(&repository, &second, Depth::Packs, u64::MAX, 1, &Silent).unwrap();
     assert_eq!(report.lost_packs(), BTreeSet::from([lost]));
     assert!(repository.record_lost(&report.lost_packs(), &BTreeSet::new()).unwrap());
     assert!(!repository.record_lost(&report.lost_packs(), &BTreeSet::new()).unwrap(), "it is known");
