@@ -154,3 +154,65 @@ fn the_schema_knows_every_section_and_allows_nothing_else() {
         assert!(schema["properties"][section].is_object(), "{section}");
     }
 }
+
+/// Numbers that look random and are the same in every run.
+fn numbers() -> impl FnMut(usize) -> usize {
+    let mut state = 1u64;
+    move |below| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below.max(1)
+    }
+}
+
+#[test]
+fn whatever_stands_in_it_is_a_configuration_or_an_error() {
+    const PIECES: [&str; 16] = [
+        "&a ",
+        "*a",
+        "<<: *a",
+        "!!binary ",
+        "? ",
+        "- ",
+        ": ",
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        "|\n",
+        "\u{0}",
+        "\t",
+        "---\n",
+    ];
+    let mut below = numbers();
+    for _ in 0..3_000 {
+        let mut text: Vec<char> = SHOP.chars().collect();
+        for _ in 0..=below(5) {
+            let at = below(text.len());
+            let end = (at + below(40)).min(text.len());
+            match below(4) {
+                0 => drop(text.drain(at..end)),
+                1 => {
+                    let again = text[at..end].to_vec();
+                    text.splice(at..at, again);
+                }
+                2 => text[at] = char::from(below(128) as u8),
+                _ => drop(text.splice(at..at, PIECES[below(PIECES.len())].chars())),
+            }
+        }
+        let text: String = text.into_iter().collect();
+        let _ = parse(&text); // an error's kind and text are asserted there
+    }
+}
+
+#[test]
+fn a_few_lines_that_unfold_without_end_are_refused() {
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for n in 1..12 {
+        let previous = format!("*a{}", n - 1);
+        bomb += &format!("a{n}: &a{n} [{}]\n", vec![previous; 10].join(", "));
+    }
+    parse(&(bomb + SHOP)).unwrap_err();
+    parse(&"[".repeat(100_000)).unwrap_err();
+    parse(&format!("version: {}1", "{a: ".repeat(50_000))).unwrap_err();
+}

@@ -1,10 +1,17 @@
 //! No bytes make a decoder panic, overflow its stack or take memory without end.
 //!
 //! Three sources of bytes: random ones; random CBOR, with lengths that lie; and what real objects hold, changed in a few
-//! places. This runs with every test; `PROPTEST_CASES=100000` makes it thorough. `make fuzz` runs the same functions for as long as one likes, guided by coverage.
+//! places. This runs with every test; `PROPTEST_CASES=100000` makes it thorough. And in the same order every time, each real
+//! object is changed and put together with others; `MAINSTAY_FUZZ_ROUNDS=1000` makes that thorough. Both need nothing but the
+//! usual compiler. `make fuzz` runs the same functions for as long as one likes, guided by coverage.
 
-use crate::{golden, targets::TARGETS};
-use mainstay_domain::{PackId, stream::Pool};
+use crate::{golden, sample, targets::TARGETS};
+use mainstay_domain::{
+    ChunkId, PackId, Time,
+    listing::encode_item,
+    stream::{Content, Piece, Pool},
+};
+use mainstay_keys::kit::Kit;
 use mainstay_repository::pack::{object_name, parse_object_name};
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use std::{fs, panic::catch_unwind, path::Path};
@@ -28,9 +35,37 @@ fn corpus() -> Vec<Vec<u8>> {
     // The events of the log one after the other, as `log_fold` takes them: an array of two in the body's field 5.
     let events: Vec<u8> = found.iter().filter_map(|body| event_of(body)).flatten().collect();
     found.push(events);
+    found.extend(what_lies_sealed());
     found.sort();
     found.dedup();
     found
+}
+
+/// A listing, a list of chunks and a kit as their decoders take them.
+fn what_lies_sealed() -> [Vec<u8>; 3] {
+    let mut listing = Vec::new();
+    let content = |_: &[u8], bytes: &[u8]| Content {
+        level: 0,
+        pieces: vec![Piece::plain(ChunkId(*blake3::hash(bytes).as_bytes()), bytes.len() as u64)],
+    };
+    sample::items(1, &content).iter().for_each(|item| encode_item(item, &mut listing));
+    let marked =
+        Piece { rows: 7, digest: 1 << 100, key: b"key".to_vec(), ..Piece::plain(ChunkId([1; 32]), 9) };
+    let list = vec![
+        Piece::plain(ChunkId([2; 32]), 1 << 20),
+        marked,
+        Piece { chunk: None, ..Piece::plain(ChunkId([0; 32]), 5) },
+    ];
+    let objects: Vec<_> = golden::load(&golden::directory("v1"))
+        .objects()
+        .into_iter()
+        .filter(|(name, _)| ["format", "trust/", "keys/"].iter().any(|kind| name.starts_with(kind)))
+        .map(|(name, bytes)| (name, bytes.to_vec()))
+        .collect();
+    let stores = ["file:///srv/backup".to_owned()];
+    let kit =
+        Kit { name: "main", root: [5; 32], created: Time(0), stores: &stores, objects: &objects, key: None };
+    [listing, minicbor::to_vec(list).unwrap(), kit.text().as_bytes().to_vec()]
 }
 
 fn event_of(body: &[u8]) -> Option<Vec<u8>> {
@@ -168,6 +203,67 @@ fn every_decoder_survives_any_bytes() {
         Ok(())
     });
     run.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Numbers that look random and are the same in every run (SplitMix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut n = self.0;
+        n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((n ^ (n >> 31)) % end.max(1) as u64) as usize
+    }
+
+    /// Flips, cuts, repeats, overwrites with what lengths and types like least, or goes on with a part of another.
+    fn mutate(&mut self, bytes: &mut Vec<u8>, corpus: &[Vec<u8>]) {
+        const EXTREMES: [u8; 12] = [0, 1, 0x17, 0x1b, 0x3b, 0x5b, 0x7f, 0x80, 0x9b, 0xbb, 0xf6, 0xff];
+        for _ in 0..=self.below(4) {
+            let at = self.below(bytes.len());
+            let end = (at + 1 + self.below(48)).min(bytes.len());
+            match self.below(7) {
+                0 => bytes.get_mut(at).into_iter().for_each(|b| *b ^= 1 << self.below(8)),
+                1 => bytes.get_mut(at).into_iter().for_each(|b| *b = EXTREMES[self.below(EXTREMES.len())]),
+                2 => bytes.truncate(at),
+                3 if at < end => drop(bytes.drain(at..end)),
+                4 if at < end => {
+                    let again = bytes[at..end].repeat(1 + self.below(8));
+                    bytes.splice(at..at, again);
+                }
+                5 => {
+                    let other = &corpus[self.below(corpus.len())];
+                    let from = self.below(other.len());
+                    let part = &other[from..(from + 1 + self.below(200)).min(other.len())];
+                    bytes.splice(at..at, part.iter().copied());
+                }
+                _ => {
+                    let other = &corpus[self.below(corpus.len())];
+                    bytes.truncate(at);
+                    bytes.extend_from_slice(&other[self.below(other.len())..]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_decoder_survives_every_real_object_changed() {
+    let rounds = std::env::var("MAINSTAY_FUZZ_ROUNDS").map_or(3, |rounds| rounds.parse::<u64>().unwrap());
+    // Large ones are mostly ciphertext or zeros, and slow.
+    let corpus: Vec<_> = corpus().into_iter().filter(|bytes| bytes.len() <= 16 << 10).collect();
+    assert!(corpus.len() > 50);
+    for (round, original) in (0..rounds).flat_map(|round| corpus.iter().map(move |bytes| (round, bytes))) {
+        for (target, (name, decode)) in TARGETS.iter().enumerate() {
+            let mut numbers =
+                Numbers(round << 32 | u64::from(blake3::hash(original).as_bytes()[0]) << 8 | target as u64);
+            let mut bytes = original.clone();
+            numbers.mutate(&mut bytes, &corpus);
+            let outcome = catch_unwind(|| decode(&bytes));
+            assert!(outcome.is_ok(), "{name} does not survive {}", hex::encode(&bytes));
+        }
+    }
 }
 
 #[test]

@@ -312,4 +312,20 @@ mod tests {
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_connection_or_an_error(
+            text in "(postgres(ql)?://)?([a-z@:/?=&%,\\[\\]' \\\\é]|%[0-9a-fz]{0,2}|host=|port=|hostaddr=|sslmode=|password=|[0-9]{1,6}){0,24}",
+        ) {
+            if let Ok(spec) = ConnectSpec::parse(&text, &nothing) {
+                let _ = (spec.describe(), format!("{spec:?}"));
+            }
+        }
+
+        #[test]
+        fn any_password_file_gives_a_password_or_none(text in "([a-z:*#\\\\é]|\n){0,40}") {
+            let _ = password_from_file(&text, &["h", "5432", "d", "u"]);
+        }
+    }
 }
