@@ -140,12 +140,19 @@ fn compute_sweep(repository: &Repository, state: &State, condemn: u64) -> Result
     let condemned = state.facts.condemned.get(&condemn).into_iter().flat_map(|objects| &objects.index);
     let replaced: Vec<ObjectId> =
         condemned.filter(|segment| state.facts.segments.contains_key(segment)).copied().collect();
-    // A replaced segment may go only if the live ones lead to every pack that is still needed.
+    // A replaced segment may go only if the live ones lead to every pack that is still needed. A damaged one may have named
+    // any of them, and leads to none.
     if !replaced.is_empty() {
+        let lost = state.facts.lost.clone().unwrap_or_default();
         for segment in replaced.iter().chain(state.live_index()) {
-            let bytes = repository.store().read(&index::object_name(segment))?;
-            let packs = repository.open_segment(segment, &bytes)?.packs;
-            names.insert(*segment, packs.into_iter().map(|(id, _)| id).collect::<Vec<_>>());
+            let packs = match read_segment(repository, segment)? {
+                Some(segment) => segment.packs.into_iter().map(|(id, _)| id).collect::<Vec<_>>(),
+                None if replaced.contains(segment) => {
+                    needed.iter().filter(|id| !lost.contains(id)).copied().collect()
+                }
+                None => Vec::new(),
+            };
+            names.insert(*segment, packs);
         }
     }
     Protocol
@@ -321,8 +328,18 @@ fn session_of(repository: &Repository, name: &str) -> Result<Option<SessionId>> 
     Ok(header.ok().filter(|h| h.repository == repository.id()).map(|h| h.session))
 }
 
-/// Segments to condemn because they name packs that are garbage or dead, or because there are too many, and the merged ones
-/// that take their place (stored already).
+/// A segment of the index; `None` if it is damaged or lost.
+fn read_segment(repository: &Repository, id: &ObjectId) -> Result<Option<Segment>> {
+    let bytes = repository.store().read(&index::object_name(id)).map_err(RepositoryError::from);
+    match bytes.and_then(|bytes| repository.open_segment(id, &bytes)) {
+        Ok(segment) => Ok(Some(segment)),
+        Err(error) if error.is_damage() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Segments to condemn because they name packs that are garbage or dead, because they are damaged, or because there are too
+/// many, and the merged ones that take their place (stored already).
 fn rewrite_index(
     repository: &Repository,
     state: &State,
@@ -336,24 +353,59 @@ fn rewrite_index(
         return Ok((Vec::new(), Vec::new()));
     }
     let mut replaced = Vec::new();
-    let mut added = Vec::new();
-    let mut merged = Segment::default();
+    let mut damaged = Vec::new();
+    let mut named = HashSet::new();
+    let mut merged = Merged { repository, segment: Segment::default(), stored: Vec::new() };
     for id in live {
-        let bytes = repository.store().read(&index::object_name(&id))?;
-        let segment = repository.open_segment(&id, &bytes)?;
+        let Some(segment) = read_segment(repository, &id)? else {
+            damaged.push(id);
+            continue;
+        };
+        named.extend(segment.packs.iter().map(|(pack, _)| *pack));
         if !merge_all && !segment.packs.iter().any(|(pack, _)| unwanted.contains(pack)) {
             continue;
         }
         replaced.push(id);
-        append_without(&mut merged, segment, &unwanted);
-        if merged.records.len() >= MERGED_RECORDS {
-            added.push(store_segment(repository, std::mem::take(&mut merged))?);
+        merged.add(segment, &unwanted)?;
+    }
+    if !damaged.is_empty() {
+        // Whatever they named: what live points need of it is found by looking into the packs.
+        let lost = state.facts.lost.clone().unwrap_or_default();
+        let mut packs: Vec<_> = needed_packs(repository, state)?.difference(&named).copied().collect();
+        packs.retain(|pack| !lost.contains(pack));
+        packs.sort();
+        for packs in packs.chunks(crate::salvage::PACKS_AT_ONCE) {
+            merged.add(crate::salvage::segment_of(repository, packs)?, &unwanted)?;
         }
+        replaced.extend(damaged);
     }
-    if !merged.records.is_empty() {
-        added.push(store_segment(repository, merged)?);
+    Ok((replaced, merged.finish()?))
+}
+
+/// Gathers segments into larger ones, and stores each that is large enough.
+struct Merged<'r> {
+    repository: &'r Repository,
+    segment: Segment,
+    stored: Vec<ObjectId>,
+}
+
+impl Merged<'_> {
+    fn add(&mut self, segment: Segment, unwanted: &HashSet<PackId>) -> Result<()> {
+        append_without(&mut self.segment, segment, unwanted);
+        if self.segment.records.len() >= MERGED_RECORDS { self.store() } else { Ok(()) }
     }
-    Ok((replaced, added))
+
+    fn store(&mut self) -> Result<()> {
+        self.stored.push(store_segment(self.repository, std::mem::take(&mut self.segment))?);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<ObjectId>> {
+        if !self.segment.records.is_empty() {
+            self.store()?;
+        }
+        Ok(self.stored)
+    }
 }
 
 /// Records of a merged segment: about 24 MB of them in memory at a time.

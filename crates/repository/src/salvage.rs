@@ -1,6 +1,7 @@
 //! When index segments are damaged or lost: every pack carries its own table of contents, so the index is made again from them.
 //!
-//! For reading only. What lies in the store may be an orphan's or may have been swept, and no session may rely on it.
+//! For reading, and for a collector that replaces a damaged segment and looks into the packs that live points need. What else
+//! lies in the store may be an orphan's or may have been swept, and no session may rely on it.
 
 use crate::{
     error::{RepositoryError, Result},
@@ -12,7 +13,7 @@ use mainstay_domain::{ObjectId, PackId, stream::Pool};
 use std::{collections::HashSet, ops::ControlFlow};
 
 /// Packs of which one salvaged segment is made: bounds the memory.
-const PACKS_AT_ONCE: usize = 256;
+pub const PACKS_AT_ONCE: usize = 256;
 
 /// Makes the chunks of packs that no readable segment names findable again, for this process.
 ///
@@ -72,6 +73,28 @@ fn index_packs(
         view.add(cache.keep(name, &segment)?);
     }
     Ok(())
+}
+
+/// The records of these packs, for an index segment that takes the place of damaged ones. An error if a pack cannot be read.
+pub fn segment_of(repository: &Repository, packs: &[PackId]) -> Result<Segment> {
+    let mut segment = Segment::default();
+    for id in packs {
+        let (pool, size) = find(repository, id)?;
+        let records = contents(repository, pool, id, size)?;
+        let number = segment.packs.len() as u32;
+        segment.packs.push((*id, pool));
+        segment.records.extend(records.into_iter().map(|record| Record { pack: number, ..record }));
+    }
+    Ok(segment)
+}
+
+fn find(repository: &Repository, id: &PackId) -> Result<(Pool, u64)> {
+    for pool in [Pool::Data, Pool::Tree] {
+        if let Some(size) = repository.store().stat(&object_name(pool, id))? {
+            return Ok((pool, size));
+        }
+    }
+    Err(RepositoryError::damaged(object_name(Pool::Data, id), "it is not there"))
 }
 
 fn contents(repository: &Repository, pool: Pool, id: &PackId, size: u64) -> Result<Vec<Record>> {

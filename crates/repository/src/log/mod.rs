@@ -9,7 +9,7 @@
 //! that nothing is deleted, and nothing deduplicated, until it is explained. A checkpoint is as good as the log before it.
 //!
 //! **What it needs.** A store whose create is exclusive and whose reads see what was created; every session probes the
-//! first ([`Log::begin`]). No clock, and no listing.
+//! first ([`Log::begin`]). No clock; and no listing but as a hint that there is more than was found.
 //!
 //! **What it leaves to others.** Which packs a point needs is in its manifest; deleting objects is the collector's
 //! (`crate::collect`).

@@ -115,6 +115,61 @@ fn a_damaged_index_is_made_again_from_the_packs() {
 }
 
 #[test]
+fn a_damaged_index_is_replaced_by_the_next_collection() {
+    for damage in ALL {
+        let (memory, points) = prepared();
+        let store: Arc<dyn Store> = Arc::new(memory.clone());
+        let repository = open(&store);
+        let third = back_up(&repository, &[("s", noise(3, 120_000))]).point;
+        repository.drop_point(third, "test", "to make garbage").unwrap();
+        let names: Vec<_> = memory.names().into_iter().filter(|n| n.starts_with("index/")).collect();
+        for name in &names[..2] {
+            apply(&memory, name, damage);
+        }
+        let repository = open(&store);
+        let collected = mainstay_repository::collect::collect(&repository, 0, &Silent).unwrap();
+        assert!(collected.deleted_bytes > 120_000, "{damage:?}: {collected:?}");
+        let ids: Vec<_> = points.iter().map(|(id, _)| *id).collect();
+        let report = check(&open(&store), &ids, Depth::Data, 1, &Silent).unwrap();
+        assert_eq!(report.findings, [], "{damage:?}");
+        for (id, bytes) in &points {
+            assert!(read(&open(&store), id, 0).unwrap() == *bytes);
+            assert_eq!(
+                back_up(&open(&store), &[("s", bytes.clone())]).stored_bytes,
+                0,
+                "{damage:?}: it is known again"
+            );
+        }
+        let again = mainstay_repository::collect::collect(&open(&store), 0, &Silent).unwrap();
+        assert_eq!((again.condemned_objects, again.deleted_objects), (0, 0), "{damage:?}");
+    }
+}
+
+#[test]
+fn a_damaged_index_over_a_lost_pack_is_replaced_once_the_loss_is_known() {
+    let (memory, points) = prepared();
+    let store: Arc<dyn Store> = Arc::new(memory.clone());
+    let repository = open(&store);
+    let third = back_up(&repository, &[("s", noise(3, 120_000))]).point;
+    repository.drop_point(third, "test", "to make garbage").unwrap();
+    let lost = repository.manifest(&points[0].0).unwrap().reach.packs[0];
+    for name in memory.names() {
+        if name.starts_with("index/") {
+            memory.overwrite(&name, b"gone");
+        } else if name.ends_with(&lost.to_string()) {
+            memory.delete(&name).unwrap();
+        }
+    }
+    let collect = || mainstay_repository::collect::collect(&open(&store), 0, &Silent);
+    let failure = Failure::from(collect().unwrap_err());
+    assert_eq!(failure.kind, Kind::Verification, "nothing is deleted while it is not known what is needed");
+    open(&store).record_lost(&[lost].into(), &Default::default()).unwrap();
+    assert!(collect().unwrap().deleted_bytes > 120_000);
+    assert_eq!(collect().unwrap().condemned_objects, 0);
+    assert!(read(&open(&store), &points[1].0, 0).unwrap() == points[1].1);
+}
+
+#[test]
 fn a_damaged_log_never_makes_a_backup_or_a_deletion_go_wrong() {
     let (memory, points) = prepared();
     let names: Vec<_> = memory.names().into_iter().filter(|n| n.starts_with("log/")).collect();
