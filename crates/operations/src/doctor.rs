@@ -149,7 +149,7 @@ fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock)
         items.push(Item::attention(
             subject,
             "the store has lost entries that this machine had seen: it was restored from an older copy of itself",
-            "Recovery points made since then are gone. Make a new backup.",
+            "Recovery points made since then are gone. To go on: `mainstay repair --accept-rollback`, then a new backup.",
         ));
     }
     if let Ok(state) = repository.state() {
@@ -157,9 +157,17 @@ fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock)
             Item::attention(
                 subject,
                 format!("log entry {n}: {doubt}"),
-                "Nothing is deleted or deduplicated until this is settled.",
+                "Nothing is deleted or deduplicated until this is settled: `mainstay repair --acknowledge`.",
             )
         }));
+        let lost = state.facts.lost.map_or(0, |lost| lost.len());
+        if lost > 0 {
+            items.push(Item::attention(
+                subject,
+                format!("packs that recovery points need are lost: {lost}"),
+                "`mainstay verify APP` names the points. A new backup stores what lay there and can still be captured.",
+            ));
+        }
     }
     if let Some(newest) = points.last()
         && newest.summary.finished.since(clock.now()) > HOUR

@@ -58,8 +58,12 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
                 .into(),
         );
     }
-    let doubts = &repository.state()?.doubts;
-    concerns.extend(doubts.iter().map(|(n, doubt)| format!("log entry {n} cannot be relied on: {doubt}")));
+    let state = repository.state()?;
+    if let Some(lost) = &state.facts.lost {
+        concerns.push(format!("packs that recovery points need are lost: {}", lost.len()));
+    }
+    concerns
+        .extend(state.doubts.iter().map(|(n, doubt)| format!("log entry {n} cannot be relied on: {doubt}")));
     let repository = config.apps.get(app).map_or_else(String::new, |a| a.repository.clone());
     Ok(AppStatus {
         app: app.into(),

@@ -300,6 +300,10 @@ fn find_garbage(repository: &Repository, state: &State, inventory: &Inventory) -
             None => {} // damaged, or not ours: not for us to delete
         }
     }
+    // A lost pack that nothing needs any more goes from the index and the log, and what is left of it from the store.
+    let found: HashSet<PackId> = garbage.packs.iter().copied().collect();
+    let is_done = |id: &PackId| needed.contains(id) || known.contains(id) || found.contains(id);
+    garbage.packs.extend(facts.lost.iter().flatten().filter(|id| !is_done(id)));
     // Segments and manifests that nobody has committed may be an open session's: if it commits, its Commit takes them back,
     // and until it has ended nothing of this is swept.
     let outstanding = || facts.condemned.values().chain(facts.sweeps.values());

@@ -119,6 +119,30 @@ fn what_lay_in_a_lost_pack_is_stored_again_by_the_next_backup() {
     assert_eq!(known(&open(&store)), BTreeSet::<PackId>::new());
 }
 
+#[test]
+fn a_lost_pack_is_forgotten_when_no_point_needs_it() {
+    for left in [None, Some(&b"not even a header"[..])] {
+        let (memory, store, repository) = prepared();
+        let first = back_up(&repository, &[("a", noise(1, 100_000))]);
+        let second = back_up(&repository, &[("a", noise(2, 100_000))]);
+        let lost = first.written.packs[0].0;
+        let name = memory.names().into_iter().find(|name| name.ends_with(&lost.to_string())).unwrap();
+        match left {
+            None => memory.delete(&name).unwrap(),
+            Some(bytes) => memory.overwrite(&name, bytes),
+        }
+        repository.record_lost(&[lost].into(), &BTreeSet::new()).unwrap();
+        collect(&repository, 0, &Silent).unwrap();
+        assert!(repository.state().unwrap().facts.lost.is_some(), "the first point names it");
+        repository.drop_point(first.point, "test", "lost anyway").unwrap();
+        collect(&repository, 0, &Silent).unwrap();
+        assert_eq!(repository.state().unwrap().facts.lost, None);
+        assert!(!memory.names().contains(&name));
+        assert!(read(&open(&store), &second.point, 0).unwrap() == noise(2, 100_000));
+        assert!(back_up(&open(&store), &[("a", noise(1, 100_000))]).stored_bytes > 100_000);
+    }
+}
+
 /// A repository with so many log entries, of which some are gone.
 fn with_gap(gap: std::ops::RangeInclusive<u64>) -> (Arc<dyn Store>, u64, mainstay_domain::PointId) {
     let (memory, store, repository) = prepared();
