@@ -173,7 +173,11 @@ fn the_exit_code_page_lists_every_kind_of_failure() {
             "Somebody else holds what is needed. Trying again later can succeed.",
         ),
         (Kind::WrongKey.exit_code(), "wrong_key", "The key does not open this repository."),
-        (Kind::Refused.exit_code(), "refused", "A hold, a lock or a role forbids it."),
+        (
+            Kind::Refused.exit_code(),
+            "refused",
+            "A hold, a lock or a role forbids it, or something in the repository's log is in doubt.",
+        ),
         (
             Kind::Preflight.exit_code(),
             "preflight",

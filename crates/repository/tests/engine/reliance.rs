@@ -11,6 +11,7 @@ use mainstay_repository::{
     check::{Depth, check, check_written, whole_packs},
     collect::collect,
     log::{Doubt, entry::object_name},
+    pack,
 };
 use mainstay_stores::{FailingStore, Fault, MemoryStore, Store, Verb};
 use std::{collections::BTreeSet, sync::Arc};
@@ -32,28 +33,26 @@ fn damage(memory: &MemoryStore, prefix: &str) {
 #[test]
 fn a_pack_that_is_swept_and_not_yet_deleted_is_not_relied_on() {
     let (memory, store, repository) = prepared();
-    let first = back_up(&repository, &[("a", noise(1, 100_000))]);
-    back_up(&repository, &[("a", noise(2, 100_000))]);
+    let first = back_up(&repository, &[("a", noise(1, 100_000)), ("b", noise(2, 100_000))]);
+    back_up(&repository, &[("b", noise(2, 100_000))]);
     repository.drop_point(first.point, "test", "to be swept").unwrap();
     let undeletable = FailingStore::new(memory.clone(), |attempt| {
         (attempt.verb == Verb::Delete).then_some(Fault::Unavailable)
     });
     let collector = Repository::open(access(Arc::new(undeletable)), None).unwrap();
     collect(&collector, 0, &Silent).unwrap_err();
-    assert_eq!(open(&store).state().unwrap().facts.sweeps.len(), 1, "swept, and nothing deleted");
+    let facts = open(&store).state().unwrap().facts;
+    assert_eq!(facts.sweeps.len(), 1, "swept, and nothing deleted");
+    assert!(facts.dead.is_empty(), "the one segment that is left was made without them");
 
     // With the index damaged, chunks are found by looking into the packs, and the swept ones still lie there.
     damage(&memory, "index/");
     let again = back_up(&open(&store), &[("a", noise(1, 100_000))]);
     assert!(again.stored_bytes > 100_000);
     collect(&open(&store), 0, &Silent).unwrap();
-    assert!(
-        memory.names().iter().all(|name| !first
-            .written
-            .packs
-            .iter()
-            .any(|(id, _)| name.ends_with(&id.to_string())))
-    );
+    let swept: Vec<_> =
+        facts.sweeps.values().flat_map(|o| &o.packs).map(|id| pack::object_name(Pool::Data, id)).collect();
+    assert!(!swept.is_empty() && swept.iter().all(|name| !memory.names().contains(name)));
     assert!(read(&open(&store), &again.point, 0).unwrap() == noise(1, 100_000));
 }
 
