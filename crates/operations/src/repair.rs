@@ -4,7 +4,7 @@
 //! shown, with what might go with them, and acknowledged by a person. Nothing here deletes anything.
 
 use crate::access;
-use mainstay_domain::{Monitor, PackId, PointId, Result, Severity, point::Summary};
+use mainstay_domain::{Failure, Kind, Monitor, PackId, PointId, Result, Severity, point::Summary};
 use mainstay_repository::{
     Repository,
     check::{self, Depth, Report},
@@ -79,6 +79,30 @@ pub fn doubts(repository: &Repository) -> Result<Doubts> {
             .collect(),
     };
     Ok(Doubts { entries: state.doubts, unnamed })
+}
+
+/// Takes the recovery point back into the log whose id begins with `prefix`, and that lies in the store and is not live.
+pub fn adopt(repository: &Repository, prefix: &str) -> Result<(PointId, Summary)> {
+    let state = repository.certain_state()?;
+    let prefix = prefix.to_ascii_lowercase();
+    let mut found: Vec<_> = repository.all_manifests()?;
+    found.retain(|(id, _)| id.to_string().starts_with(&prefix) && !state.facts.points.contains_key(id));
+    let several = found.len() > 1;
+    match found.pop() {
+        Some((id, manifest)) if !several => {
+            repository.adopt_point(id)?;
+            Ok((id, manifest.point.summary))
+        }
+        Some(_) => {
+            Err(Failure::usage(format!("{prefix:?} is the beginning of several such recovery points"))
+                .hint("Write more of it."))
+        }
+        None => Err(Failure::new(
+            Kind::NoRepository,
+            format!("no recovery point that the log does not name has an id that begins with {prefix:?}"),
+        )
+        .hint("`mainstay list` shows those that the log names.")),
+    }
 }
 
 /// Acknowledges these doubts and no others. Says how many are left: what a later version wrote, only a later version can settle.

@@ -141,6 +141,11 @@ pub fn whole_packs(
     Ok(whole)
 }
 
+/// An error that names the first of the packs that is not there.
+pub(crate) fn packs_are_there(repository: &Repository, packs: &[PackId]) -> Result<()> {
+    packs.iter().try_for_each(|pack| locate(repository, pack).map(drop).map_err(|(_, error)| error))
+}
+
 /// Whether what a session has committed is there and whole.
 ///
 /// The packs that it wrote are read at the depth asked for; of more than `limit` bytes only a random sample, which has all

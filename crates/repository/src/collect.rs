@@ -372,17 +372,16 @@ fn rewrite_index(
         replaced.push(id);
         merged.add(segment, &unwanted)?;
     }
-    if !damaged.is_empty() {
-        // Whatever they named: what live points need of it is found by looking into the packs.
-        let lost = state.facts.lost.clone().unwrap_or_default();
-        let mut packs: Vec<_> = needed_packs(repository, state)?.difference(&named).copied().collect();
-        packs.retain(|pack| !lost.contains(pack));
-        packs.sort();
-        for packs in packs.chunks(crate::salvage::PACKS_AT_ONCE) {
-            merged.add(crate::salvage::segment_of(repository, packs)?, &unwanted)?;
-        }
-        replaced.extend(damaged);
+    // What live points need and nothing names (a damaged segment may have named anything, and a point that was taken back
+    // names only its packs) is found by looking into the packs.
+    let lost = state.facts.lost.clone().unwrap_or_default();
+    let mut unnamed: Vec<_> = needed_packs(repository, state)?.difference(&named).copied().collect();
+    unnamed.retain(|pack| !lost.contains(pack));
+    unnamed.sort();
+    for packs in unnamed.chunks(crate::salvage::PACKS_AT_ONCE) {
+        merged.add(crate::salvage::segment_of(repository, packs)?, &unwanted)?;
     }
+    replaced.extend(damaged);
     Ok((replaced, merged.finish()?))
 }
 

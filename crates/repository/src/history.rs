@@ -11,7 +11,7 @@ use crate::{
         Doubt, Event, LogContext, Role, State, Trusted,
         event::{Acknowledge, Begin, Commit, DropPoint, Fence, Lost, PlaceHold, Proved, Reason, ReleaseHold},
     },
-    manifest::Reach,
+    manifest::{Manifest, Reach},
     repository::Repository,
     trust::{Roles, Trust},
 };
@@ -216,6 +216,49 @@ impl Repository {
         // The point is safe; a checkpoint only makes later starts faster.
         drop(self.log().checkpoint_if_due());
         self.remember_head();
+        Ok(())
+    }
+
+    /// Takes a recovery point back into the log that lies in the store and is not live: its Commit was lost, or it was dropped and
+    /// is not yet collected.
+    ///
+    /// A session like any other, which relies on all that the point needs: it must be there, and nothing of it may have been
+    /// condemned before the session began. Its packs are found from the manifest until the index is rewritten.
+    pub fn adopt_point(&self, point: PointId) -> Result<()> {
+        self.certain_state()?;
+        let manifest = self.manifest(&point)?;
+        let session = SessionId(mainstay_keys::random());
+        self.begin_session(session)?;
+        let adopted = self.adopt_in(session, point, &manifest);
+        if adopted.is_err() {
+            self.end_session(session);
+        }
+        adopted
+    }
+
+    fn adopt_in(&self, session: SessionId, point: PointId, manifest: &Manifest) -> Result<()> {
+        let state = self.state()?;
+        let begin =
+            state.facts.sessions.get(&session).map(|open| open.begin).ok_or(RepositoryError::Fenced)?;
+        let absent = state.absent_for(begin);
+        if let Some(pack) = manifest.reach.packs.iter().find(|pack| absent.contains(pack)) {
+            let message = format!(
+                "recovery point {} needs pack {}, which is given up or lost",
+                point.short(),
+                pack.short()
+            );
+            return Err(Failure::new(Kind::Refused, message)
+                .hint("It cannot be kept whole; restore what is left of it with `mainstay recover`.")
+                .into());
+        }
+        crate::check::packs_are_there(self, &manifest.reach.packs)?;
+        self.append(|state| {
+            if !state.facts.sessions.contains_key(&session) {
+                return Err(RepositoryError::Fenced);
+            }
+            let summary = Some(manifest.point.summary.clone());
+            Ok(Event::Commit(Commit { session, point, index: Vec::new(), summary }))
+        })?;
         Ok(())
     }
 

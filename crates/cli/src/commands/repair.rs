@@ -27,6 +27,10 @@ pub struct Args {
     /// Show each entry of the log that is in doubt, and go on without them: until then nothing is given up
     #[arg(long)]
     acknowledge: bool,
+    /// Take a recovery point back that lies in the store and that the log does not name (its entry was lost, or it was deleted
+    /// and not yet collected); may be repeated
+    #[arg(long, value_name = "ID")]
+    adopt: Vec<String>,
     /// The store was restored from an older copy of itself: go on with what it holds now
     #[arg(long)]
     accept_rollback: bool,
@@ -36,9 +40,9 @@ pub struct Args {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
-    if !(args.accept_rollback || args.acknowledge || args.packs) {
+    if !(args.accept_rollback || args.acknowledge || args.packs) && args.adopt.is_empty() {
         return Err(Failure::usage("nothing to repair was named")
-            .hint("Say what: --packs, --acknowledge or --accept-rollback."));
+            .hint("Say what: --packs, --acknowledge, --adopt ID or --accept-rollback."));
     }
     let config = context.config()?;
     let chosen: Vec<_> = match &args.repository {
@@ -54,6 +58,15 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         }
         if args.acknowledge && !acknowledge(context, name, &repository, args.yes)? {
             exit = Exit::With(Kind::Refused);
+        }
+        for prefix in &args.adopt {
+            let (point, summary) = repair::adopt(&repository, prefix)?;
+            context.output.line(format_args!(
+                "{name}: recovery point {} of {} is back in the log.",
+                point.short(),
+                summary.app
+            ));
+            context.output.json("repair", &json!({ "repository": name, "adopted": point }));
         }
         if args.packs && !packs(context, name, &repository)? {
             exit = Exit::With(Kind::Verification);
@@ -90,7 +103,7 @@ fn acknowledge(context: &Context, name: &str, repository: &Repository, yes: bool
     }
     if !doubts.unnamed.is_empty() {
         out.line(format_args!(
-            "\nIn the store, and not named by the log (deleted, or committed by an entry above; `prune` gives them up afterwards):"
+            "\nIn the store, and not named by the log (deleted, or committed by an entry above):"
         ));
     }
     for (point, summary) in &doubts.unnamed {
@@ -100,6 +113,11 @@ fn acknowledge(context: &Context, name: &str, repository: &Repository, yes: bool
             summary.app,
             time::local_short(summary.finished)
         ));
+    }
+    if !doubts.unnamed.is_empty() {
+        out.line(
+            "Afterwards `mainstay repair --adopt ID` takes one back; the next prune gives up the others.",
+        );
     }
     out.line("");
     confirm::typed(context, yes, "go on without what these entries may have said", "acknowledge")?;

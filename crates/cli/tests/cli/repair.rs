@@ -42,8 +42,9 @@ fn a_log_in_doubt_gives_nothing_up_until_somebody_has_looked() {
     out| main: in doubt of its log is
     out|  entry 3: it is missing
     out|
-    out| In the store, and not named by the log (deleted, or committed by an entry above; `prune` gives them up afterwards):
+    out| In the store, and not named by the log (deleted, or committed by an entry above):
     out|  <id> of shop, <time>
+    out| Afterwards `mainstay repair --adopt ID` takes one back; the next prune gives up the others.
     out|
     err| error: go on without what these entries may have said needs a confirmation, and there is no terminal to ask on
     err| hint: Look at the plan, then run it again with --yes.
@@ -53,8 +54,9 @@ fn a_log_in_doubt_gives_nothing_up_until_somebody_has_looked() {
     out| main: in doubt of its log is
     out|  entry 3: it is missing
     out|
-    out| In the store, and not named by the log (deleted, or committed by an entry above; `prune` gives them up afterwards):
+    out| In the store, and not named by the log (deleted, or committed by an entry above):
     out|  <id> of shop, <time>
+    out| Afterwards `mainstay repair --adopt ID` takes one back; the next prune gives up the others.
     out|
     out| main: 1 entry acknowledged.
     ");
@@ -62,7 +64,25 @@ fn a_log_in_doubt_gives_nothing_up_until_somebody_has_looked() {
     exit 0
     out| main: nothing in its log is in doubt.
     ");
+    let known = place.json(&["list"], "point").len();
+    let lost =
+        below(place.at("store/manifests")).into_iter().map(|path| path.file_name().unwrap().to_owned());
+    let named = place.done(&["list", "--json"]);
+    let lost: Vec<_> =
+        lost.map(|id| id.into_string().unwrap()).filter(|id| !named.contains(id.as_str())).collect();
+    assert_eq!(lost.len(), 1);
+    assert_seen!(place.run(&["repair", "--adopt", &lost[0]]), @"
+    exit 0
+    out| main: recovery point <id> of shop is back in the log.
+    ");
+    assert_eq!(place.json(&["list"], "point").len(), known + 1);
     place.done(&["prune", "--yes"]);
+    place.done(&["verify", "shop", "--level", "data"]);
+    assert_seen!(place.run(&["repair", "--adopt", &lost[0]]), @r#"
+    exit 10
+    err| error: no recovery point that the log does not name has an id that begins with "<id>"
+    err| hint: `mainstay list` shows those that the log names.
+    "#);
 }
 
 #[test]
@@ -105,7 +125,7 @@ fn repair_names_lost_packs_and_says_when_they_are_whole_again() {
     assert_seen!(place.run(&["repair"]), @"
     exit 2
     err| error: nothing to repair was named
-    err| hint: Say what: --packs, --acknowledge or --accept-rollback.
+    err| hint: Say what: --packs, --acknowledge, --adopt ID or --accept-rollback.
     ");
 }
 

@@ -195,3 +195,53 @@ fn nothing_is_given_up_while_the_log_is_in_doubt_until_that_is_acknowledged() {
     repository.drop_point(point, "test", "no doubt").unwrap();
     assert!(!open(&store).state().unwrap().facts.points.contains_key(&point));
 }
+
+#[test]
+fn a_point_whose_commit_was_lost_can_be_taken_back() {
+    let (memory, store, repository) = prepared();
+    let first = back_up(&repository, &[("a", noise(1, 100_000))]);
+    let commit = repository.state().unwrap().head;
+    let second = back_up(&repository, &[("a", noise(1, 100_000)), ("b", noise(2, 100_000))]);
+    memory.delete(&object_name(commit)).unwrap();
+    let repository = open(&store);
+    assert!(repository.adopt_point(first.point).is_err(), "not while anything is in doubt");
+    repository.acknowledge(&[commit]).unwrap();
+    assert!(!repository.state().unwrap().facts.points.contains_key(&first.point));
+    repository.adopt_point(first.point).unwrap();
+
+    // Garbage of a third, so that the index is rewritten: what the point needs is named again, and nothing of it goes.
+    let third = back_up(&repository, &[("a", noise(3, 100_000))]);
+    repository.drop_point(third.point, "test", "garbage").unwrap();
+    collect(&open(&store), 0, &Silent).unwrap();
+    let repository = open(&store);
+    let points = [first.point, second.point];
+    assert_eq!(check(&repository, &points, Depth::Data, 1, &Silent).unwrap().findings, []);
+    assert!(read(&repository, &first.point, 0).unwrap() == noise(1, 100_000));
+    assert_eq!(back_up(&repository, &[("a", noise(1, 100_000))]).stored_bytes, 0, "it is known again");
+}
+
+#[test]
+fn a_point_of_which_something_is_given_up_or_gone_is_not_taken_back() {
+    let (_, store, repository) = prepared();
+    let first = back_up(&repository, &[("a", noise(1, 100_000))]);
+    back_up(&repository, &[("a", noise(2, 100_000))]);
+    repository.drop_point(first.point, "test", "given up").unwrap();
+    let waiting = Session::begin(&open(&store), tuning()).map(|session| session.id()).unwrap();
+    collect(&repository, i64::MAX, &Silent).unwrap();
+    let refused = |expected: Kind| {
+        let failure = Failure::from(open(&store).adopt_point(first.point).unwrap_err());
+        assert_eq!(failure.kind, expected, "{failure}");
+        let state = open(&store).state().unwrap();
+        assert!(!state.facts.points.contains_key(&first.point));
+        assert!(state.facts.sessions.keys().all(|id| *id == waiting), "its session is over");
+    };
+    assert_eq!(open(&store).state().unwrap().facts.condemned.len(), 1, "condemned, not swept");
+    refused(Kind::Refused);
+
+    let (memory, store, repository) = prepared();
+    let point = back_up(&repository, &[("a", noise(1, 100_000))]);
+    repository.drop_point(point.point, "test", "given up").unwrap();
+    let pack = memory.names().into_iter().find(|name| name.starts_with("packs/")).unwrap();
+    memory.delete(&pack).unwrap();
+    assert_eq!(Failure::from(open(&store).adopt_point(point.point).unwrap_err()).kind, Kind::Verification);
+}
