@@ -23,4 +23,6 @@ pub mod repair;
 pub mod replace;
 pub mod restore;
 pub mod status;
+#[cfg(test)]
+mod testing;
 pub mod verify;

@@ -3,10 +3,17 @@
 use crate::points::PointInfo;
 use mainstay_domain::{
     Clock, Failure, HoldId, Kind, PointId, Result, Time,
-    point::{Hold, State},
+    point::{Hold, ProofLevel, State},
     time::Span,
 };
-use mainstay_repository::Repository;
+use mainstay_repository::{
+    Repository,
+    log::{
+        State as LogState,
+        state::{LivePoint, PlacedHold},
+    },
+};
+use std::collections::BTreeSet;
 
 /// Keeps a point until the hold is released (or runs out), whatever retention says.
 pub fn hold(
@@ -62,63 +69,107 @@ pub fn expired_holds(repository: &Repository, point: &PointInfo, now: Time) -> R
     Ok(holds.into_iter().filter(|(_, hold)| hold.until.is_some_and(|until| until <= now)).collect())
 }
 
-/// Gives up points by hand. Refuses, before anything is done, if one is held, or is the only complete or only proven one.
+/// Gives up points by hand, and tells `dropped` of each that is gone. Refuses, before anything is done, if one is held, or if
+/// none that is complete, or none that is proven, would be left; and judges each again on the state that its Drop follows.
 pub fn delete(
     repository: &Repository,
-    all: &[PointInfo],
     chosen: &[PointInfo],
     by: &str,
     why: &str,
     now: Time,
+    mut dropped: impl FnMut(&PointInfo),
 ) -> Result<()> {
-    repository.certain_state()?;
-    for point in chosen {
-        refuse_if_needed(all, chosen, point, now)?;
+    let together: BTreeSet<PointId> = chosen.iter().map(|point| point.id).collect();
+    let state = repository.certain_state()?;
+    for point in &together {
+        expendable(&state, point, &together, now)?;
     }
+    let mut left = together.clone();
     for point in chosen {
-        give_up(repository, point.id, &expired_holds(repository, point, now)?, by, why)?;
+        if left.remove(&point.id) {
+            give_up(repository, point.id, by, why, now, |state| {
+                expendable(state, &point.id, &together, now)
+            })?;
+            dropped(point);
+        }
     }
     Ok(())
 }
 
-/// Releases the holds that have run out, in the open, and gives the point up. A hold placed meanwhile wins.
+/// Drops a point if `judge` agrees, then and in the state that the Drop follows. A hold that has run out is released first, in
+/// the open: the log knows no clock.
 pub(crate) fn give_up(
     repository: &Repository,
     point: PointId,
-    expired: &[(HoldId, Hold)],
     by: &str,
     why: &str,
+    now: Time,
+    mut judge: impl FnMut(&LogState) -> Result<()>,
 ) -> Result<()> {
-    for (hold, _) in expired {
-        repository.release_hold(*hold, by, "expired")?;
+    let state = repository.refreshed_state()?;
+    judge(&state)?;
+    let holds = state.facts.points.get(&point).into_iter().flat_map(|live| &live.holds);
+    for (id, _) in holds.filter(|(_, hold)| !holds_still(hold, now)) {
+        repository.release_hold(*id, by, "expired")?;
     }
-    Ok(repository.drop_point(point, by, why)?)
+    Ok(repository.drop_point_if(point, by, why, |state| Ok(judge(state)?))?)
 }
 
-fn refuse_if_needed(all: &[PointInfo], chosen: &[PointInfo], point: &PointInfo, now: Time) -> Result<()> {
+/// Whether `point` may go in this state, if the points of `together` go as well. The reason if not.
+pub(crate) fn expendable(
+    state: &LogState,
+    point: &PointId,
+    together: &BTreeSet<PointId>,
+    now: Time,
+) -> Result<()> {
     let refused = |message: String, hint: &str| Err(Failure::new(Kind::Refused, message).hint(hint));
-    if let Some(hold) = point.holds.iter().find(|hold| hold.until.is_none_or(|until| until > now)) {
+    let short = point.short();
+    let live = state.facts.points.get(point);
+    let Some((live, app)) = live.and_then(|live| Some((live, &live.summary.as_ref()?.app))) else {
+        return Err(Failure::new(
+            Kind::NoRepository,
+            format!("recovery point {short} is not there any more"),
+        )
+        .hint("`mainstay list` shows those that are."));
+    };
+    if let Some(hold) = live.holds.values().find(|hold| holds_still(hold, now)) {
+        let why = hold.text.as_ref().map_or("for a reason that this key does not open".into(), |text| {
+            format!("{}: {}", text.kind, text.reason)
+        });
         return refused(
-            format!("recovery point {} is held ({}: {})", point.id.short(), hold.kind, hold.reason),
+            format!("recovery point {short} is held ({why})"),
             "Release the hold first: `mainstay hold release`.",
         );
     }
     let others = || {
-        all.iter()
-            .filter(|other| other.summary.app == point.summary.app && chosen.iter().all(|c| c.id != other.id))
+        let of_app = |other: &LivePoint| other.summary.as_ref().is_some_and(|s| s.app == *app);
+        state
+            .facts
+            .points
+            .iter()
+            .filter(move |(id, other)| !together.contains(*id) && *id != point && of_app(other))
     };
-    let complete = |p: &PointInfo| p.summary.state == State::Complete;
-    if complete(point) && !others().any(complete) {
+    let complete = |p: &LivePoint| p.summary.as_ref().is_some_and(|s| s.state == State::Complete);
+    if complete(live) && !others().any(|(_, other)| complete(other)) {
         return refused(
-            format!("recovery point {} is the last complete one of {}", point.id.short(), point.summary.app),
+            format!("recovery point {short} is the last complete one of {app}"),
             "Make a new backup first.",
         );
     }
-    if point.proven().is_some() && !others().any(|p| p.proven().is_some()) {
+    let proven = |p: &LivePoint| p.proofs.get(&ProofLevel::Restore).is_some_and(|proof| proof.passed);
+    if proven(live) && !others().any(|(_, other)| proven(other)) {
         return refused(
-            format!("recovery point {} is the last proven one of {}", point.id.short(), point.summary.app),
+            format!("recovery point {short} is the last proven one of {app}"),
             "Prove another one first: `mainstay verify --level restore`.",
         );
     }
     Ok(())
 }
+
+/// Whether a hold has not run out. One whose end cannot be read has not.
+fn holds_still(hold: &PlacedHold, now: Time) -> bool {
+    hold.text.as_ref().and_then(|text| text.until).is_none_or(|until| until > now)
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use crate::{
     points::{self, PointInfo},
 };
 use mainstay_domain::{
-    Failure, HoldId, Kind, Monitor, PointId, Result, Time,
+    Failure, HoldId, Kind, Monitor, PointId, Result, Severity, Time,
     point::Hold,
     retention::{self, Decision, Keep},
     time::{DAY, HOUR, Span},
@@ -16,8 +16,9 @@ use mainstay_domain::{
 use mainstay_repository::{
     Repository,
     collect::{self, Collected},
+    log::State as LogState,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Nothing goes sooner than this after it was superseded.
 pub const GRACE: Span = Span { nanoseconds: 3 * DAY };
@@ -82,17 +83,56 @@ fn decide(app: &AppConfig, points: &[&PointInfo], now: Time, grace: Span) -> Res
     Ok(retention::decide(&candidates, &policies, now, grace, &zone))
 }
 
-/// Carries a plan out: gives the points up, then collects.
-pub fn execute(repository: &Repository, plan: &Plan, by: &str, monitor: &dyn Monitor) -> Result<Collected> {
+/// Carries a plan out: gives the points up, then collects. The log may have moved on since the plan was made, so each point is
+/// judged again on the state that its Drop follows; one that must stay by now stays, and `monitor` is told.
+pub fn execute(
+    repository: &Repository,
+    plan: &Plan,
+    by: &str,
+    now: Time,
+    monitor: &dyn Monitor,
+) -> Result<Collected> {
+    repository.certain_state()?;
+    let together: BTreeSet<PointId> = plan.dropped().map(|decision| decision.point).collect();
     for decision in plan.dropped() {
         if monitor.cancelled() {
             return Err(Failure::new(Kind::Cancelled, "stopped before all points were given up"));
         }
+        let point = decision.point;
         let why: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
-        let expired = plan.expired.get(&decision.point).map_or(&[][..], Vec::as_slice);
-        manage::give_up(repository, decision.point, expired, by, &why.join("; "))?;
+        let mut stays = None;
+        let given_up = manage::give_up(repository, point, by, &why.join("; "), now, |state| {
+            still_goes(state, plan, &point, &together, now)
+                .inspect_err(|failure| stays = Some(failure.message.clone()))
+        });
+        match (given_up, stays) {
+            (Ok(()), _) => {}
+            (Err(_), Some(why)) => {
+                monitor.notice(
+                    Severity::Warning,
+                    &format!("not given up, because since the plan was made {why}"),
+                );
+            }
+            (Err(failure), None) => return Err(failure),
+        }
     }
     Ok(collect::collect(repository, PATIENCE, monitor)?)
+}
+
+fn still_goes(
+    state: &LogState,
+    plan: &Plan,
+    point: &PointId,
+    together: &BTreeSet<PointId>,
+    now: Time,
+) -> Result<()> {
+    manage::expendable(state, point, together, now)?;
+    let planned = plan.points.get(point).map(|info| &info.proofs);
+    if state.facts.points.get(point).map(|live| &live.proofs) == planned {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::Refused, format!("recovery point {} has been tested", point.short()))
+        .hint("Run `mainstay prune` again: it decides anew."))
 }
 
 /// A clock that was set forward would make good points look old: compare with the store's newest entry.
@@ -107,3 +147,6 @@ fn refuse_when_clocks_differ(repository: &Repository, now: Time) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

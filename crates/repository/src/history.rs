@@ -271,9 +271,22 @@ impl Repository {
 
     /// Gives a recovery point up. Its objects are removed by a later collection.
     pub fn drop_point(&self, point: PointId, by: &str, why: &str) -> Result<()> {
+        self.drop_point_if(point, by, why, |_| Ok(()))
+    }
+
+    /// As [`Repository::drop_point`], if `judge` agrees to the very state that the Drop follows: of two hosts that each give up
+    /// what the other still has, the second is judged on what the first left.
+    pub fn drop_point_if(
+        &self,
+        point: PointId,
+        by: &str,
+        why: &str,
+        mut judge: impl FnMut(&State) -> Result<()>,
+    ) -> Result<()> {
         let reason = Reason { by: by.into(), why: why.into() };
         self.append(|state| {
             refuse_in_doubt(state)?;
+            judge(state)?;
             Ok(Event::Drop(DropPoint { point, reason: Some(reason.clone()) }))
         })?;
         drop(self.log().checkpoint_if_due());

@@ -7,7 +7,8 @@ use crate::{
     render::{confirm, point::state, table::Table, time},
 };
 use mainstay_domain::{ByteSize, Result};
-use mainstay_operations::{manage, points};
+use mainstay_operations::{manage, points::PointInfo};
+use mainstay_repository::Repository;
 use serde_json::json;
 
 /// Delete recovery points
@@ -47,12 +48,23 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     context.output.line(format_args!("To be deleted:\n\n{}\n", table.render()));
     confirm::typed(context, args.yes, "delete them", "delete")?;
     let by = super::whoami();
-    for Chosen { repository, info } in &chosen {
-        let all = points::list(repository, None)?;
-        let now = context.clock().now();
-        manage::delete(repository, &all, std::slice::from_ref(info), &by, &args.reason, now)?;
-        context.output.line(format_args!("Recovery point {} is deleted.", info.id.short()));
-        context.output.json("deleted", &json!({ "point": info.id }));
+    for (repository, points) in by_repository(&chosen) {
+        manage::delete(repository, &points, &by, &args.reason, context.clock().now(), |info| {
+            context.output.line(format_args!("Recovery point {} is deleted.", info.id.short()));
+            context.output.json("deleted", &json!({ "point": info.id }));
+        })?;
     }
     Ok(Exit::Done)
+}
+
+/// Points of the same repository go together, so that none is judged as if the others stayed.
+fn by_repository(chosen: &[Chosen]) -> Vec<(&Repository, Vec<PointInfo>)> {
+    let mut together: Vec<(&Repository, Vec<PointInfo>)> = Vec::new();
+    for Chosen { repository, info } in chosen {
+        match together.iter_mut().find(|(other, _)| other.id() == repository.id()) {
+            Some((_, points)) => points.push(info.clone()),
+            None => together.push((repository, vec![info.clone()])),
+        }
+    }
+    together
 }

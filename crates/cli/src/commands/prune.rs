@@ -52,7 +52,8 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             confirm::typed(context, args.yes, "give up these recovery points", "prune")?;
         }
         let by = super::whoami();
-        let collected = prune::execute(&repository, &plan, &by, &context.progress)?;
+        let now = context.clock().now();
+        let collected = prune::execute(&repository, &plan, &by, now, &context.progress)?;
         context.progress.finish();
         show_collected(context, &collected);
     }

@@ -1,0 +1,84 @@
+//! What may be given up by hand, whoever else is at work.
+
+use super::*;
+use crate::testing::{NOW, left, open, point, proof, store};
+
+fn delete_all(repository: &Repository, chosen: &[PointInfo]) -> Result<()> {
+    delete(repository, chosen, "me", "test", NOW, |_| {})
+}
+
+#[test]
+fn points_that_go_together_are_judged_together() {
+    let store = store();
+    let here = open(&store);
+    let points = [9, 5, 1].map(|age| point(&here, State::Complete, None, age));
+    let refused = delete_all(&here, &points).unwrap_err();
+    assert_eq!(refused.kind, Kind::Refused);
+    assert_eq!(left(&store).len(), 3, "nothing was done before the refusal");
+    let mut told = Vec::new();
+    let twice_named = [points[0].clone(), points[1].clone(), points[0].clone()];
+    delete(&here, &twice_named, "me", "test", NOW, |info| told.push(info.id)).unwrap();
+    assert_eq!(told, [points[0].id, points[1].id]);
+    assert_eq!(left(&store), [points[2].id]);
+}
+
+#[test]
+fn what_another_host_did_since_counts() {
+    let store = store();
+    let (here, there) = (open(&store), open(&store));
+    let [old, new] = [9, 1].map(|age| point(&here, State::Complete, None, age));
+    delete_all(&there, std::slice::from_ref(&old)).unwrap();
+    let refused = delete_all(&here, std::slice::from_ref(&new)).unwrap_err();
+    assert_eq!(refused.kind, Kind::Refused, "the last complete one");
+    let gone = delete_all(&here, std::slice::from_ref(&old)).unwrap_err();
+    assert!(gone.message.contains("not there any more"), "{gone}");
+    assert_eq!(left(&store), [new.id]);
+}
+
+#[test]
+fn two_deletes_at_the_same_moment_leave_the_last_complete_and_the_last_proven_point() {
+    for proven in [false, true] {
+        let store = store();
+        let (here, there) = (open(&store), open(&store));
+        let [mine, theirs] = [9, 1].map(|age| point(&here, State::Complete, None, age));
+        if proven {
+            point(&here, State::Complete, None, 0);
+            proof(&here, mine.id, true, NOW);
+            proof(&here, theirs.id, true, NOW);
+        }
+        let together = BTreeSet::from([mine.id]);
+        let mut judged = 0;
+        let outcome = give_up(&here, mine.id, "me", "test", NOW, |state| {
+            let verdict = expendable(state, &mine.id, &together, NOW);
+            judged += 1;
+            if judged == 2 {
+                // After this verdict and before its entry is written.
+                delete_all(&there, std::slice::from_ref(&theirs)).unwrap();
+            }
+            verdict
+        });
+        assert_eq!((judged, outcome.unwrap_err().kind), (3, Kind::Refused));
+        assert!(left(&store).contains(&mine.id));
+    }
+}
+
+#[test]
+fn a_hold_that_has_run_out_keeps_nothing() {
+    let store = store();
+    let here = open(&store);
+    let [old, _] = [9, 1].map(|age| point(&here, State::Complete, None, age));
+    let until = |end: Time| Hold {
+        kind: "legal".into(),
+        reason: "case 17".into(),
+        by: "ann".into(),
+        since: NOW.plus(-2),
+        until: Some(end),
+    };
+    here.hold(old.id, until(NOW.plus(-1))).unwrap();
+    let lasting = here.hold(old.id, until(NOW.plus(1))).unwrap();
+    let refused = delete_all(&here, std::slice::from_ref(&old)).unwrap_err();
+    assert!(refused.message.contains("legal: case 17"), "{refused}");
+    here.release_hold(lasting, "ann", "closed").unwrap();
+    delete_all(&here, std::slice::from_ref(&old)).unwrap();
+    assert!(!left(&store).contains(&old.id));
+}

@@ -1,0 +1,59 @@
+//! What was planned, and what happened until it was carried out.
+
+use super::*;
+use crate::testing::{NOW, left, open, point, proof, store};
+use mainstay_domain::{
+    Silent,
+    point::{Hold, State},
+    time::MINUTE,
+};
+
+const CONFIG: &str = "version: 1
+stores:
+  local: { url: \"file:///nowhere\" }
+repositories:
+  main: { key: { env: KEY }, stores: [local] }
+apps:
+  shop:
+    repository: main
+    sources:
+      uploads: { files: { paths: [\"/nowhere\"] } }
+    policies:
+      nightly: { keep: { last: 1 } }
+";
+
+fn planned(repository: &Repository) -> Plan {
+    let config = Config::parse(CONFIG, std::path::Path::new("mainstay.yaml")).unwrap();
+    let grace = Span { nanoseconds: MINUTE };
+    plan(&config, "main", repository, NOW, grace).unwrap()
+}
+
+#[test]
+fn what_is_held_tested_or_alone_by_the_time_of_the_drop_stays() {
+    let store = store();
+    let (here, there) = (open(&store), open(&store));
+    let ages = [90, 80, 70, 60, 50];
+    let points = ages.map(|age| point(&here, State::Complete, Some("nightly"), age));
+    let plan = planned(&here);
+    assert_eq!(plan.dropped().count(), 4);
+
+    let reason = "case 17".to_owned();
+    let hold = Hold { kind: "legal".into(), reason, by: "ann".into(), since: NOW, until: None };
+    there.hold(points[0].id, hold).unwrap();
+    proof(&there, points[1].id, true, NOW);
+    there.drop_point(points[2].id, "another prune", "the same plan").unwrap();
+    execute(&here, &plan, "me", NOW, &Silent).unwrap();
+    assert_eq!(left(&store), [points[0].id, points[1].id, points[4].id]);
+}
+
+#[test]
+fn the_last_complete_point_stays_though_the_plan_counted_on_another() {
+    let store = store();
+    let (here, there) = (open(&store), open(&store));
+    let points = [90, 80].map(|age| point(&here, State::Complete, Some("nightly"), age));
+    let plan = planned(&here);
+    assert_eq!(plan.dropped().map(|decision| decision.point).collect::<Vec<_>>(), [points[0].id]);
+    there.drop_point(points[1].id, "someone", "by hand").unwrap();
+    execute(&here, &plan, "me", NOW, &Silent).unwrap();
+    assert_eq!(left(&store), [points[0].id]);
+}

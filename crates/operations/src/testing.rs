@@ -1,0 +1,76 @@
+//! A repository in memory with points that hold nothing, for tests of what becomes of points.
+
+use crate::points::{self, PointInfo};
+use mainstay_domain::{
+    Clock, PointId, Time,
+    point::{Point, Proof, ProofLevel, State, Summary},
+    time::MINUTE,
+};
+use mainstay_keys::secret::Secret;
+use mainstay_repository::{Access, Repository, Session, Tuning, stream::Chunking};
+use mainstay_stores::MemoryStore;
+use std::sync::Arc;
+
+/// When everything happens in these tests.
+pub const NOW: Time = Time(1_767_225_600_000_000_000);
+
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Time {
+        NOW
+    }
+}
+
+/// A store with a new repository in it.
+pub fn store() -> MemoryStore {
+    let store = MemoryStore::new();
+    Repository::init(&access(&store), "test", Chunking::default()).unwrap();
+    store
+}
+
+/// One more process that works on it.
+pub fn open(store: &MemoryStore) -> Repository {
+    Repository::open(access(store), None).unwrap()
+}
+
+fn access(store: &MemoryStore) -> Access {
+    let store = Arc::new(store.clone());
+    Access { store, secret: Secret::Key([7; 32]), clock: Arc::new(Stopped), cache: None }
+}
+
+/// Commits a point of `shop` that is `minutes` old.
+pub fn point(repository: &Repository, state: State, policy: Option<&str>, minutes: i64) -> PointInfo {
+    let at = NOW.plus(-minutes * MINUTE);
+    let summary = Summary {
+        app: "shop".into(),
+        environment: "test".into(),
+        policy: policy.map(Into::into),
+        host: "here".into(),
+        started: at,
+        finished: at,
+        sequence: 1,
+        state,
+        sources: Vec::new(),
+        stored_bytes: 0,
+        labels: Default::default(),
+        next_expected: None,
+        keep_until: None,
+    };
+    let session = Session::begin(repository, Tuning::default()).unwrap();
+    let whole =
+        |_| Point { summary, sources: Vec::new(), previous: None, supersedes: None, tool: "test".into() };
+    let id = session.commit(whole).unwrap().point;
+    points::list(repository, None).unwrap().into_iter().find(|point| point.id == id).unwrap()
+}
+
+/// Records what a restore test of a point found.
+pub fn proof(repository: &Repository, point: PointId, passed: bool, at: Time) {
+    let proof = Proof { at, level: ProofLevel::Restore, passed, restore_millis: 1, report: String::new() };
+    repository.record_proof(point, proof).unwrap();
+}
+
+/// The points that are left, as another process sees them.
+pub fn left(store: &MemoryStore) -> Vec<PointId> {
+    points::list(&open(store), None).unwrap().into_iter().map(|point| point.id).collect()
+}
