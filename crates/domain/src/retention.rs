@@ -38,6 +38,8 @@ pub struct Candidate<'a> {
     pub holds: &'a [Hold],
     /// The latest of each level.
     pub proofs: &'a BTreeMap<ProofLevel, Proof>,
+    /// The last of each level that passed.
+    pub passed: &'a BTreeMap<ProofLevel, Proof>,
 }
 
 /// What becomes of a point.
@@ -274,10 +276,26 @@ fn chosen_by_rules(
 }
 
 /// Of each application the newest point that a restore has proven, and the one that was proven last.
+///
+/// A later test that fails does not undo a proof: what failed may have been the test. But nobody should have to rely on such a
+/// point either, so the same is asked once more of those that passed their latest test.
 fn last_proven(points: &[Candidate<'_>], now: Time) -> BTreeSet<PointId> {
+    let mut last = last_of(points, now, |point| point.passed.get(&ProofLevel::Restore));
+    let latest = |point: &Candidate<'_>| point.proofs.get(&ProofLevel::Restore).is_some_and(|p| p.passed);
+    last.extend(last_of(points, now, |point| {
+        point.passed.get(&ProofLevel::Restore).filter(|_| latest(point))
+    }));
+    last
+}
+
+fn last_of<'a>(
+    points: &'a [Candidate<'a>],
+    now: Time,
+    proof: impl Fn(&Candidate<'a>) -> Option<&'a Proof>,
+) -> BTreeSet<PointId> {
     let mut proven: BTreeMap<&str, Vec<(Time, &Candidate<'_>)>> = BTreeMap::new();
     for point in points {
-        if let Some(proof) = point.proofs.get(&ProofLevel::Restore).filter(|proof| proof.passed) {
+        if let Some(proof) = proof(point) {
             proven.entry(&point.summary.app).or_default().push((proof.at, point));
         }
     }

@@ -156,7 +156,7 @@ pub(crate) fn expendable(
             "Make a new backup first.",
         );
     }
-    let proven = |p: &LivePoint| p.proofs.get(&ProofLevel::Restore).is_some_and(|proof| proof.passed);
+    let proven = |p: &LivePoint| p.passed.contains_key(&ProofLevel::Restore);
     if proven(live) && !others().any(|(_, other)| proven(other)) {
         return refused(
             format!("recovery point {short} is the last proven one of {app}"),

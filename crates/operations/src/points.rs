@@ -21,12 +21,19 @@ pub struct PointInfo {
     pub holds: Vec<Hold>,
     /// The latest of each level.
     pub proofs: BTreeMap<ProofLevel, Proof>,
+    /// The last of each level that passed.
+    pub passed: BTreeMap<ProofLevel, Proof>,
 }
 
 impl PointInfo {
     /// When it was last proven by a real restore.
     pub fn proven(&self) -> Option<&Proof> {
-        self.proofs.get(&ProofLevel::Restore).filter(|proof| proof.passed)
+        self.passed.get(&ProofLevel::Restore)
+    }
+
+    /// The latest restore test, if it did not pass.
+    pub fn not_passed(&self) -> Option<&Proof> {
+        self.proofs.get(&ProofLevel::Restore).filter(|proof| !proof.passed)
     }
 }
 
@@ -47,6 +54,7 @@ pub fn list(repository: &Repository, app: Option<&str>) -> Result<Vec<PointInfo>
                 committed_at: point.committed_at,
                 holds,
                 proofs: point.proofs.clone(),
+                passed: point.passed.clone(),
             })
         })
         .filter(|point| app.is_none_or(|app| point.summary.app == app))

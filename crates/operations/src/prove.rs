@@ -2,7 +2,8 @@
 //! the sandbox down, and writes a signed proof into the repository.
 //!
 //! The sandbox is a directory and a PostgreSQL of its own (a Unix socket, archiving off); nothing of it outlives the proof. A
-//! proof says *partial*, never *passed*, when something could not be compared.
+//! proof says *partial*, never *passed*, when something could not be compared. A test that could not run (no PostgreSQL of that
+//! version, no room) says something of this machine and nothing of the point: it leaves no proof.
 
 use crate::{
     config::Config,
@@ -10,8 +11,8 @@ use crate::{
     restore::{self, Opened},
 };
 use mainstay_domain::{
-    Clock, Failure, Monitor, PointId, Result, Severity, Time,
-    point::{Proof, ProofLevel, State},
+    Clock, Failure, Kind, Monitor, PointId, Result, Severity, Time,
+    point::{Proof, ProofLevel, SourceSummary, State},
 };
 use mainstay_repository::{Repository, proof};
 use mainstay_sources::{
@@ -26,7 +27,7 @@ use mainstay_sources::{
     },
 };
 use serde::Serialize;
-use std::path::Path;
+use std::{fmt, path::Path};
 
 /// The name of the database that a proof restores into.
 const DATABASE: &str = "mainstay_proof";
@@ -38,7 +39,21 @@ pub enum Verdict {
     Passed,
     /// Nothing differs, and something could not be restored or compared.
     Partial,
+    /// This machine could not do the test; nothing is known, and nothing is recorded.
+    #[serde(rename = "not_run")]
+    NotRun,
     Failed,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Verdict::Passed => "passed",
+            Verdict::Partial => "partial",
+            Verdict::NotRun => "not run",
+            Verdict::Failed => "failed",
+        })
+    }
 }
 
 /// What a restore test found: the signed report.
@@ -80,28 +95,32 @@ pub struct SourceReport {
 }
 
 /// Restores and compares every source of a point, and records the proof. A source that cannot be restored at all is a failed
-/// proof, not an error.
+/// proof, not an error. No proof if the test could not run, or was stopped.
 pub fn prove(
     config: Option<&Config>,
     repository: &Repository,
     point: &PointInfo,
     clock: &dyn Clock,
     monitor: &dyn Monitor,
-) -> Result<(Report, Proof)> {
+) -> Result<(Report, Option<Proof>)> {
     let scratch = tempfile::Builder::new().prefix("mainstay-proof-").tempdir().map_err(|error| {
         Failure::preflight("no directory for the restore test could be made").caused_by(error)
     })?;
     let begun = clock.now();
     let mut sources = Vec::new();
     for source in &point.summary.sources {
-        let opened = restore::open(repository, point, &source.name)?;
-        monitor.step(&format!("prove {}", source.name), None);
-        let proven = prove_source(config, repository, &opened, scratch.path(), clock, monitor);
-        let report = proven.or_else(|failure| match failure.kind {
-            mainstay_domain::Kind::Cancelled => Err(failure),
-            _ => Ok(could_not(&opened, &failure)),
-        })?;
-        monitor.done(&format!("prove {}", source.name), &format!("{:?}", report.verdict).to_lowercase());
+        let step = format!("prove {}", source.name);
+        monitor.step(&step, None);
+        let proven = restore::open(repository, point, &source.name)
+            .and_then(|opened| prove_source(config, repository, &opened, scratch.path(), clock, monitor));
+        let report = match proven {
+            // What was stopped half way looks like a failure, and is none.
+            _ if monitor.cancelled() => return Err(stopped()),
+            Ok(report) => not_for_want_of_room(report),
+            Err(failure) if failure.kind == Kind::Cancelled => return Err(failure),
+            Err(failure) => could_not(source, &failure),
+        };
+        monitor.done(&step, &report.verdict.to_string());
         sources.push(report);
     }
     scratch
@@ -127,8 +146,16 @@ pub fn prove(
         total_millis: millis(tested.since(begun)),
         sources,
     };
-    let proof = record(repository, point, &report)?;
+    let proof = match report.verdict {
+        Verdict::NotRun => None,
+        Verdict::Passed | Verdict::Partial | Verdict::Failed => Some(record(repository, point, &report)?),
+    };
     Ok((report, proof))
+}
+
+fn stopped() -> Failure {
+    Failure::new(Kind::Cancelled, "the restore test was stopped")
+        .hint("Nothing was recorded; what was restored for it is removed.")
 }
 
 fn record(repository: &Repository, point: &PointInfo, report: &Report) -> Result<Proof> {
@@ -154,6 +181,9 @@ fn prove_source(
     clock: &dyn Clock,
     monitor: &dyn Monitor,
 ) -> Result<SourceReport> {
+    if opened.record.streams.is_empty() {
+        return Ok(nothing_captured(opened));
+    }
     match opened.record.kind.as_str() {
         "files" => prove_files(opened, scratch, clock, monitor),
         "postgres" => prove_database(config, repository, opened, scratch, clock, monitor),
@@ -300,21 +330,40 @@ fn start_sandbox(
     })
 }
 
-fn could_not(opened: &Opened<'_>, failure: &Failure) -> SourceReport {
+/// What a backup could not capture cannot be restored either: known since then, and no news about what it did capture.
+fn nothing_captured(opened: &Opened<'_>) -> SourceReport {
+    let record = &opened.record;
+    let why = record.problems.iter().map(|problem| format!("not captured: {}", problem.message));
+    SourceReport { not_compared: why.collect(), ..empty(&record.name, &record.kind, Verdict::Partial) }
+}
+
+fn could_not(source: &SourceSummary, failure: &Failure) -> SourceReport {
     let mut problem = failure.message.clone();
     let mut cause = std::error::Error::source(failure);
     while let Some(error) = cause {
         problem = format!("{problem}: {error}");
         cause = error.source();
     }
+    let verdict = match failure.kind {
+        Kind::Verification => Verdict::Failed,
+        _ if is_of_this_machine(failure) || speaks_of_room(&problem) => Verdict::NotRun,
+        _ => Verdict::Failed,
+    };
+    if let Some(hint) = &failure.hint {
+        problem = format!("{problem}. {hint}");
+    }
+    SourceReport { problems: vec![problem], ..empty(&source.name, &source.kind, verdict) }
+}
+
+fn empty(source: &str, kind: &str, verdict: Verdict) -> SourceReport {
     SourceReport {
-        source: opened.record.name.clone(),
-        kind: opened.record.kind.clone(),
-        verdict: Verdict::Failed,
-        compared: "nothing: it could not be restored".into(),
+        source: source.into(),
+        kind: kind.into(),
+        verdict,
+        compared: "nothing".into(),
         differences: Vec::new(),
         not_compared: Vec::new(),
-        problems: vec![problem],
+        problems: Vec::new(),
         restore_millis: 0,
         compare_millis: 0,
         bytes: 0,
@@ -323,6 +372,37 @@ fn could_not(opened: &Opened<'_>, failure: &Failure) -> SourceReport {
     }
 }
 
+/// Whether a failure tells of where the test ran and not of what was tested: a condition that did not hold beforehand, or an
+/// answer of the operating system. What is damaged, missing or refused by PostgreSQL is neither.
+fn is_of_this_machine(failure: &Failure) -> bool {
+    let mut cause = std::error::Error::source(failure);
+    while let Some(error) = cause {
+        if error.is::<std::io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    failure.kind == Kind::Preflight
+}
+
+/// A restore that ran out of room goes on with what does fit, and its differences are no differences.
+fn not_for_want_of_room(mut report: SourceReport) -> SourceReport {
+    if report.verdict == Verdict::Failed && report.problems.iter().any(|problem| speaks_of_room(problem)) {
+        report.verdict = Verdict::NotRun;
+    }
+    report
+}
+
+/// The words of the C library, which PostgreSQL repeats, and PostgreSQL's class of states for a lack of resources.
+fn speaks_of_room(text: &str) -> bool {
+    ["No space left on device", "Disk quota exceeded", "Read-only file system", "SQLSTATE 53"]
+        .iter()
+        .any(|words| text.contains(words))
+}
+
 fn millis(nanoseconds: i64) -> u64 {
     u64::try_from(nanoseconds / 1_000_000).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,6 +78,7 @@ fn decide(app: &AppConfig, points: &[&PointInfo], now: Time, grace: Span) -> Res
             signer: point.signer,
             holds: &point.holds,
             proofs: &point.proofs,
+            passed: &point.passed,
         })
         .collect();
     Ok(retention::decide(&candidates, &policies, now, grace, &zone))

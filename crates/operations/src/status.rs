@@ -4,7 +4,11 @@ use crate::{
     config::Config,
     points::{self, PointInfo},
 };
-use mainstay_domain::{Result, Time, point::State, time::DAY};
+use mainstay_domain::{
+    Result, Time,
+    point::{ProofLevel, State},
+    time::DAY,
+};
 use mainstay_repository::Repository;
 use serde::Serialize;
 
@@ -33,7 +37,12 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
     let points = points::list(repository, Some(app))?;
     let newest = points.last().cloned();
     let newest_complete = points.iter().rev().find(|p| p.summary.state == State::Complete).cloned();
-    let newest_proven = points.iter().rev().find(|p| p.proven().is_some()).cloned();
+    // One that did not pass since is of use only where there is no better.
+    let proven = |sure: bool| {
+        let counts = |p: &&PointInfo| p.proven().is_some() && !(sure && p.not_passed().is_some());
+        points.iter().rev().find(counts).cloned()
+    };
+    let newest_proven = proven(true).or_else(|| proven(false));
     let mut concerns = Vec::new();
     match &newest_complete {
         None if points.is_empty() => concerns.push("there is no recovery point yet".into()),
@@ -45,6 +54,7 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
     {
         concerns.push(format!("the newest recovery point is {}", point.summary.state));
     }
+    concerns.extend(failed_test(&points));
     match newest_proven.as_ref().and_then(|point| point.proven()) {
         None if !points.is_empty() => concerns.push("no recovery point was ever proven by a restore".into()),
         Some(proof) if now.since(proof.at) > PROOF_STALE => {
@@ -76,6 +86,19 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
     })
 }
 
+/// The latest restore test of all did not pass: what it was of, and what stood before it.
+fn failed_test(points: &[PointInfo]) -> Option<String> {
+    let tests = |point: &PointInfo| point.proofs.get(&ProofLevel::Restore).map(|proof| (proof.at, point.id));
+    let (_, id) = points.iter().filter_map(tests).max()?;
+    let point = points.iter().find(|point| point.id == id)?;
+    let failed = point.not_passed()?;
+    let before = points.iter().filter_map(|p| Some((p.proven()?.at, p.id))).max();
+    let before = before.map_or("no point was proven before".to_owned(), |(at, id)| {
+        format!("last proven: point {} at {at}", id.short())
+    });
+    Some(format!("the last restore test, of point {} at {}, did not pass; {before}", id.short(), failed.at))
+}
+
 fn freshness(config: &Config, app: &str, newest: &PointInfo, now: Time) -> Option<String> {
     let age = now.since(newest.summary.finished);
     let overdue = newest.summary.next_expected.is_some_and(|expected| now.since(expected) > 0);
@@ -89,3 +112,6 @@ fn freshness(config: &Config, app: &str, newest: &PointInfo, now: Time) -> Optio
     (!scheduled && age > STALE)
         .then(|| format!("the newest complete recovery point is {} hours old", age / (DAY / 24)))
 }
+
+#[cfg(test)]
+mod tests;

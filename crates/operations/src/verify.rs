@@ -2,7 +2,7 @@
 
 use crate::{access, points::PointInfo, prove, repair};
 use mainstay_domain::{
-    Clock, Monitor, Result,
+    Clock, Failure, Kind, Monitor, Result,
     point::{Proof, ProofLevel},
 };
 use mainstay_repository::{
@@ -28,6 +28,10 @@ pub fn check(
     let ids: Vec<_> = points.iter().map(|point| point.id).collect();
     monitor.step("check", None);
     let report = check::check(repository, &ids, depth, access::threads(), monitor)?;
+    if monitor.cancelled() {
+        return Err(Failure::new(Kind::Cancelled, "the check was stopped")
+            .hint("Nothing was recorded about the recovery points."));
+    }
     monitor.done("check", "");
     repair::note_lost(repository, &report, monitor);
     // The deepest look that was taken: the others follow from it, and a log entry for each point is enough.

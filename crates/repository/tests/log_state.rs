@@ -5,7 +5,7 @@
 #[path = "log_support/mod.rs"]
 mod support;
 
-use mainstay_domain::{EpochId, HostId, PackId, PointId, Time};
+use mainstay_domain::{EpochId, HostId, PackId, PointId, Time, point::ProofLevel};
 use mainstay_keys::hpke;
 use mainstay_repository::log::{
     Event, Protocol, Rules, State,
@@ -18,7 +18,7 @@ use mainstay_repository::log::{
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
-use support::{begin, commit, drop_point, hold, id, proved, release, signer};
+use support::{begin, commit, drop_point, hold, id, proved, release, signer, tested};
 
 /// What may be written next, sensible or not; numbers are taken modulo what there is.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ enum Move {
     Drop(u16),
     Hold(u16, u16),
     Release(u16),
-    Proved(u16),
+    Proved(u16, bool),
     Checkpoint,
     Incarnate(u16),
     Acknowledge(u64),
@@ -60,7 +60,7 @@ fn moves() -> impl Strategy<Value = Move> {
         2 => small.clone().prop_map(Move::Drop),
         2 => (small.clone(), small.clone()).prop_map(|(h, p)| Move::Hold(h, p)),
         1 => small.clone().prop_map(Move::Release),
-        2 => small.clone().prop_map(Move::Proved),
+        2 => (small.clone(), any::<bool>()).prop_map(|(p, passed)| Move::Proved(p, passed)),
         2 => Just(Move::Checkpoint),
         1 => small.prop_map(Move::Incarnate),
         1 => (0u64..40).prop_map(Move::Acknowledge),
@@ -111,7 +111,7 @@ fn event(state: &State, step: &Move) -> Event {
         Move::Drop(p) => drop_point(*p),
         Move::Hold(h, p) => hold(*h, *p),
         Move::Release(h) => release(*h),
-        Move::Proved(p) => proved(*p),
+        Move::Proved(p, passed) => tested(*p, *passed),
         Move::Checkpoint => Event::Checkpoint(Box::new(state.checkpoint())),
         Move::Incarnate(i) => Event::Incarnate(Incarnate { incarnation: id(*i) }),
         Move::Acknowledge(n) => Event::Acknowledge(Acknowledge { entries: vec![*n] }),
@@ -213,6 +213,22 @@ proptest! {
     fn any_bytes_are_an_entry_or_a_doubt(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = entry::parse(&bytes);
         let _ = entry::parse(&[b"MSTYLOG1", &bytes[..]].concat());
+    }
+}
+
+#[test]
+fn a_failed_test_stands_beside_the_proof_before_it() {
+    let mut state = State::open(id(1));
+    for event in [begin(1), commit(1, 1), proved(1), tested(1, false)] {
+        assert!(fold(&mut state, &event));
+    }
+    let written = stored(&Event::Checkpoint(Box::new(state.checkpoint())));
+    let Event::Checkpoint(checkpoint) = written else { unreachable!() };
+    let again = State::from_checkpoint(state.head, state.incarnation, *checkpoint);
+    for state in [state, again] {
+        let point = &state.facts.points[&id::<PointId>(1)];
+        let passed = [&point.proofs, &point.passed].map(|proofs| proofs[&ProofLevel::Restore].passed);
+        assert_eq!(passed, [false, true]);
     }
 }
 

@@ -48,15 +48,16 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         let until = hold.until.map_or("released".to_owned(), time::local);
         field("held", format!("{}: {} (by {}, until {until})", hold.kind, hold.reason, hold.by));
     }
-    for (level, proof) in &info.proofs {
-        let word = if proof.passed { "passed" } else { "FAILED" };
+    let before = info.passed.iter().filter(|(level, proof)| info.proofs.get(level) != Some(proof));
+    for (level, proof) in info.proofs.iter().chain(before) {
+        let word = if proof.passed { "passed" } else { "DID NOT PASS" };
         let restore = match proof.restore_millis {
             0 => String::new(),
             millis => format!(", restored in {}", time::length(millis as i64 * 1_000_000)),
         };
         field("proof", format!("{level}: {word} {}{restore}", time::relative(proof.at, now)));
     }
-    if info.proven().is_none() {
+    if info.proven().is_none() && info.not_passed().is_none() {
         field(
             "proof",
             "never restored; try: mainstay verify APP --level restore".replace("APP", &summary.app),

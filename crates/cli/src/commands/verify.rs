@@ -19,7 +19,8 @@ use serde_json::json;
 ///
 /// At level `restore`, the point is restored into a throw-away PostgreSQL and a scratch folder, all of it is compared with
 /// what was captured, and a signed proof is kept in the repository. The other levels look at every point of the application
-/// unless one is named. Exit code 4 means that something is wrong, 3 that something could not be compared.
+/// unless one is named. Exit code 4 means that something is wrong, 3 that something could not be compared,
+/// 14 that the test could not run here.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The application, as the configuration names it
@@ -113,6 +114,7 @@ fn restore(args: &Args, context: &Context) -> Result<Exit> {
     Ok(match report.verdict {
         Verdict::Passed => Exit::Done,
         Verdict::Partial => Exit::With(Kind::Incomplete),
+        Verdict::NotRun => Exit::With(Kind::Preflight),
         Verdict::Failed => Exit::With(Kind::Verification),
     })
 }
@@ -151,10 +153,18 @@ fn show(context: &Context, report: &Report) {
             }
         }
     }
-    out.line(format_args!(
-        "\nRecovery took {}, measured now. The signed proof is kept in the repository.",
-        time::length(report.restore_millis as i64 * 1_000_000)
-    ));
+    let took = time::length(report.restore_millis as i64 * 1_000_000);
+    out.line(match report.verdict {
+        Verdict::Passed => {
+            format!("\nRecovery took {took}, measured now. The signed proof is kept in the repository.")
+        }
+        Verdict::Partial | Verdict::Failed => "\nThis report is kept, signed, in the repository.".to_owned(),
+        Verdict::NotRun => {
+            "\nNothing is known about the recovery point, and nothing was recorded: earlier proofs stand. \
+                            Remove the cause and run it again."
+                .to_owned()
+        }
+    });
     out.json("proof", report);
 }
 
@@ -162,6 +172,7 @@ fn word(verdict: Verdict) -> String {
     match verdict {
         Verdict::Passed => style("passed").green().bold().to_string(),
         Verdict::Partial => style("PARTIAL").yellow().bold().to_string(),
+        Verdict::NotRun => style("NOT RUN").yellow().bold().to_string(),
         Verdict::Failed => style("FAILED").red().bold().to_string(),
     }
 }

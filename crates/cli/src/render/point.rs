@@ -51,10 +51,13 @@ pub fn problems(record: &SourceRecord) -> Vec<String> {
     record.problems.iter().map(line).collect()
 }
 
-/// `2 h 10 min ago`, or `never`.
+/// `2 h 10 min ago`, or `never`; of a later test that did not pass, that.
 pub fn proven(point: &PointInfo, now: Time) -> String {
-    match point.proven() {
-        Some(proof) => super::time::relative(proof.at, now),
-        None => "never".to_owned(),
+    match (point.not_passed(), point.proven()) {
+        (Some(proof), _) => {
+            format!("{} {}", style("NOT PASSED").red().bold(), super::time::relative(proof.at, now))
+        }
+        (None, Some(proof)) => super::time::relative(proof.at, now),
+        (None, None) => "never".to_owned(),
     }
 }

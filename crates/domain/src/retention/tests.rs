@@ -18,6 +18,7 @@ struct Sample {
     signer: HostId,
     holds: Vec<Hold>,
     proofs: BTreeMap<ProofLevel, Proof>,
+    passed: BTreeMap<ProofLevel, Proof>,
 }
 
 /// A complete point of policy `nightly` of `shop`, begun this long after the epoch, and a minute at work.
@@ -45,6 +46,7 @@ fn sample(nanoseconds: i64) -> Sample {
         signer: HOST,
         holds: vec![],
         proofs: BTreeMap::new(),
+        passed: BTreeMap::new(),
     }
 }
 
@@ -81,7 +83,11 @@ impl Sample {
         self
     }
     fn proven(mut self, at: Time, level: ProofLevel, passed: bool) -> Self {
-        self.proofs.insert(level, Proof { at, level, passed, restore_millis: 1, report: String::new() });
+        let proof = Proof { at, level, passed, restore_millis: 1, report: String::new() };
+        if passed {
+            self.passed.insert(level, proof.clone());
+        }
+        self.proofs.insert(level, proof);
         self
     }
     fn with_id(mut self, tag: u8) -> Self {
@@ -112,6 +118,7 @@ fn run_in(
             signer: s.signer,
             holds: &s.holds,
             proofs: &s.proofs,
+            passed: &s.passed,
         })
         .collect();
     decide(&candidates, policies, now, GRACE, zone)
@@ -288,6 +295,18 @@ fn the_last_proven_point_stays() {
         [0, 1, 20],
         "a proof from the future proves nothing yet"
     );
+}
+
+#[test]
+fn a_failed_test_does_not_undo_the_proof_before_it() {
+    let restore = |sample: Sample, at, passed| sample.proven(at_day(at), ProofLevel::Restore, passed);
+    let tested_twice = |first, second| restore(restore(day(1), 7, first), 9, second);
+    let points = [restore(day(0), 5, true), tested_twice(true, false), day(20)];
+    let decisions = run(&points, last(1), at_day(50));
+    assert_eq!(kept_days(&points, &decisions), [0, 1, 20], "both, since one of them may be damaged");
+    let points = [restore(day(0), 5, true), tested_twice(false, true), day(20)];
+    let decisions = run(&points, last(1), at_day(50));
+    assert_eq!(kept_days(&points, &decisions), [1, 20], "what passed again is proven");
 }
 
 #[test]

@@ -231,7 +231,7 @@ pub struct Details {
     pub summaries: BTreeMap<PointId, Summary>,
     #[n(1)]
     pub holds: BTreeMap<HoldId, Hold>,
-    /// For each point the latest proof of each level.
+    /// For each point the latest proof of each level, and before them those that passed last where the latest did not.
     #[n(2)]
     pub proofs: BTreeMap<PointId, Vec<Proof>>,
 }

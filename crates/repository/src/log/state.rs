@@ -43,6 +43,18 @@ pub struct LivePoint {
     /// The latest of each level; empty without the key.
     #[cbor(skip)]
     pub proofs: BTreeMap<ProofLevel, Proof>,
+    /// The last of each level that passed, whatever came after it.
+    #[cbor(skip)]
+    pub passed: BTreeMap<ProofLevel, Proof>,
+}
+
+impl LivePoint {
+    fn record(&mut self, proof: Proof) {
+        if proof.passed {
+            self.passed.insert(proof.level, proof.clone());
+        }
+        self.proofs.insert(proof.level, proof);
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -207,9 +219,12 @@ impl State {
             for (hold, placed) in &mut point.holds {
                 details.holds.extend(placed.text.take().map(|text| (*hold, text)));
             }
-            let proofs = std::mem::take(&mut point.proofs);
-            if !proofs.is_empty() {
-                details.proofs.insert(*id, proofs.into_values().collect());
+            let (latest, passed) = (std::mem::take(&mut point.proofs), std::mem::take(&mut point.passed));
+            if !latest.is_empty() {
+                // In the order in which they are to be recorded again.
+                let before = passed.into_values().filter(|proof| latest.get(&proof.level) != Some(proof));
+                let all = before.chain(latest.values().cloned()).collect();
+                details.proofs.insert(*id, all);
             }
         }
         Checkpoint { tail: self.head, facts, details: Some(details) }
@@ -299,6 +314,7 @@ impl State {
                     holds: BTreeMap::new(),
                     summary: commit.summary.clone(),
                     proofs: BTreeMap::new(),
+                    passed: BTreeMap::new(),
                 });
             }
             Event::Fence(fence) => {
@@ -342,7 +358,9 @@ impl State {
             }
             Event::Proved(proved) => {
                 let point = facts.points.get_mut(&proved.point).ok_or(Ignored::NoSuchPoint)?;
-                point.proofs.extend(proved.proof.clone().map(|proof| (proof.level, proof)));
+                if let Some(proof) = &proved.proof {
+                    point.record(proof.clone());
+                }
             }
             Event::Checkpoint(checkpoint) => {
                 if checkpoint.tail + 1 != n {
@@ -428,8 +446,9 @@ fn restore_details(facts: &mut Facts, mut details: Details) {
         for (id, hold) in &mut point.holds {
             hold.text = details.holds.remove(id);
         }
-        let proofs = details.proofs.remove(id).unwrap_or_default();
-        point.proofs = proofs.into_iter().map(|proof| (proof.level, proof)).collect();
+        for proof in details.proofs.remove(id).unwrap_or_default() {
+            point.record(proof);
+        }
     }
 }
 

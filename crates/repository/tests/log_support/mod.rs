@@ -78,10 +78,14 @@ pub fn release(hold: u16) -> Event {
 }
 
 pub fn proved(point: u16) -> Event {
+    tested(point, true)
+}
+
+pub fn tested(point: u16, passed: bool) -> Event {
     let proof = Proof {
         at: Time(9),
         level: ProofLevel::Restore,
-        passed: true,
+        passed,
         restore_millis: 1200,
         report: "proofs/x".into(),
     };

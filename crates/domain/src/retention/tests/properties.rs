@@ -145,10 +145,10 @@ proptest! {
                 prop_assert!(newest.is_none_or(stays), "newest of {signer} {policy:?}");
             }
         }
-        let proven = |s: &&Sample| s.proofs.get(&ProofLevel::Restore).is_some_and(|p| p.passed && p.at <= now);
+        let proven = |s: &&Sample| s.passed.get(&ProofLevel::Restore).is_some_and(|p| p.at <= now);
         let newest_proven = samples.iter().filter(past).filter(proven).max_by_key(age);
         prop_assert!(newest_proven.is_none_or(stays));
-        let last_proven = samples.iter().filter(past).filter(proven).max_by_key(|s| (s.proofs[&ProofLevel::Restore].at, age(s)));
+        let last_proven = samples.iter().filter(past).filter(proven).max_by_key(|s| (s.passed[&ProofLevel::Restore].at, age(s)));
         prop_assert!(last_proven.is_none_or(stays));
     }
 
@@ -190,6 +190,7 @@ proptest! {
         let strangers = garbage.into_iter().enumerate().map(|(at, mut point)| {
             point.signer = HostId([9; 16]);
             point.proofs.clear();
+            point.passed.clear();
             point.id.0[30] = 1 + at as u8;
             point
         });
