@@ -1,12 +1,12 @@
 //! `mainstay backup`: one recovery point of one application.
 //!
 //! The order is the safety argument. Everything that can be known to fail is probed before anything is written; a source that
-//! fails does not take the others with it, and what it could not give is said in the point itself; the point exists only when
-//! all that it needs is durable; and what was written is read back before anybody is told that it worked.
+//! fails then or later does not take the others with it, and what it could not give is said in the point itself; the point exists
+//! only when all that it needs is durable; and what was written is read back before anybody is told that it worked.
 
 use crate::{
     access::{self, app_of},
-    capture,
+    capture::{self, Probed},
     config::{AppConfig, Config, SourceConfig},
     points, repair,
 };
@@ -74,18 +74,21 @@ pub fn backup(
 
     monitor.step("probe", None);
     let started = clock.now();
-    for (name, source) in &sources {
-        capture::probe(source).map_err(|failure| failure.during(format_args!("source {name}")))?;
-    }
+    let probed = probe(sources)?;
     let repository = access::open(config, &named, clock.clone())?;
     let previous = points::newest(&repository, &request.app)?;
     monitor.done("probe", "");
 
     monitor.step("capture", None);
     let session = Session::begin(&repository, access::tuning(named.config)).map_err(Failure::from)?;
-    let captured =
-        capture::all(&session, &repository, &request.app, &sources, request.full, &*clock, monitor);
+    let captured = capture::all(&session, &repository, &request.app, probed, request.full, &*clock, monitor);
     let records = match captured {
+        // A source that was stopped half way may look like one that lacks something.
+        Ok(_) if monitor.cancelled() => {
+            session.abandon();
+            return Err(Failure::new(Kind::Cancelled, "the backup was stopped before all was captured")
+                .hint("No recovery point was made; the next backup uses what was stored already."));
+        }
         Ok(records) if records.iter().any(|record| !record.streams.is_empty()) => records,
         Ok(records) => {
             session.abandon();
@@ -125,7 +128,8 @@ pub fn backup(
         .map_err(Failure::from)?;
     monitor.done("commit", &committed.point.short());
 
-    let verified = read_back(&repository, named.config.verify_after, &committed, monitor)?;
+    let verified = read_back(&repository, named.config.verify_after, &committed, monitor)
+        .map_err(|failure| not_read_back(failure, &request.app, committed.point))?;
     Ok(Outcome { point: committed.point, summary: committed_summary, sources: records, committed, verified })
 }
 
@@ -159,6 +163,19 @@ fn choose_sources<'c>(app: &'c AppConfig, request: &Request) -> Result<Vec<(&'c 
         .filter(|(name, _)| chosen(name))
         .map(|(name, source)| (name.as_str(), source))
         .collect())
+}
+
+/// Probes every source. One that cannot be captured keeps no other from being captured; if none can, the first one's failure is
+/// the run's, and nothing is begun.
+fn probe<'c>(sources: Vec<(&'c str, &'c SourceConfig)>) -> Result<Vec<Probed<'c>>> {
+    let probe = |(name, source)| Probed { name, source, refused: capture::probe(source).err() };
+    let mut probed: Vec<_> = sources.into_iter().map(probe).collect();
+    if probed.iter().all(|source| source.refused.is_some())
+        && let Some(Probed { name, refused: Some(failure), .. }) = probed.drain(..).next()
+    {
+        return Err(failure.during(format_args!("source {name}")));
+    }
+    Ok(probed)
 }
 
 /// When every source failed there is nothing to commit: the first reason is the run's failure.
@@ -197,12 +214,26 @@ fn summarise(
         started,
         finished: now,
         sequence: last_sequence + 1,
-        state: records.iter().map(|record| record.state).max().unwrap_or(State::Failed),
+        state: state_of(records),
         sources: records.iter().map(in_brief).collect(),
         stored_bytes: 0,
         labels: request.labels.clone(),
         next_expected: None,
         keep_until: request.keep.filter(|_| request.policy.is_none()).map(|span| now.plus(span.nanoseconds)),
+    }
+}
+
+/// A source of which nothing could be captured leaves the point incomplete, as the others are whole. One that was captured and
+/// failed nevertheless lacks what the user called critical: then the point has failed.
+fn state_of(records: &[SourceRecord]) -> State {
+    let lacks_what_is_critical = |r: &SourceRecord| r.state == State::Failed && !r.streams.is_empty();
+    let all = |state| records.iter().all(|record| record.state == state);
+    if all(State::Failed) || records.iter().any(lacks_what_is_critical) {
+        State::Failed
+    } else if all(State::Complete) {
+        State::Complete
+    } else {
+        State::Incomplete
     }
 }
 
@@ -228,6 +259,14 @@ fn read_back(
     repair::note_lost(repository, &report, monitor);
     monitor.done("read back", "");
     Ok(Some(report))
+}
+
+/// The point is there all the same, and must not be taken for one that was never made.
+fn not_read_back(failure: Failure, app: &str, point: PointId) -> Failure {
+    let short = point.short();
+    failure
+        .during(format_args!("recovery point {short} was committed and not read back"))
+        .hint(format!("Look at what was written: `mainstay verify {app} --point {short}`."))
 }
 
 fn host_name() -> String {

@@ -17,24 +17,35 @@ pub fn probe(source: &SourceConfig) -> Result<()> {
     }
 }
 
+/// A source, and why it cannot be captured if a probe said so.
+pub struct Probed<'c> {
+    pub name: &'c str,
+    pub source: &'c SourceConfig,
+    pub refused: Option<Failure>,
+}
+
 /// Captures every source, all at once, and returns their records in the order of `sources`.
 ///
-/// A source that fails gives a record that says so. `Err` only if the session itself cannot go on: the store failed, or the
+/// A source that fails, or was refused by its probe, gives a record that says so. `Err` only if the session itself cannot go on: the store failed, or the
 /// user stopped it.
 pub fn all(
     session: &Session<'_>,
     repository: &Repository,
     app: &str,
-    sources: &[(&str, &SourceConfig)],
+    sources: Vec<Probed<'_>>,
     full: bool,
     clock: &dyn Clock,
     monitor: &dyn Monitor,
 ) -> Result<Vec<SourceRecord>> {
+    let names: Vec<_> = sources.iter().map(|probed| (probed.name, probed.source.kind())).collect();
     let outcomes: Vec<Result<SourceRecord>> = std::thread::scope(|scope| {
         let running: Vec<_> = sources
-            .iter()
-            .map(|(name, source)| {
-                scope.spawn(move || one(session, repository, app, name, source, full, clock, monitor))
+            .into_iter()
+            .map(|Probed { name, source, refused }| {
+                scope.spawn(move || match refused {
+                    Some(failure) => Err(failure),
+                    None => one(session, repository, app, name, source, full, clock, monitor),
+                })
             })
             .collect();
         running
@@ -46,11 +57,11 @@ pub fn all(
     });
     session.check().map_err(Failure::from)?;
     let mut records = Vec::new();
-    for ((name, source), outcome) in sources.iter().zip(outcomes) {
+    for ((name, kind), outcome) in names.into_iter().zip(outcomes) {
         match outcome {
             Ok(record) => records.push(record),
             Err(failure) if failure.kind == Kind::Cancelled => return Err(failure),
-            Err(failure) => records.push(failed(name, source.kind(), &failure, clock)),
+            Err(failure) => records.push(failed(name, kind, &failure, clock)),
         }
     }
     for record in &records {

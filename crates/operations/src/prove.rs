@@ -395,9 +395,15 @@ fn not_for_want_of_room(mut report: SourceReport) -> SourceReport {
 
 /// The words of the C library, which PostgreSQL repeats, and PostgreSQL's class of states for a lack of resources.
 fn speaks_of_room(text: &str) -> bool {
-    ["No space left on device", "Disk quota exceeded", "Read-only file system", "SQLSTATE 53"]
-        .iter()
-        .any(|words| text.contains(words))
+    [
+        "No space left on device",
+        "Disk quota exceeded",
+        "File too large",
+        "Read-only file system",
+        "SQLSTATE 53",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
 }
 
 fn millis(nanoseconds: i64) -> u64 {

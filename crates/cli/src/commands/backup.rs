@@ -87,6 +87,13 @@ fn show(context: &Context, outcome: &Outcome) {
     for finding in outcome.verified.iter().flat_map(|report| &report.findings) {
         context.output.line(format_args!("  {}: {}", finding.object, finding.problem));
     }
+    if outcome.verified.as_ref().is_some_and(|report| !report.is_clean()) {
+        context.output.line(format_args!(
+            "\nThe store did not keep what it was given: do not rely on this point. Find out why (disk, memory, file system), then\n\
+             make another one: mainstay backup {}",
+            summary.app
+        ));
+    }
     context.output.json(
         "backup",
         &json!({

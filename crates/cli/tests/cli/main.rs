@@ -7,7 +7,9 @@ mod config;
 mod databases;
 mod demo;
 mod files;
+mod interrupts;
 mod key;
+mod liars;
 mod mishaps;
 mod reference;
 mod repair;
@@ -17,7 +19,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Output, Stdio},
 };
 
 /// A folder of its own for one test, and the binary run in it with nothing in its environment.
@@ -74,19 +76,47 @@ impl Place {
     }
 
     pub fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
-        let output = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        let output =
+            self.command(env!("CARGO_BIN_EXE_mainstay"), arguments).envs(variables.iter().copied()).output();
+        self.ran(output.unwrap())
+    }
+
+    /// A process that runs here, with nothing in its environment.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command
             .args(arguments)
             .current_dir(self.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.path())
             .env("MAINSTAY_PG_TREES", concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql"))
-            .env("TZ", "UTC")
-            .envs(variables.iter().copied())
-            .output()
-            .unwrap();
+            .env("TZ", "UTC");
+        command
+    }
+
+    /// Starts the binary with the tests' key, to be met while it is at work.
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(env!("CARGO_BIN_EXE_mainstay"), arguments);
+        command.env("MAINSTAY_KEY", KEY).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    pub fn ran(&self, output: Output) -> Ran {
         let text = |bytes| String::from_utf8(bytes).unwrap().replace(self.path().to_str().unwrap(), "PLACE");
         Ran { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// Every file below a folder; none if it is not there.
+    pub fn files(&self, folder: &str) -> Vec<PathBuf> {
+        let (mut found, mut folders) = (Vec::new(), vec![self.at(folder)]);
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.is_dir() { folders.push(path) } else { found.push(path) }
+            }
+        }
+        found.sort();
+        found
     }
 }
 
