@@ -70,18 +70,47 @@ impl Kit<'_> {
         holders
     }
 
-    /// What to type, where a key is needed, or a passphrase if nobody holds a key.
-    fn commands(&self) -> Vec<String> {
+    /// What to type, for those who hold a key and for those who hold a passphrase. Any shell understands it, and no history keeps
+    /// the secret.
+    fn ways(&self) -> Vec<Way> {
         let holders = self.holders();
-        let only_passphrases =
-            !holders.is_empty() && holders.iter().all(|h| h.kind == RecipientKind::Passphrase);
-        let variable = if only_passphrases { "MAINSTAY_PASSPHRASE" } else { "MAINSTAY_KEY" };
-        let enter = format!("read -rs {variable} && export {variable}");
-        let recover =
-            self.stores.iter().map(|store| format!("mainstay recover --store {}", shell_word(store)));
-        std::iter::once(enter).chain(recover).collect()
+        let held = |kind| holders.iter().any(|holder| holder.kind == kind);
+        let with_passphrase = held(RecipientKind::Passphrase);
+        let with_key = held(RecipientKind::Key) || !with_passphrase;
+        let way = |secret, variable: &str, options: &str| {
+            let enter = format!("stty -echo; IFS= read -r {variable}; stty echo\nexport {variable}");
+            let stores = self.stores.iter();
+            let recover =
+                stores.map(|store| format!("mainstay recover{options} --store {}", shell_word(store)));
+            Way { secret, commands: std::iter::once(enter).chain(recover).collect() }
+        };
+        let passphrase = " --passphrase-env MAINSTAY_PASSPHRASE \\\n   ";
+        let key = with_key.then(|| way("the key", "MAINSTAY_KEY", ""));
+        let passphrase = with_passphrase.then(|| way("the passphrase", "MAINSTAY_PASSPHRASE", passphrase));
+        key.into_iter().chain(passphrase).collect()
     }
 }
+
+/// One way to recover.
+struct Way {
+    /// What is needed for it.
+    secret: &'static str,
+    commands: Vec<String>,
+}
+
+impl Way {
+    fn lines(&self) -> impl Iterator<Item = &str> {
+        self.commands.iter().flat_map(|command| command.lines())
+    }
+}
+
+/// How to go on from there. Told in words: what is in the repository is not known here.
+const RESTORE: &str = "\
+Any of the stores will do. To restore, type it again and add
+  --to-dir FOLDER                           for files;
+  --to-database NAME --to-url-env VARIABLE  for a database: VARIABLE holds the
+                                            address of a PostgreSQL server;
+  --app NAME                                where the list shows several.";
 
 /// Who holds a key or a passphrase.
 struct Holder {

@@ -23,6 +23,9 @@ impl Secret {
     /// The key in this text: 64 hexadecimal digits, or 32 bytes in base64 (either alphabet, with or without padding).
     pub fn parse_key(text: &str) -> Option<Secret> {
         let mut key = Zeroizing::new([0; 32]);
+        // As it is printed on paper: in groups.
+        let text: Zeroizing<String> = Zeroizing::new(text.chars().filter(|c| *c != ' ').collect());
+        let text = text.as_str();
         if hex::decode_to_slice(text, &mut *key).is_ok() {
             return Some(Secret::Key(*key));
         }

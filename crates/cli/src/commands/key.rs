@@ -27,6 +27,19 @@ enum Action {
     List(Of),
     Add(Add),
     Remove(Remove),
+    Kit(PrintKit),
+}
+
+/// Print the recovery kit anew: after a key was added or removed, or where it was lost
+///
+/// It holds no key. Keep it away from the machine and the stores, and apart from the key.
+#[derive(Debug, clap::Args)]
+struct PrintKit {
+    #[command(flatten)]
+    of: Of,
+    /// Write it to a new file, and beside it a page for printing (.html), instead of showing it
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 /// List who can open a repository
@@ -79,7 +92,36 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         Action::List(args) => list(args, context),
         Action::Add(args) => add(args, context),
         Action::Remove(args) => remove(args, context),
+        Action::Kit(args) => kit(args, context),
     }
+}
+
+fn kit(args: PrintKit, context: &Context) -> Result<Exit> {
+    let config = context.config()?;
+    let named = super::point::one_repository(&config, args.of.repository.as_deref())?;
+    let repository = access::open(&config, &named, context.clock())?;
+    match args.output {
+        None => {
+            let kit = super::init::kit_of(&config, &named, &repository)?;
+            context.output.line(kit.text.trim_end());
+            context.output.json("kit", &json!({ "text": kit.text.as_str() }));
+        }
+        Some(path) => {
+            let printable = super::init::write_kit(&config, &named, &repository, &path)?;
+            context.output.line(format_args!(
+                "The recovery kit is {} ({} for printing). Throw older ones away.",
+                path.display(),
+                printable.display()
+            ));
+            context.output.json("kit", &json!({ "path": path, "printable": printable }));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The kit names who can open the repository, and holds what they open it with.
+fn kit_is_stale(context: &Context) {
+    context.output.line("The recovery kit is out of date. Print a new one: mainstay key kit --output FILE");
 }
 
 fn list(args: Of, context: &Context) -> Result<Exit> {
@@ -106,6 +148,7 @@ fn add(args: Add, context: &Context) -> Result<Exit> {
     let repository = args.of.open(context)?;
     keys::add(&repository, &spec.read()?, &args.label, &*context.clock())?;
     context.output.line(format_args!("{:?} opens the repository now.", args.label));
+    kit_is_stale(context);
     context.output.json("key_added", &json!({ "label": args.label }));
     Ok(Exit::Done)
 }
@@ -115,6 +158,7 @@ fn remove(args: Remove, context: &Context) -> Result<Exit> {
     confirm::typed(context, args.yes, &format!("remove the key {}", args.key), &args.key)?;
     let removed = keys::remove(&repository, &args.key)?;
     context.output.line(format_args!("{:?} opens the repository no more.", removed.label));
+    kit_is_stale(context);
     context.output.json("key_removed", &removed);
     Ok(Exit::Done)
 }

@@ -1,13 +1,14 @@
 //! `mainstay recover`: a store and a key, and nothing else.
 
 use super::{
-    list,
+    list, parse,
     point::Chosen,
     restore::{self, How},
 };
 use crate::{context::Context, exit::Exit};
 use mainstay_domain::{Failure, Kind, RepositoryId, Result};
 use mainstay_keys::{
+    kit,
     secret::Secret,
     source::{CommandLine, KeySpec, Place},
 };
@@ -25,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     store: String,
     /// The fingerprint from the recovery kit: another repository is refused
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = parse::fingerprint)]
     fingerprint: Option<RepositoryId>,
     #[command(flatten)]
     key: KeyArgs,
@@ -84,7 +85,8 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let url = super::init::address(&args.store)?;
     let repository = recover::open(&url, args.key.read()?, args.fingerprint, context.clock())?;
     let out = &context.output;
-    out.line(format_args!("Repository fingerprint: {}", repository.id()));
+    out.line("Repository fingerprint:");
+    kit::fingerprint(&repository.id()).lines().for_each(|line| out.line(format_args!("    {line}")));
     match args.fingerprint {
         Some(_) => out.line("It is the one that was asked for.\n"),
         None => out.line("Compare it with the recovery kit.\n"),

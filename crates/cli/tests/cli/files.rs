@@ -175,7 +175,7 @@ fn a_store_and_a_key_are_enough_to_recover() {
     let store = place.at("store");
     let arguments = ["recover", "--store", store.to_str().unwrap()];
     let ran = elsewhere.run(&arguments);
-    assert!(ran.code == 0 && ran.stdout.contains("Repository fingerprint: "), "{}", ran.all());
+    assert!(ran.code == 0 && ran.stdout.contains("Repository fingerprint:"), "{}", ran.all());
     elsewhere.done(&[&arguments[..], &["--to-dir", "back"]].concat());
     assert_eq!(fs::read_to_string(elsewhere.at("back/letters/two.txt")).unwrap(), "second letter\n");
 

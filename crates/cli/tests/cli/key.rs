@@ -1,7 +1,7 @@
 //! `mainstay key`.
 
-use crate::Place;
-use std::{fs, os::unix::fs::MetadataExt};
+use crate::{KEY, Place, Ran, shop, small_config};
+use std::{fs, io::Write, os::unix::fs::MetadataExt, path::Path, process::Stdio};
 
 #[test]
 fn each_key_is_64_hexadecimal_digits_and_new() {
@@ -31,4 +31,106 @@ fn a_key_file_is_private_and_never_overwritten() {
     err| hint: Nothing is overwritten; name another file.
     ");
     assert_eq!(fs::read_to_string(&path).unwrap(), key);
+}
+
+const PHRASE: &str = " correct horse battery staple";
+
+/// Types what a kit says for one secret, in a shell on a machine that has the binary and nothing else. `more` is added to the last
+/// command.
+fn type_what_it_says(kit: &str, way: &str, secret: &str, more: &str) -> (Place, Ran) {
+    let from = kit.find(&format!("with {way}:\n")).unwrap_or_else(|| panic!("no {way} in\n{kit}"));
+    let lines: Vec<_> = kit[from..]
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with("    "))
+        .map(|line| line.strip_prefix("    ").unwrap())
+        .collect();
+    assert!(lines.len() >= 2, "{lines:?}");
+    let elsewhere = Place::new();
+    let folder = Path::new(env!("CARGO_BIN_EXE_mainstay")).parent().unwrap().display().to_string();
+    let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
+    let script = format!("{}{more}", lines.join("\n"));
+    let mut shell = elsewhere.command("sh", &["-c", &script]);
+    let mut child = shell
+        .env("PATH", path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(format!("{secret}\n").as_bytes()).unwrap();
+    let ran = elsewhere.ran(child.wait_with_output().unwrap());
+    (elsewhere, ran)
+}
+
+fn recovers(kit: &str, way: &str, secret: &str) {
+    let (elsewhere, ran) = type_what_it_says(kit, way, secret, "");
+    assert_eq!(ran.code, 0, "{}\n{kit}", ran.all());
+    let fingerprint: Vec<_> = ran.stdout.lines().skip(1).take(2).map(str::trim).collect();
+    assert!(fingerprint.iter().all(|line| line.len() == 39 && kit.contains(line)), "{}\n{kit}", ran.all());
+    assert!(ran.stdout.contains("shop"), "it lists what there is\n{}", ran.all());
+    assert!(elsewhere.files(".").is_empty(), "it leaves nothing behind");
+    let (elsewhere, ran) = type_what_it_says(kit, way, secret, " --to-dir back");
+    assert_eq!(ran.code, 0, "{}", ran.all());
+    assert_eq!(fs::read_to_string(elsewhere.at("back/letters/two.txt")).unwrap(), "second letter\n");
+}
+
+/// As paper shows it.
+fn in_groups(key: &str) -> String {
+    key.as_bytes().chunks(4).map(|group| std::str::from_utf8(group).unwrap()).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn whoever_types_what_the_kit_says_has_everything_back() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    let first = fs::read_to_string(place.at("mainstay-main-recovery-kit.txt")).unwrap();
+    recovers(&first, "the key", KEY);
+    recovers(&first, "the key", &in_groups(KEY));
+    assert!(!first.contains("MAINSTAY_PASSPHRASE"), "nobody has a passphrase yet\n{first}");
+
+    let added = place.run_with(
+        &["key", "add", "--label", "safe", "--passphrase-env", "PHRASE"],
+        &[("MAINSTAY_KEY", KEY), ("PHRASE", PHRASE)],
+    );
+    assert!(added.code == 0 && added.stdout.contains("mainstay key kit --output"), "{}", added.all());
+    place.done(&["key", "kit", "--output", "second.txt"]);
+    let second = fs::read_to_string(place.at("second.txt")).unwrap();
+    assert!(place.at("second.html").exists());
+    recovers(&second, "the key", KEY);
+    recovers(&second, "the passphrase", PHRASE);
+    assert_eq!(
+        place.done(&["key", "kit"]).trim(),
+        second.trim().replace(place.path().to_str().unwrap(), "PLACE")
+    );
+
+    let (_, wrong) = type_what_it_says(&second, "the passphrase", "another", "");
+    assert_eq!(wrong.code, 12, "{}", wrong.all());
+    let removed = place.done(&["key", "remove", "safe", "--yes"]);
+    assert!(removed.contains("out of date"), "{removed}");
+}
+
+#[test]
+fn where_only_a_passphrase_opens_it_the_kit_says_what_to_type_with_that() {
+    let place = Place::new();
+    fs::create_dir_all(place.at("uploads/letters")).unwrap();
+    fs::write(place.at("uploads/letters/two.txt"), "second letter\n").unwrap();
+    let config = small_config(&place).replace("{ env: MAINSTAY_KEY }", "{ passphrase: { env: PHRASE } }");
+    place.write("mainstay.yaml", &config);
+    for arguments in [&["init"][..], &["backup", "shop"]] {
+        let ran = place.run_with(arguments, &[("PHRASE", PHRASE)]);
+        assert_eq!(ran.code, 0, "{}", ran.all());
+    }
+    let kit = fs::read_to_string(place.at("mainstay-main-recovery-kit.txt")).unwrap();
+    assert!(!kit.contains("with the key:"), "{kit}");
+    recovers(&kit, "the passphrase", PHRASE);
+}
+
+#[test]
+fn a_fingerprint_is_taken_as_it_is_printed() {
+    let place = shop();
+    let shown = place.done(&["recover", "--store", "store"]);
+    let printed = shown.lines().skip(1).take(2).map(str::trim).collect::<Vec<_>>().join(" ");
+    let again = place.done(&["recover", "--store", "store", "--fingerprint", &printed]);
+    assert!(again.contains("It is the one that was asked for."), "{again}");
 }

@@ -1,6 +1,6 @@
 //! The kit as one HTML file: no scripts, no links to elsewhere, made for black ink on paper.
 
-use super::{Kit, checksum, fingerprint, wrapped};
+use super::{Kit, RESTORE, checksum, fingerprint, wrapped};
 use std::fmt::Write;
 
 const STYLE: &str = "
@@ -68,14 +68,17 @@ fn page(kit: &Kit<'_>, out: &mut String) -> std::fmt::Result {
     writeln!(out, "<h2>To recover</h2>")?;
     writeln!(
         out,
-        "<p>On any Linux machine with <code>mainstay</code> installed, and nothing else, type:</p>"
+        "<p>On any Linux machine with <code>mainstay</code> installed, and nothing else, type</p>"
     )?;
-    writeln!(out, "<pre class=\"type\">{}</pre>", escaped(&kit.commands().join("\n")))?;
+    for way in kit.ways() {
+        writeln!(out, "<p>with {}:</p>", way.secret)?;
+        writeln!(out, "<pre class=\"type\">{}</pre>", escaped(&way.commands.join("\n")))?;
+    }
     writeln!(
         out,
-        "<p>The first line waits for the key, which is not shown. Then compare the fingerprint with the one above: if it \
-         differs, it is not this repository. Any of the stores will do. <code>mainstay recover --help</code> says how to \
-         restore.</p>"
+        "<p>The first line waits for the secret, which is not shown. Then compare the fingerprint with the one above: if it \
+         differs, it is not this repository.</p>\n<pre>{}</pre>",
+        escaped(RESTORE)
     )?;
 
     writeln!(out, "<h2>Objects</h2>")?;

@@ -1,6 +1,6 @@
 //! The kit as plain text, and the way back from it to the objects.
 
-use super::{Kit, checksum, fingerprint, wrapped};
+use super::{Kit, RESTORE, checksum, fingerprint, wrapped};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 const BEGIN: &str = "-----BEGIN MAINSTAY OBJECT ";
@@ -57,15 +57,17 @@ pub(super) fn render(kit: &Kit<'_>) -> String {
     line("");
     line("To recover");
     line("----------");
-    line("On any Linux machine with mainstay installed, and nothing else, type:");
-    line("");
-    for command in kit.commands() {
-        line(&format!("    {command}"));
+    line("On any Linux machine with mainstay installed, and nothing else, type");
+    for way in kit.ways() {
+        line("");
+        line(&format!("with {}:", way.secret));
+        line("");
+        way.lines().for_each(|command| line(&format!("    {command}")));
     }
     line("");
-    line("The first line waits for the key, which is not shown. Then compare the");
+    line("The first line waits for the secret, which is not shown. Then compare the");
     line("fingerprint with the one above: if it differs, it is not this repository.");
-    line("Any of the stores will do. `mainstay recover --help` says how to restore.");
+    RESTORE.lines().for_each(&mut line);
 
     line("");
     line("Objects");

@@ -11,6 +11,7 @@ use mainstay_operations::{
     config::{Config, find},
     init, kit,
 };
+use mainstay_repository::Repository;
 use serde_json::json;
 use std::{
     fs::OpenOptions,
@@ -96,12 +97,7 @@ fn make(context: &Context, config: &Config, named: &Named<'_>, kit_path: Option<
     let made = init::init(config, named.name, context.clock())?;
     let repository = access::open(config, named, context.clock())?;
     let key_place = super::key::place(&named.config.key);
-    let urls: Vec<_> =
-        named.config.stores.iter().filter_map(|name| Some(config.stores.get(name)?.url.clone())).collect();
-    let kit = kit::print(&repository, named.name, &urls)?;
-    let printable = kit_path.with_extension("html");
-    write_new(&kit_path, &kit.text)?;
-    write_new(&printable, &kit.html)?;
+    let printable = write_kit(config, named, &repository, &kit_path)?;
 
     let out = &context.output;
     out.line(format_args!("Repository {} is made in {}.", made.repository.short(), made.store));
@@ -120,6 +116,27 @@ fn make(context: &Context, config: &Config, named: &Named<'_>, kit_path: Option<
     }
     out.json("init", &json!({ "repository": made.repository, "store": made.store, "kit": kit_path, "config": config.path() }));
     Ok(Exit::Done)
+}
+
+/// The recovery kit of a repository.
+pub(super) fn kit_of(config: &Config, named: &Named<'_>, repository: &Repository) -> Result<kit::Printed> {
+    let urls: Vec<_> =
+        named.config.stores.iter().filter_map(|name| Some(config.stores.get(name)?.url.clone())).collect();
+    kit::print(repository, named.name, &urls)
+}
+
+/// Writes it to a new file, and the page for printing beside it, whose path is returned.
+pub(super) fn write_kit(
+    config: &Config,
+    named: &Named<'_>,
+    repository: &Repository,
+    path: &Path,
+) -> Result<PathBuf> {
+    let kit = kit_of(config, named, repository)?;
+    let printable = path.with_extension("html");
+    write_new(path, &kit.text)?;
+    write_new(&printable, &kit.html)?;
+    Ok(printable)
 }
 
 /// The address of a store that is written as an address or as a folder.
