@@ -4,7 +4,7 @@ use super::point::{self, Chosen};
 use crate::{
     context::Context,
     exit::Exit,
-    render::{confirm, point::state, table::Table, time},
+    render::{confirm, plain, point::state, table::Table, time},
 };
 use mainstay_domain::{ByteSize, Result};
 use mainstay_operations::{manage, points::PointInfo};
@@ -40,7 +40,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         table.row([
             info.id.short(),
             time::local_short(summary.finished),
-            summary.app.clone(),
+            plain(&summary.app),
             state(summary.state),
             ByteSize(summary.bytes()).to_string(),
         ]);

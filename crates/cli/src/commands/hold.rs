@@ -4,7 +4,7 @@ use super::point;
 use crate::{
     context::Context,
     exit::Exit,
-    render::{table::Table, time},
+    render::{plain, table::Table, time},
 };
 use mainstay_domain::{Result, time::Span};
 use mainstay_operations::manage;
@@ -70,9 +70,9 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             for (id, hold) in manage::holds(&chosen.repository, &chosen.info)? {
                 table.row([
                     id.short(),
-                    hold.kind.clone(),
-                    hold.reason.clone(),
-                    hold.by.clone(),
+                    plain(&hold.kind),
+                    plain(&hold.reason),
+                    plain(&hold.by),
                     time::local_short(hold.since),
                     hold.until.map_or("released".to_owned(), time::local_short),
                 ]);

@@ -4,7 +4,7 @@ use super::point::repositories;
 use crate::{
     context::Context,
     exit::Exit,
-    render::{point, table::Table, time},
+    render::{plain, point, table::Table, time},
 };
 use mainstay_domain::{ByteSize, Result};
 use mainstay_operations::{
@@ -49,13 +49,13 @@ pub fn show(context: &Context, found: &[PointInfo]) {
         table.row([
             info.id.short(),
             time::local_short(summary.finished),
-            summary.app.clone(),
-            summary.policy.clone().unwrap_or_else(|| "by hand".to_owned()),
+            plain(&summary.app),
+            summary.policy.as_deref().map_or("by hand".to_owned(), plain),
             point::state(summary.state),
             ByteSize(summary.bytes()).to_string(),
             ByteSize(summary.stored_bytes).to_string(),
             point::proven(info, now),
-            info.holds.iter().map(|hold| hold.kind.as_str()).collect::<Vec<_>>().join(", "),
+            info.holds.iter().map(|hold| plain(&hold.kind)).collect::<Vec<_>>().join(", "),
         ]);
         context.output.json("point", info);
     }

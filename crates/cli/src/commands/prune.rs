@@ -4,7 +4,7 @@ use super::point::repositories;
 use crate::{
     context::Context,
     exit::Exit,
-    render::{confirm, table::Table, time},
+    render::{confirm, plain, table::Table, time},
 };
 use mainstay_domain::{ByteSize, Result, retention::Decision, time::Span};
 use mainstay_operations::{
@@ -69,10 +69,10 @@ fn show(context: &Context, name: &str, plan: &Plan) {
         table.row([
             point.short(),
             summary.map(|s| time::local_short(s.finished)).unwrap_or_default(),
-            summary.map(|s| s.app.clone()).unwrap_or_default(),
-            summary.and_then(|s| s.policy.clone()).unwrap_or_else(|| "by hand".to_owned()),
+            summary.map(|s| plain(&s.app)).unwrap_or_default(),
+            summary.and_then(|s| s.policy.as_deref()).map_or("by hand".to_owned(), plain),
             if *keep { "keep".to_owned() } else { "GIVE UP".to_owned() },
-            why.join("; "),
+            plain(&why.join("; ")),
             match (keep, goes_at) {
                 (false, _) => "now".to_owned(),
                 (true, Some(at)) => time::local_short(*at),

@@ -23,10 +23,11 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let (info, summary) = (&chosen.info, &chosen.info.summary);
     let out = &context.output;
     let now = context.clock().now();
-    let field = |name: &str, value: String| out.line(format_args!("{name:<13}{value}"));
+    let styled = |name: &str, value: String| out.line(format_args!("{name:<13}{value}"));
+    let field = |name: &str, value: String| styled(name, render::plain(&value));
     field("point", info.id.to_string());
     field("application", format!("{} ({})", summary.app, summary.environment));
-    field("state", render::point::state(summary.state));
+    styled("state", render::point::state(summary.state));
     field(
         "finished",
         format!("{} ({})", time::local(summary.finished), time::relative(summary.finished, now)),

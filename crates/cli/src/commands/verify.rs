@@ -4,7 +4,7 @@ use super::point::{self, Chosen};
 use crate::{
     context::Context,
     exit::Exit,
-    render::{count, table::Table, time},
+    render::{count, plain, table::Table, time},
 };
 use console::style;
 use mainstay_domain::{ByteSize, Kind, Result, point::ProofLevel};
@@ -90,7 +90,7 @@ fn look(args: &Args, context: &Context, level: ProofLevel) -> Result<Exit> {
         let needed: Vec<_> = finding.points.iter().map(|id| id.short()).collect();
         let needed =
             if needed.is_empty() { String::new() } else { format!(" (needed by {})", needed.join(", ")) };
-        out.line(format_args!("  {}: {}{needed}", finding.object, finding.problem));
+        out.line(format_args!("  {}: {}{needed}", plain(&finding.object), plain(&finding.problem)));
     }
     out.json(
         "verified",
@@ -149,7 +149,7 @@ fn show(context: &Context, report: &Report) {
             ("problem", &source.problems),
         ] {
             for line in lines {
-                out.line(format_args!("    {mark}: {line}"));
+                out.line(format_args!("    {mark}: {}", plain(line)));
             }
         }
     }

@@ -3,7 +3,7 @@
 use crate::context::Context;
 use console::style;
 use dialoguer::{Input, theme::SimpleTheme};
-use mainstay_domain::{Failure, Kind, Result};
+use mainstay_domain::{Failure, Result};
 
 /// Returns if the user typed `word`, or said `--yes`. Where nobody can be asked, says what to do.
 pub fn typed(context: &Context, yes: bool, what: &str, word: &str) -> Result<()> {
@@ -22,6 +22,7 @@ pub fn typed(context: &Context, yes: bool, what: &str, word: &str) -> Result<()>
     if typed.trim() == word {
         Ok(())
     } else {
-        Err(Failure::new(Kind::Cancelled, "nothing was done").hint(format!("It asked for {word:?}.")))
+        Err(Failure::usage("that is not what was asked for; nothing was done")
+            .hint(format!("To {what}, it must be {word:?}.")))
     }
 }

@@ -1,5 +1,6 @@
 //! A failure as its reader sees it: what happened, why, what to do next.
 
+use super::plain;
 use crate::exit;
 use console::style;
 use mainstay_domain::Failure;
@@ -8,14 +9,19 @@ use std::error::Error;
 
 /// `error: …`, then the causes, then `hint: …`.
 pub fn text(failure: &Failure) -> String {
-    let mut text = format!("{} {failure}", style("error:").for_stderr().red().bold());
+    let mut text = format!("{} {}", style("error:").for_stderr().red().bold(), lines(&failure.message));
     for cause in causes(failure) {
-        text.push_str(&format!("\n  cause: {}", cause.replace('\n', "\n         ")));
+        text.push_str(&format!("\n  cause: {}", lines(&cause).replace('\n', "\n         ")));
     }
     if let Some(hint) = &failure.hint {
-        text.push_str(&format!("\n{} {hint}", style("hint:").for_stderr().cyan().bold()));
+        text.push_str(&format!("\n{} {}", style("hint:").for_stderr().cyan().bold(), lines(hint)));
     }
     text
+}
+
+/// A message may have several lines of its own; what it repeats of others must do no more than that.
+fn lines(text: &str) -> String {
+    text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
 }
 
 #[derive(Debug, Serialize)]

@@ -1,6 +1,6 @@
 //! Recovery points and what is in them.
 
-use super::table::Table;
+use super::{plain, table::Table};
 use console::style;
 use mainstay_domain::{
     ByteSize, Severity, Time,
@@ -22,8 +22,8 @@ pub fn sources(sources: &[SourceSummary]) -> Table {
     let mut table = Table::new(&["SOURCE", "KIND", "STATE", ">ITEMS", ">SIZE", ""]);
     for source in sources {
         table.row([
-            source.name.clone(),
-            source.kind.clone(),
+            plain(&source.name),
+            plain(&source.kind),
             state(source.state),
             source.items.to_string(),
             ByteSize(source.bytes).to_string(),
@@ -46,7 +46,7 @@ pub fn problems(record: &SourceRecord) -> Vec<String> {
             Severity::Error => style("missing").red().bold(),
         };
         let object = if problem.object.is_empty() { String::new() } else { format!(" {}", problem.object) };
-        format!("  {mark}: {}{object}: {}", record.name, problem.message)
+        format!("  {mark}: {}", plain(&format!("{}{object}: {}", record.name, problem.message)))
     };
     record.problems.iter().map(line).collect()
 }

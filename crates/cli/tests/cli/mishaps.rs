@@ -172,3 +172,91 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     }
     found
 }
+
+#[test]
+fn a_cache_that_is_lost_or_holds_something_else_changes_nothing() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    let cached = place.files(".cache/mainstay");
+    assert!(!cached.is_empty());
+    for file in &cached {
+        fs::write(file, "something else").unwrap();
+    }
+    place.done(&["backup", "shop"]);
+    place.done(&["verify", "shop", "--level", "data"]);
+    fs::remove_dir_all(place.at(".cache")).unwrap();
+    fs::write(place.at(".cache"), "no folder").unwrap();
+    place.done(&["backup", "shop"]);
+    fs::remove_file(place.at(".cache")).unwrap();
+    let other = shop();
+    other.done(&["backup", "shop"]);
+    // One machine, two repositories, one cache.
+    let cache = other.at(".cache").display().to_string();
+    let ran = place.run_with(&["backup", "shop"], &[("MAINSTAY_KEY", KEY), ("XDG_CACHE_HOME", &cache)]);
+    assert_eq!(ran.code, 0, "{}", ran.all());
+    assert_eq!(place.json(&["verify", "shop", "--level", "restore"], "proof")[0]["verdict"], "passed");
+    assert_eq!(other.json(&["list"], "point").len(), 1);
+}
+
+#[test]
+fn no_name_can_break_a_line_or_write_to_the_terminal() {
+    let place = shop();
+    fs::write(place.at("uploads/letters/two\nlines \u{1b}[31mred\r.txt"), "x").unwrap();
+    let label = "note=first\nsecond \u{1b}[31m";
+    place.done(&["backup", "shop", "--label", label]);
+    let commands: [&[&str]; 6] = [
+        &["ls", "shop", "letters"],
+        &["find", "shop", "*lines*"],
+        &["show", "shop"],
+        &["list"],
+        &["restore", "shop", "--to-dir", "uploads", "--dry-run"],
+        &["diff", "shop", "--live"],
+    ];
+    fs::write(place.at("uploads/letters/two\nlines \u{1b}[31mred\r.txt"), "changed").unwrap();
+    for arguments in commands {
+        let ran = place.run(arguments);
+        assert_eq!(ran.code, 0, "{}", ran.all());
+        let broken = |c: char| c.is_control() && c != '\n';
+        assert!(
+            !ran.stdout.contains(broken) && !ran.stderr.contains(broken),
+            "{arguments:?}\n{:?}",
+            ran.stdout
+        );
+        let torn = |line: &str| line.starts_with("lines ") || line.starts_with("second ");
+        assert!(!ran.stdout.lines().any(torn), "{arguments:?}\n{}", ran.stdout);
+    }
+}
+
+#[test]
+fn a_configuration_that_is_no_yaml_is_named_with_the_place() {
+    let place = Place::new();
+    place.write("mainstay.yaml", &small_config(&place).replace("stores: [local] }", "stores: [local }"));
+    let ran = place.run(&["config", "check"]);
+    assert_eq!(ran.code, 2, "{}", ran.all());
+    assert!(ran.stderr.contains("mainstay.yaml:5:"), "{}", ran.all());
+}
+
+#[test]
+fn a_repository_of_a_newer_version_is_left_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = shop();
+    let path = place.at("store/format");
+    let mut bytes = fs::read(&path).unwrap();
+    // Magic, length, the head of a map; then its first key, 0, and the version.
+    let at = 8 + 4 + 1;
+    assert_eq!(bytes[at..at + 2], [0, 1], "{bytes:02x?}");
+    bytes[at + 1] = 2;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&path, bytes).unwrap();
+    let before = place.files("store");
+    let listed = place.run(&["list"]);
+    for arguments in [&["backup", "shop"][..], &["prune", "--yes"]] {
+        assert_eq!(place.run(arguments).all(), listed.all());
+    }
+    assert_seen!(listed, @"
+    exit 2
+    err| error: repository main: format was written by a newer version of Mainstay (format 2)
+    err| hint: Use a version of Mainstay at least as new as the one that wrote it.
+    ");
+    assert_eq!(place.files("store"), before);
+}

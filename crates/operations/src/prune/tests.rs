@@ -23,9 +23,12 @@ apps:
 ";
 
 fn planned(repository: &Repository) -> Plan {
+    plan_at(repository, NOW).unwrap()
+}
+
+fn plan_at(repository: &Repository, now: Time) -> Result<Plan> {
     let config = Config::parse(CONFIG, std::path::Path::new("mainstay.yaml")).unwrap();
-    let grace = Span { nanoseconds: MINUTE };
-    plan(&config, "main", repository, NOW, grace).unwrap()
+    plan(&config, "main", repository, now, Span { nanoseconds: MINUTE })
 }
 
 #[test]
@@ -56,4 +59,15 @@ fn the_last_complete_point_stays_though_the_plan_counted_on_another() {
     there.drop_point(points[1].id, "someone", "by hand").unwrap();
     execute(&here, &plan, "me", NOW, &Silent).unwrap();
     assert_eq!(left(&store), [points[0].id]);
+}
+
+#[test]
+fn a_clock_that_was_set_back_decides_nothing() {
+    let store = store();
+    let here = open(&store);
+    point(&here, State::Complete, Some("nightly"), 90);
+    assert!(plan_at(&here, NOW.plus(-HOUR)).is_ok(), "clocks differ a little");
+    let refused = plan_at(&here, NOW.plus(-2 * HOUR)).unwrap_err();
+    assert_eq!(refused.kind, Kind::Refused);
+    assert!(refused.message.contains("clock"), "{refused}");
 }
