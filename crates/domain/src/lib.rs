@@ -19,6 +19,6 @@ pub use id::{
     ChunkId, DomainId, EpochId, HoldId, HostId, Incarnation, ObjectId, PackId, PointId, RepositoryId,
     SessionId,
 };
-pub use monitor::{Monitor, Severity, Silent};
+pub use monitor::{Monitor, Severity, Silent, Within};
 pub use size::ByteSize;
 pub use time::{Clock, SystemClock, Time};

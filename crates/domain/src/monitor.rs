@@ -43,6 +43,8 @@ pub enum Event<'a> {
     Notice { severity: Severity, text: &'a str },
     /// When the result of the run is expected, where that can be said.
     Estimate { done: Time },
+    /// Something that happens in one of several sources at work at the same time.
+    Within { source: &'a str, event: &'a Event<'a> },
 }
 
 /// Receives what happens. Called from many threads; must not block for long.
@@ -67,6 +69,28 @@ impl dyn Monitor + '_ {
     }
     pub fn notice(&self, severity: Severity, text: &str) {
         self.event(Event::Notice { severity, text });
+    }
+}
+
+/// Reports as one of several sources at work at the same time, so that their steps and their progress can be told apart.
+pub struct Within<'m> {
+    monitor: &'m dyn Monitor,
+    source: &'m str,
+}
+
+impl<'m> Within<'m> {
+    pub fn new(monitor: &'m dyn Monitor, source: &'m str) -> Self {
+        Within { monitor, source }
+    }
+}
+
+impl Monitor for Within<'_> {
+    fn event(&self, event: Event<'_>) {
+        self.monitor.event(Event::Within { source: self.source, event: &event });
+    }
+
+    fn cancelled(&self) -> bool {
+        self.monitor.cancelled()
     }
 }
 

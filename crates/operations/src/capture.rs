@@ -2,7 +2,7 @@
 
 use crate::{config::SourceConfig, points};
 use mainstay_domain::{
-    Clock, Failure, Kind, Monitor, Result, Severity,
+    Clock, Failure, Kind, Monitor, Result, Severity, Within,
     point::{Problem, SourceRecord, State},
     stream::Vault,
 };
@@ -85,19 +85,24 @@ fn one(
     clock: &dyn Clock,
     monitor: &dyn Monitor,
 ) -> Result<SourceRecord> {
+    let monitor: &dyn Monitor = &Within::new(monitor, name);
     match source {
         SourceConfig::Files(config) => {
             let previous = previous_record(repository, app, name, monitor);
+            // What was there the last time is the best guess at what is there now.
+            monitor.step("files", previous.as_ref().map(|record| record.bytes));
             let vault: &dyn Vault = session.reader();
             let options = files::CaptureOptions { full, ..files::CaptureOptions::new(clock) };
-            files::capture(
+            let record = files::capture(
                 name,
                 config,
                 session,
                 previous.as_ref().map(|record| (vault, record)),
                 &options,
                 monitor,
-            )
+            )?;
+            monitor.done("files", "");
+            Ok(record)
         }
         SourceConfig::Postgres(config) => {
             let row_key = repository.keyring().current().row_key();

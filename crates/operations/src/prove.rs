@@ -110,7 +110,8 @@ pub fn prove(
     let mut sources = Vec::new();
     for source in &point.summary.sources {
         let step = format!("prove {}", source.name);
-        monitor.step(&step, None);
+        // Files are read back twice: as they are restored and as they are compared. A database's steps have totals of their own.
+        monitor.step(&step, (source.kind == "files").then(|| source.bytes.saturating_mul(2)));
         let proven = restore::open(repository, point, &source.name)
             .and_then(|opened| prove_source(config, repository, &opened, scratch.path(), clock, monitor));
         let report = match proven {

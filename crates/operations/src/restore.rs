@@ -79,7 +79,11 @@ impl Opened<'_> {
         monitor: &dyn Monitor,
     ) -> Result<files::RestoreReport> {
         self.expect_kind("files")?;
-        files::restore(&self.reader, &self.record, options, monitor)
+        let all = options.paths.is_empty() && !options.deleted;
+        monitor.step("files", all.then_some(self.record.bytes));
+        let report = files::restore(&self.reader, &self.record, options, monitor)?;
+        monitor.done("files", "");
+        Ok(report)
     }
 
     pub fn plan_database(
