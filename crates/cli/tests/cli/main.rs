@@ -13,6 +13,7 @@ mod liars;
 mod mishaps;
 mod reference;
 mod repair;
+mod terminal;
 mod usage;
 
 use std::{

@@ -1,9 +1,12 @@
 //! A first configuration: from options, or from answers.
 
 use super::New;
-use dialoguer::{Input, theme::SimpleTheme};
+use crate::render::confirm::answer;
 use mainstay_domain::{Failure, Result};
 use std::path::{Path, PathBuf};
+
+/// What is typed where there is none.
+const NONE: &str = "-";
 
 /// What a first configuration says.
 #[derive(Debug, Clone)]
@@ -48,26 +51,34 @@ impl Draft {
 
     /// Asks on the terminal.
     pub fn ask(folder: &Path) -> Result<Draft> {
-        let app = question("The application's name", &name_of(folder))?;
-        let variable = std::env::var_os("DATABASE_URL").map_or("", |_| "DATABASE_URL");
-        let prompt = "The environment variable with its PostgreSQL address (empty: no database)";
-        let database = question(prompt, variable)?;
-        let folders = question("The folders with its files (separated by blanks; empty: none)", "")?;
-        let store = question("Where to keep the backups (a folder on another disk)", "/var/lib/mainstay")?;
-        let key = question("Where to keep the key (a file; made if it is not there)", "mainstay.key")?;
-        let folders: Vec<_> = folders.split_whitespace().map(|path| folder.join(path)).collect();
-        if database.is_empty() && folders.is_empty() {
+        let app = answer("The application's name", &name_of(folder))?;
+        let variable = match std::env::var_os("DATABASE_URL") {
+            Some(url) if !url.is_empty() => "DATABASE_URL",
+            _ => NONE,
+        };
+        let database =
+            answer("The environment variable with its PostgreSQL address (-: no database)", variable)?;
+        let database = Some(database).filter(|name| name != NONE);
+        let mut folders = Vec::new();
+        loop {
+            let more = if folders.is_empty() {
+                "A folder with its files (-: none)"
+            } else {
+                "One more (-: no more)"
+            };
+            match answer(more, NONE)? {
+                end if end == NONE => break,
+                path => folders.push(folder.join(path)),
+            }
+        }
+        if database.is_none() && folders.is_empty() {
             return Err(
                 Failure::usage("there is nothing to protect").hint("Name a database, a folder, or both.")
             );
         }
-        Ok(Draft {
-            app,
-            database: Some(database).filter(|name| !name.is_empty()),
-            folders,
-            store: address(&store, folder),
-            key: Key::File(folder.join(key)),
-        })
+        let store = answer("Where to keep the backups (a folder on another disk)", "/var/lib/mainstay")?;
+        let key = answer("Where to keep the key (a file; made if it is not there)", "mainstay.key")?;
+        Ok(Draft { app, database, folders, store: address(&store, folder), key: Key::File(folder.join(key)) })
     }
 
     pub fn to_yaml(&self) -> String {
@@ -115,13 +126,4 @@ pub fn address(store: &str, folder: &Path) -> String {
 /// A text in double quotes means the same in JSON and in YAML.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-fn question(prompt: &str, default: &str) -> Result<String> {
-    let input = Input::<String>::with_theme(&SimpleTheme).with_prompt(prompt).allow_empty(true);
-    let input = if default.is_empty() { input } else { input.default(default.to_owned()) };
-    let answer = input.interact_text();
-    answer
-        .map(|answer| answer.trim().to_owned())
-        .map_err(|error| Failure::failed("the answer could not be read").caused_by(error.to_string()))
 }
