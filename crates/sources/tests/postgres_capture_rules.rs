@@ -134,3 +134,24 @@ fn a_probe_says_beforehand_what_a_capture_would() {
     assert!(found.estimate.0 > 0 && found.pg_dump.starts_with("pg_dump (PostgreSQL)"));
     assert!(found.problems.iter().any(|p| p.message.contains("foreign key")));
 }
+
+#[test]
+fn a_foreign_key_into_a_schema_that_is_closed_to_the_user_is_listed_and_stops_nothing() {
+    let sandbox = support::sandbox();
+    let mut admin = sandbox.connect("postgres").unwrap();
+    for sql in ["CREATE ROLE owner LOGIN", "CREATE DATABASE shop OWNER owner"] {
+        admin.execute(sql).unwrap();
+    }
+    let sql = "CREATE SCHEMA vault; CREATE TABLE vault.people (id int PRIMARY KEY);
+               CREATE TABLE public.orders (id int PRIMARY KEY, person int REFERENCES vault.people);
+               ALTER TABLE public.orders OWNER TO owner";
+    sandbox.connect("shop").unwrap().execute(sql).unwrap();
+    let config = config(&sandbox, "shop", "owner");
+    let record = capture(&config, &Memory::default()).unwrap();
+    assert_eq!(record.state, State::Incomplete);
+    assert!(problems(&record, "vault.people").iter().any(|m| m.contains("no USAGE privilege")));
+    let broken = problems(&record, "public.orders").concat();
+    assert!(broken.contains("leads to vault.people, whose rows are not readable"), "{broken}");
+    let probed = probe(&config).unwrap();
+    assert_eq!(probed.state, State::Incomplete);
+}

@@ -10,7 +10,7 @@ use crate::postgres::{
     facts::{Inventory, QualifiedName, Snapshot},
     inspect::{self, USER_SCHEMA},
     session,
-    wire::{ConnectSpec, Connection, WireError, quote_literal, quote_qualified, refuse_transaction_pooler},
+    wire::{ConnectSpec, Connection, WireError, quote_literal, refuse_transaction_pooler},
 };
 use mainstay_domain::{
     Clock, Failure, Kind, Monitor, Severity, Time,
@@ -243,9 +243,11 @@ fn lock_holders(helper: &mut Connection, table: &QualifiedName) -> Result<String
     let rows = helper.query(&format!(
         "SELECT DISTINCT l.pid, COALESCE(NULLIF(a.application_name, ''), 'no name'), a.usename, a.state
            FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
-          WHERE l.relation = to_regclass({}) AND l.mode = 'AccessExclusiveLock' AND l.granted
+          WHERE l.relation = (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                               WHERE n.nspname = {} AND c.relname = {}) AND l.mode = 'AccessExclusiveLock' AND l.granted
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        quote_literal(&quote_qualified(&table.schema, &table.name))
+        quote_literal(&table.schema),
+        quote_literal(&table.name)
     ))?;
     let holders: Vec<String> = rows
         .iter()

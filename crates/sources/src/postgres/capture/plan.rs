@@ -6,7 +6,7 @@ use crate::postgres::{
     facts::{CopyColumn, Inventory, QualifiedName, Skipped, Table, TableData, TableKind},
     inspect::USER_SCHEMA,
     rows::{RowSum, copy_out_sql},
-    wire::{Connection, WireError, quote_ident, quote_qualified},
+    wire::{Connection, WireError, quote_ident, quote_literal},
 };
 use mainstay_domain::Failure;
 use std::{collections::BTreeMap, fmt::Write};
@@ -283,13 +283,14 @@ pub(super) fn broken_references(
     }
     let names: Vec<String> = lacking
         .keys()
-        .map(|(schema, name)| crate::postgres::wire::quote_literal(&quote_qualified(schema, name)))
+        .map(|(schema, name)| format!("({}, {})", quote_literal(schema), quote_literal(name)))
         .collect();
+    // By the catalogue alone: a function that looks a name up needs rights on its schema, which may be what is lacking.
     let rows = connection.query(&format!(
         "SELECT k.conname, n.nspname, c.relname, fn.nspname, f.relname
            FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
            JOIN pg_class f ON f.oid = k.confrelid JOIN pg_namespace fn ON fn.oid = f.relnamespace
-          WHERE k.contype = 'f' AND k.conrelid <> k.confrelid AND k.confrelid IN (SELECT to_regclass(x) FROM unnest(ARRAY[{}]) x)
+          WHERE k.contype = 'f' AND k.conrelid <> k.confrelid AND (fn.nspname, f.relname) IN ({})
           ORDER BY 2, 3, 1",
         names.join(",")
     ))?;
