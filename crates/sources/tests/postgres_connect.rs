@@ -10,6 +10,7 @@ use mainstay_domain::{Failure, Kind, point::State};
 use mainstay_sources::postgres::{
     config::PostgresConfig,
     sandbox::{Sandbox, SandboxOptions},
+    tools,
     wire::{ConnectSpec, Connection, Host, TlsMode, WireError},
 };
 use memory::Memory;
@@ -281,6 +282,34 @@ fn tls_protects_as_far_as_sslmode_says() {
     refused("db.test", "verify-full", None, "sslrootcert=FILE");
     refused("db.test", "disable", None, "sslmode=require");
     refused("db.test", "verify-full", Some("missing.crt"), "PEM");
+}
+
+#[test]
+fn the_systems_authorities_are_asked_for_in_earnest() {
+    let certificates = Certificates::make();
+    let sandbox = certificates.server();
+    let url = |more: &str| {
+        format!(
+            "postgres://secret:hunter2@db.test:{}/postgres?hostaddr=127.0.0.1&sslrootcert=system{more}",
+            sandbox.port()
+        )
+    };
+    for mode in ["disable", "allow", "prefer", "require", "verify-ca"] {
+        let failure = ConnectSpec::parse(&url(&format!("&sslmode={mode}")), &no_environment).unwrap_err();
+        assert_eq!(failure.message, format!("sslmode={mode} is too weak for sslrootcert=system"));
+    }
+    for more in ["", "&sslmode=verify-full"] {
+        let spec = ConnectSpec::parse(&url(more), &no_environment).unwrap();
+        assert_eq!(spec.tls, TlsMode::VerifyFull);
+        // The server's authority is our own, which no system knows.
+        let failure = failure(&spec);
+        assert!(failure.hint.as_ref().unwrap().contains("is not one of the system's"), "{failure}");
+        // And no child goes where we do not.
+        let mut command = tools::command(&sandbox.tools().program("pg_dump"), Some(&spec));
+        let output = command.arg("--schema-only").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("certificate verify failed"), "{said}");
+    }
 }
 
 #[test]

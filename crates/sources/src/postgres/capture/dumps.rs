@@ -7,7 +7,7 @@ use super::abort::Abort;
 use crate::postgres::{
     facts::QualifiedName,
     tools::{self, Tools},
-    wire::{ConnectSpec, Connection, WireError},
+    wire::{ConnectSpec, Connection, WireError, text},
 };
 use mainstay_domain::{
     Failure, Kind, Monitor,
@@ -17,6 +17,7 @@ use mainstay_domain::{
 use std::{
     ffi::OsString,
     io::{self, Read},
+    os::unix::ffi::OsStringExt,
 };
 
 pub(super) struct Dumps<'a> {
@@ -27,6 +28,8 @@ pub(super) struct Dumps<'a> {
     pub abort: &'a Abort,
     pub snapshot_id: &'a str,
     pub lock_wait: Span,
+    /// The database's.
+    pub encoding: &'a str,
     /// Tables that we may not lock, and so `pg_dump` neither.
     pub untouchable: Vec<QualifiedName>,
 }
@@ -38,7 +41,8 @@ impl Dumps<'_> {
         arguments.push("--schema-only".into());
         arguments.push(format!("--lock-wait-timeout={}", self.lock_wait.nanoseconds / 1_000_000).into());
         for table in &self.untouchable {
-            arguments.push(format!("--exclude-table={}", table.quoted()).into());
+            let pattern = format!("--exclude-table={}", table.quoted());
+            arguments.push(OsString::from_vec(text::encode(&pattern).into_owned()));
         }
         self.run("pg_dump", arguments).map_err(|mut failure| {
             // pg_dump bounds the wait for a lock by a statement timeout.
@@ -68,6 +72,7 @@ impl Dumps<'_> {
         if !passwords {
             arguments.push("--no-role-passwords".into());
         }
+        arguments.push(self.in_encoding());
         self.run("pg_dumpall", arguments).map_err(|f| f.during("dumping the roles"))
     }
 
@@ -75,7 +80,14 @@ impl Dumps<'_> {
         let mut arguments: Vec<OsString> =
             ["--format=custom", "--compress=0", "--no-password"].map(OsString::from).into();
         arguments.push(format!("--snapshot={}", self.snapshot_id).into());
+        arguments.push(self.in_encoding());
         arguments
+    }
+
+    /// Names are written as we read them from the catalogue, whatever the database's own encoding.
+    fn in_encoding(&self) -> OsString {
+        let encoding = if self.encoding == "SQL_ASCII" { "SQL_ASCII" } else { "UTF8" };
+        format!("--encoding={encoding}").into()
     }
 
     fn run(&self, program: &str, arguments: Vec<OsString>) -> Result<Content, Failure> {

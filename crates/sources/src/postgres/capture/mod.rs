@@ -57,6 +57,7 @@ pub fn capture(
     // The programs, before anything is locked.
     let version = Connection::connect(&spec)?.server_version_num();
     let tools = tools::find(Purpose::Dump, version / 10_000, config.bin_dir.as_deref())?;
+    spec.children_can_verify()?;
 
     // The snapshot, with every table locked, and what the database is made of.
     monitor.step("snapshot", None);
@@ -85,6 +86,7 @@ pub fn capture(
         abort: &abort,
         snapshot_id: &leader.snapshot_id,
         lock_wait: config.lock_wait,
+        encoding: &encoding,
         untouchable: leader.listed.iter().filter(|t| t.denied.is_some()).map(|t| t.name.clone()).collect(),
     };
     let wanted = Wanted { blobs: large_objects > 0 && hidden_objects == 0, role_passwords };

@@ -46,6 +46,7 @@ pub fn probe(config: &PostgresConfig) -> Result<Probe, Failure> {
     let (mut connection, _, session) = leader::open(&spec)?;
     let tools =
         tools::find(Purpose::Dump, connection.server_version_num() / 10_000, config.bin_dir.as_deref())?;
+    spec.children_can_verify()?;
     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL lock_timeout = '10s'")?;
     let inventory = inspect::inspect(&mut connection)?;
     let listed = leader::list(&mut connection)?;

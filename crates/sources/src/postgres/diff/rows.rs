@@ -119,7 +119,7 @@ fn primary_key(facts: &Facts, table: &TableData) -> Option<Vec<String>> {
             .filter(|o| o.table.as_ref() == Some(&of))
             .find_map(|o| o.definition.strip_prefix("PRIMARY KEY "));
         if let Some(list) = found {
-            return Some(sql::names_in_parentheses(list.as_bytes()));
+            return Some(sql::names_in_parentheses(&crate::postgres::wire::text::encode(list)));
         }
         of = inventory.table(&of.schema, &of.name)?.inherits.first()?.clone();
     }

@@ -7,6 +7,7 @@
 //! `src/bin/pg_dump/pg_backup_archiver.c` and `pg_backup_custom.c`, versions 1.14 (PostgreSQL 12) to 1.16 (17, 18), without
 //! compression, which is how the capture writes it. Text stays bytes: it is in the archive's own encoding.
 
+use crate::postgres::wire::text;
 use mainstay_domain::{Failure, Kind};
 use std::{collections::HashMap, io::Read};
 
@@ -76,11 +77,12 @@ pub enum ArchiveError {
 }
 
 impl Archive {
-    /// A name as Unicode. Exact for archives in UTF-8 and Latin 1; of others, bytes above 127 show as U+FFFD.
+    /// A name as Unicode. The capture writes archives in UTF-8 (and in SQL_ASCII, where no encoding is known), so that names
+    /// here are those of the catalogue.
     pub fn text(&self, name: &[u8]) -> String {
         match self.encoding.as_str() {
             "LATIN1" => name.iter().map(|byte| char::from(*byte)).collect(),
-            _ => String::from_utf8_lossy(name).into_owned(),
+            _ => text::decode(name),
         }
     }
 
@@ -88,7 +90,7 @@ impl Archive {
     pub fn bytes(&self, name: &str) -> Vec<u8> {
         match self.encoding.as_str() {
             "LATIN1" => name.chars().map(|c| u8::try_from(c).unwrap_or(b'?')).collect(),
-            _ => name.as_bytes().to_vec(),
+            _ => text::encode(name).into_owned(),
         }
     }
 

@@ -4,7 +4,7 @@
 //! a membership is given only to a role that was made here. Tablespaces are named, never made: they are places on a disk.
 
 use super::{Target, Work, causes, sql, vault};
-use crate::postgres::wire::{Connection, WireError};
+use crate::postgres::wire::{Connection, WireError, text as wire_text};
 use mainstay_domain::{Failure, Result, Severity};
 use std::{collections::BTreeSet, io::Read};
 
@@ -84,7 +84,7 @@ pub(super) fn create_missing_roles(work: &Work<'_>, target: &Target) -> Result<V
 /// Roles that the database names, and the groups that these are in.
 fn needed(work: &Work<'_>, parsed: &[(About, &[u8])]) -> BTreeSet<Vec<u8>> {
     let mut needed: BTreeSet<Vec<u8>> =
-        work.facts.inventory.roles.iter().map(|r| r.as_bytes().to_vec()).collect();
+        work.facts.inventory.roles.iter().map(|r| wire_text::encode(r).into_owned()).collect();
     loop {
         let more: Vec<_> = parsed
             .iter()
@@ -102,7 +102,7 @@ fn needed(work: &Work<'_>, parsed: &[(About, &[u8])]) -> BTreeSet<Vec<u8>> {
 }
 
 fn text(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).into_owned()
+    wire_text::decode(name)
 }
 
 struct Session<'a> {

@@ -226,7 +226,7 @@ pub fn names_in_parentheses(text: &[u8]) -> Vec<String> {
         .skip_while(|(kind, _)| *kind != Kind::Sign(b'('))
         .take_while(|(kind, _)| *kind != Kind::Sign(b')'))
         .filter(|(kind, _)| *kind == Kind::Name)
-        .map(|(_, range)| String::from_utf8_lossy(&plain_name(&text[range])).into_owned())
+        .map(|(_, range)| crate::postgres::wire::text::decode(&plain_name(&text[range])))
         .collect()
 }
 

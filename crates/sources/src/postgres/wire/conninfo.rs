@@ -143,12 +143,23 @@ impl Parts {
                 Failure::usage("the database url names no user").hint("Write postgres://USER@host/database.")
             })?;
         let database = part("dbname", "PGDATABASE").unwrap_or_else(|| user.clone());
+        let named_roots = part("sslrootcert", "PGSSLROOTCERT");
+        let system_roots = named_roots.as_deref() == Some("system");
         let tls = match part("sslmode", "PGSSLMODE") {
             Some(text) => text.parse()?,
+            None if system_roots => TlsMode::VerifyFull,
             None => TlsMode::default(),
         };
-        let root_cert = match part("sslrootcert", "PGSSLROOTCERT") {
-            Some(word) if word == "system" => None,
+        // Anybody can have a certificate from an authority that the whole world trusts: without the name it says nothing.
+        if system_roots && tls < TlsMode::VerifyFull {
+            return Err(Failure::usage(format!(
+                "sslmode={} is too weak for sslrootcert=system",
+                tls.as_str()
+            ))
+            .hint("Use sslmode=verify-full, or leave sslmode out."));
+        }
+        let root_cert = match named_roots {
+            Some(_) if system_roots => None,
             Some(path) => Some(PathBuf::from(path)),
             None => dotfile("root.crt"),
         };

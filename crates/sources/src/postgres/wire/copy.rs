@@ -24,7 +24,7 @@ impl Connection {
         sql: &str,
         mut each: impl FnMut(&[u8], bool) -> Result<(), Failure>,
     ) -> Result<u64, WireError> {
-        self.send_query(sql.as_bytes())?;
+        self.send_query(&super::text::encode(sql))?;
         let (tag, range) = self.next_message()?;
         match tag {
             b'H' => {}
@@ -65,7 +65,7 @@ impl Connection {
         sql: &str,
         feed: impl FnOnce(&mut CopyIn<'_>) -> Result<(), Failure>,
     ) -> Result<u64, WireError> {
-        self.copy_in_bytes(sql.as_bytes(), feed)
+        self.copy_in_bytes(&super::text::encode(sql), feed)
     }
 
     /// As [`Connection::copy_in`], for a statement in the session's `client_encoding`, which need not be UTF-8.

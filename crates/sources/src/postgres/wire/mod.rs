@@ -13,6 +13,7 @@ mod rows;
 mod spec;
 mod startup;
 mod stream;
+pub(super) mod text;
 mod tls;
 
 pub use copy::CopyIn;
@@ -133,7 +134,7 @@ impl Connection {
     }
 
     fn run(&mut self, sql: &str) -> Result<(Rows, u64), WireError> {
-        self.run_bytes(sql.as_bytes())
+        self.run_bytes(&text::encode(sql))
     }
 
     fn run_bytes(&mut self, sql: &[u8]) -> Result<(Rows, u64), WireError> {

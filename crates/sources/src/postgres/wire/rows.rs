@@ -9,7 +9,8 @@ pub struct Rows {
     rows: Vec<Row>,
 }
 
-/// One row. Cells are text as the server wrote it; bytes that are no UTF-8 (in SQL_ASCII databases) show as U+FFFD.
+/// One row. Cells are text as the server wrote it; bytes that are no UTF-8 (in SQL_ASCII databases) are kept as
+/// [`text`](super::text) says.
 #[derive(Debug, Clone)]
 pub struct Row {
     data: Vec<u8>,
@@ -84,7 +85,7 @@ impl Row {
 
     /// The cell's text; `None` for NULL.
     pub fn opt(&self, column: usize) -> Option<String> {
-        self.bytes(column).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        self.bytes(column).map(super::text::decode)
     }
 
     /// The cell's text; empty for NULL.

@@ -168,7 +168,8 @@ impl ConnectSpec {
         directory.join(format!(".s.PGSQL.{}", self.port))
     }
 
-    /// The file of trusted authorities for child processes, which do not all know the system's own store.
+    /// The file of trusted authorities for child processes, which do not all know the system's own store (`system` came with
+    /// PostgreSQL 16).
     fn root_cert_for_children(&self) -> Option<PathBuf> {
         const BUNDLES: [&str; 4] = [
             "/etc/ssl/certs/ca-certificates.crt",
@@ -176,9 +177,23 @@ impl ConnectSpec {
             "/etc/ssl/ca-bundle.pem",
             "/etc/ssl/cert.pem",
         ];
-        self.root_cert.clone().or_else(|| {
-            BUNDLES.iter().map(PathBuf::from).find(|path| self.tls >= TlsMode::VerifyCa && path.exists())
-        })
+        // Where our own connections look first.
+        let named = process_environment("SSL_CERT_FILE").map(PathBuf::from);
+        let mut bundles = named.into_iter().chain(BUNDLES.iter().map(PathBuf::from));
+        self.root_cert.clone().or_else(|| bundles.find(|path| self.tls >= TlsMode::VerifyCa && path.exists()))
+    }
+
+    /// Whether child processes can check the server's certificate as we do.
+    ///
+    /// # Errors
+    /// `Preflight`: they shall, and there is no file of authorities to give to them.
+    pub fn children_can_verify(&self) -> Result<(), Failure> {
+        if self.tls < TlsMode::VerifyCa || self.root_cert_for_children().is_some() {
+            return Ok(());
+        }
+        Err(Failure::preflight("pg_dump has no file of trusted certificates to check the server with").hint(
+            "Install the system's (apt-get install ca-certificates), or name one with sslrootcert=FILE.",
+        ))
     }
 
     /// What libpq programs read instead of arguments. Everything else that begins with PG must be cleared beside it.
