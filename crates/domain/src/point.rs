@@ -154,7 +154,19 @@ pub struct Summary {
     pub keep_until: Option<Time>,
 }
 
+/// Labels that begin so are the program's own; users give others.
+pub const OWN_LABELS: &str = "mainstay.";
+
+/// The label of a safety copy: what lived before a restore took its place, backed up on the way. Its value says which restore.
+pub const SAFETY_COPY: &str = "mainstay.before";
+
 impl Summary {
+    /// Whether it holds a state that was given up. It is the way back from a restore; it is never what "the latest" means, and
+    /// it supersedes no other point.
+    pub fn is_safety_copy(&self) -> bool {
+        self.labels.contains_key(SAFETY_COPY)
+    }
+
     pub fn bytes(&self) -> u64 {
         self.sources.iter().map(|s| s.bytes).fold(0, u64::saturating_add)
     }

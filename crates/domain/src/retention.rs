@@ -5,7 +5,7 @@
 //! whatever order the points come. Who carries a decision out asks the log again: a hold placed meanwhile wins there.
 //!
 //! What the rules of a policy count is kept apart by application, policy and signer, so that nobody's points push out those
-//! of another. Only complete points count. Whatever the rules say, these stay:
+//! of another. Only complete points count, and a safety copy (the state that a restore replaced) takes no other's place. Whatever the rules say, these stay:
 //!
 //! - a point with a hold, and a manual one until its own end;
 //! - the newest complete point of each application, policy and signer, and an incomplete one until a complete one follows;
@@ -211,7 +211,10 @@ type Finished = (Time, PointId);
 impl<'a> Successors<'a> {
     fn new(points: &[Candidate<'a>], now: Time) -> Self {
         let mut peers: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for point in points.iter().filter(|point| is_complete(point) && !is_future(point, now)) {
+        let counts = |point: &&Candidate<'_>| {
+            is_complete(point) && !is_future(point, now) && !point.summary.is_safety_copy()
+        };
+        for point in points.iter().filter(counts) {
             let policy = point.summary.policy.as_deref();
             let entry = (age_order(point), (point.summary.finished, point.point));
             // Every point is a peer of the manual ones.

@@ -205,11 +205,28 @@ fn examine_source(subject: &str, source: &SourceConfig) -> Vec<Item> {
                 (Ok(()), None) => vec![Item::good(subject, format!("{} paths are there", files.paths.len()))],
             }
         }
-        SourceConfig::Postgres(config) => match postgres::capture::probe(config) {
-            Ok(probe) => examine_database(subject, &probe),
-            Err(failure) => vec![Item::bad(subject, &failure)],
-        },
+        SourceConfig::Postgres(config) => {
+            let mut items = match postgres::capture::probe(config) {
+                Ok(probe) => examine_database(subject, &probe),
+                Err(failure) => vec![Item::bad(subject, &failure)],
+            };
+            items.extend(half_done(subject, config));
+            items
+        }
     }
+}
+
+/// What a replacement that broke off has left behind. A server that cannot be asked was named already.
+fn half_done(subject: &str, config: &postgres::config::PostgresConfig) -> Vec<Item> {
+    let Ok(spec) = config.connect_spec() else { return Vec::new() };
+    let found = postgres::replace::half_done(&spec.with_database("postgres"), &spec.database);
+    let item = |half: &postgres::replace::HalfDone| {
+        let failure = Failure::failed(half.to_string()).hint(
+            "Begin `mainstay restore APP --replace` again: it settles this before it asks anything, and nothing is lost.",
+        );
+        Item::bad(subject, &failure)
+    };
+    found.iter().flatten().map(item).collect()
 }
 
 fn examine_database(subject: &str, probe: &postgres::capture::Probe) -> Vec<Item> {

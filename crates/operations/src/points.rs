@@ -26,6 +26,11 @@ pub struct PointInfo {
 }
 
 impl PointInfo {
+    /// Whether it holds a state that a restore replaced: `latest` never means it.
+    pub fn is_safety_copy(&self) -> bool {
+        self.summary.is_safety_copy()
+    }
+
     /// When it was last proven by a real restore.
     pub fn proven(&self) -> Option<&Proof> {
         self.passed.get(&ProofLevel::Restore)
@@ -77,27 +82,29 @@ pub fn newest_with_source(repository: &Repository, app: &str, source: &str) -> R
 }
 
 /// The point that `words` mean: `latest`, `latest-complete`, the beginning of an id, or a time (the last point at or before
-/// it).
+/// it). Safety copies hold what was given up: only their ids mean them, unless there is nothing else.
 pub fn find(repository: &Repository, app: &str, words: &str) -> Result<PointInfo> {
     let points = list(repository, Some(app))?;
     if points.is_empty() {
         return Err(crate::access::no_points(app));
     }
-    let usable = |point: &&PointInfo| point.summary.state != State::Failed;
+    let regular: Vec<_> = points.iter().filter(|point| !point.is_safety_copy()).collect();
+    let regular = if regular.is_empty() { points.iter().collect() } else { regular };
     match words {
         "latest" => {
-            let newest = points.iter().rev().find(usable).or(points.last());
-            Ok(newest.expect("there is at least one").clone())
+            let usable = |point: &&&PointInfo| point.summary.state != State::Failed;
+            let newest = regular.iter().rev().find(usable).or(regular.last());
+            Ok((*newest.expect("there is at least one")).clone())
         }
         "latest-complete" => {
-            let complete = points.iter().rev().find(|point| point.summary.state == State::Complete);
-            complete.cloned().ok_or_else(|| {
+            let complete = regular.iter().rev().find(|point| point.summary.state == State::Complete);
+            complete.map(|point| (*point).clone()).ok_or_else(|| {
                 Failure::new(Kind::NoRepository, format!("{app} has no complete recovery point"))
                     .hint("`mainstay list` shows the incomplete ones, and `mainstay show` what they lack.")
             })
         }
         _ => match time_of(words) {
-            Some(time) => at_or_before(&points, time, app).cloned(),
+            Some(time) => at_or_before(&regular, time, app).cloned(),
             None => by_prefix(&points, words).cloned(),
         },
     }
@@ -120,8 +127,9 @@ fn time_of(words: &str) -> Option<Time> {
     timestamp.or_else(civil).map(Time::from_jiff)
 }
 
-fn at_or_before<'p>(points: &'p [PointInfo], time: Time, app: &str) -> Result<&'p PointInfo> {
-    let before = points.iter().rev().find(|p| p.summary.finished <= time && p.summary.state != State::Failed);
+fn at_or_before<'p>(points: &[&'p PointInfo], time: Time, app: &str) -> Result<&'p PointInfo> {
+    let before =
+        points.iter().copied().rev().find(|p| p.summary.finished <= time && p.summary.state != State::Failed);
     before.ok_or_else(|| {
         let first = points.first().map_or(time, |p| p.summary.finished);
         Failure::new(Kind::NoRepository, format!("{app} has no recovery point at or before {time}"))

@@ -5,10 +5,14 @@
 //! lives, and it happens wholly or not at all.
 
 use crate::{backup, config::Config, points::PointInfo, restore::Opened};
-use mainstay_domain::{Clock, Failure, Kind, Monitor, PointId, Result, point::State};
+use mainstay_domain::{
+    Clock, Failure, Kind, Monitor, PointId, Result,
+    point::{SAFETY_COPY, State},
+    time::{DAY, Span},
+};
 use mainstay_sources::postgres::{
     compare,
-    replace::{self, Options, Plan, Replaced},
+    replace::{self, HalfDone, Options, Plan, Replaced},
     restore as database,
     wire::ConnectSpec,
 };
@@ -16,6 +20,8 @@ use std::{sync::Arc, time::Duration};
 
 /// How long sessions may take to end after they were told to.
 const WAIT: Duration = Duration::from_secs(30);
+/// How long the safety copy is kept: time enough to notice that the replaced state had something after all.
+const SAFETY_COPY_KEPT: Span = Span { nanoseconds: 30 * DAY };
 
 /// What the replacement is made of.
 pub struct Request<'a> {
@@ -41,6 +47,11 @@ impl Request<'_> {
         }
     }
 
+    /// Settles what an earlier replacement left half done. Comes first: until then the living database may let nobody in.
+    pub fn settle(&self) -> Result<Vec<HalfDone>> {
+        replace::settle(&self.server, &self.live)
+    }
+
     /// Looks at everything, changes nothing.
     pub fn plan(&self, clock: &dyn Clock) -> Result<Plan> {
         let Opened { reader, record, .. } = self.opened;
@@ -54,8 +65,8 @@ impl Request<'_> {
     }
 }
 
-/// Backs the current state of one source up, before it is replaced by `point`. An incomplete one is refused: it is the way
-/// back.
+/// Backs the current state of one source up, before it is replaced by `point`: a safety copy, which `latest` does not mean. An
+/// incomplete one is refused: it is the way back.
 pub fn back_up_first(
     config: &Config,
     point: &PointInfo,
@@ -63,11 +74,12 @@ pub fn back_up_first(
     clock: Arc<dyn Clock>,
     monitor: &dyn Monitor,
 ) -> Result<PointId> {
-    let label = ("before".to_owned(), format!("restore of {}", point.id.short()));
+    let label = (SAFETY_COPY.to_owned(), format!("restore of {}", point.id.short()));
     let request = backup::Request {
         app: point.summary.app.clone(),
         sources: vec![source.to_owned()],
         labels: [label].into(),
+        keep: Some(SAFETY_COPY_KEPT),
         ..backup::Request::default()
     };
     let refused = |why: String| {

@@ -35,12 +35,14 @@ const PROOF_STALE: i64 = 35 * DAY;
 /// The status of one application, judged from what lies in storage.
 pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) -> Result<AppStatus> {
     let points = points::list(repository, Some(app))?;
-    let newest = points.last().cloned();
-    let newest_complete = points.iter().rev().find(|p| p.summary.state == State::Complete).cloned();
+    // A state that was given up says nothing about how fresh the backups are.
+    let regular = || points.iter().rev().filter(|point| !point.is_safety_copy());
+    let newest = regular().next().cloned();
+    let newest_complete = regular().find(|p| p.summary.state == State::Complete).cloned();
     // One that did not pass since is of use only where there is no better.
     let proven = |sure: bool| {
         let counts = |p: &&PointInfo| p.proven().is_some() && !(sure && p.not_passed().is_some());
-        points.iter().rev().find(counts).cloned()
+        regular().find(counts).cloned()
     };
     let newest_proven = proven(true).or_else(|| proven(false));
     let mut concerns = Vec::new();

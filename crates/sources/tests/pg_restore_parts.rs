@@ -444,3 +444,117 @@ fn a_recovery_point_of_an_older_server_comes_back_on_a_newer_one() {
     let differences: Vec<String> = comparison.differences.iter().map(ToString::to_string).collect();
     assert_eq!(comparison.verdict(), Verdict::EqualWhereCompared, "{}", differences.join("\n"));
 }
+
+#[test]
+fn a_table_that_was_left_out_filtered_or_unreadable_is_never_said_to_be_back() {
+    let sandbox = support::sandbox();
+    let mut live = database(&sandbox, "shop", SHOP);
+    live.execute(
+        "CREATE ROLE clerk LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO clerk; REVOKE ALL ON events_2024, customers FROM clerk;
+         CREATE TABLE log (t text); INSERT INTO log VALUES ('a'); GRANT SELECT ON log TO clerk; ALTER ROLE clerk BYPASSRLS",
+    )
+    .unwrap();
+    let config = support::with_rules(
+        support::config(&sandbox, "shop", "clerk"),
+        r#"[{"match": "log", "exclude": true}, {"match": "orders", "where": "id <= 10"}]"#,
+    );
+    let memory = Memory::default();
+    let record = support::capture(&config, &memory).unwrap();
+    let selecting = |table: &str, into: &str| Options {
+        roles: false,
+        ..selecting(Selection {
+            tables: vec![name("public", table)],
+            to_schema: Some(into.to_owned()),
+            ..Selection::default()
+        })
+    };
+    let into = target(&sandbox, "shop", true);
+    for (table, message) in [
+        ("log", "its rows were left out when it was captured"),
+        ("orders", "only rows with id <= 10 were captured"),
+        ("events", "its rows were not captured: clerk has no SELECT privilege on it"),
+    ] {
+        let options = selecting(table, &format!("of_{table}"));
+        let planned = plan(&memory, &record, &into, &options).unwrap();
+        assert!(
+            table == "events" || planned.notices.iter().any(|n| n.contains(table)),
+            "{:?}",
+            planned.notices
+        );
+        let report = restore(&memory, &record, &into, &options, &Silent).unwrap();
+        assert_eq!(report.state, State::Incomplete, "{table}\n{}", shown(&report));
+        assert!(report.errors().any(|p| p.message.contains(message)), "{table}\n{}", shown(&report));
+    }
+    let failure =
+        restore(&memory, &record, &into, &selecting("customers", "of_customers"), &Silent).unwrap_err();
+    assert_eq!(failure.kind, Kind::Preflight);
+    assert!(
+        failure.message.contains("table public.customers is not in this recovery point: clerk has no SELECT"),
+        "{failure}"
+    );
+}
+
+#[test]
+fn names_beyond_ascii_survive_whatever_the_encoding() {
+    let sandbox = support::sandbox();
+    let mut admin = sandbox.connect("postgres").unwrap();
+    for (database, encoding) in
+        [("cyrillic", "WIN1251"), ("central", "LATIN2"), ("japanese", "EUC_JP"), ("unknown", "SQL_ASCII")]
+    {
+        let sql = format!(
+            "CREATE DATABASE {database} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+        );
+        admin.execute(&sql).unwrap();
+        let mut live = sandbox.connect(database).unwrap();
+        // What no encoding knows stands for itself: Latin 1 in the one case, as an application would have sent it.
+        let (schema, table, column) = match encoding {
+            "WIN1251" => ("Схема", "Заказы", "Имя"),
+            "LATIN2" => ("źródło", "Łódź", "żółw"),
+            "EUC_JP" => ("倉庫", "注文", "名前"),
+            _ => ("caf\u{f7e9}", "\u{f7c9}t\u{f7e9}", "\u{f7ff}"),
+        };
+        let client = if encoding == "SQL_ASCII" { "SQL_ASCII" } else { "UTF8" };
+        live.execute(&format!("SET client_encoding = '{client}'")).unwrap();
+        live.execute(&format!(
+            "CREATE SCHEMA \"{schema}\"; CREATE TABLE \"{schema}\".\"{table}\" (id int PRIMARY KEY, \"{column}\" text DEFAULT '{table}');
+             INSERT INTO \"{schema}\".\"{table}\" VALUES (1, '{column}'), (2, '{table}');
+             CREATE VIEW \"{schema}\".\"{table}{table}\" AS SELECT \"{column}\" FROM \"{schema}\".\"{table}\";
+             COMMENT ON TABLE \"{schema}\".\"{table}\" IS '{column}'"
+        ))
+        .unwrap();
+        let (memory, record) = captured(&sandbox, database);
+        let facts = support::facts(&record);
+        assert_eq!(facts.table(schema, table).unwrap().rows, 2, "{encoding}");
+        let back = format!("{database}_back");
+        let report =
+            restore(&memory, &record, &target(&sandbox, &back, false), &Options::default(), &Silent).unwrap();
+        assert_eq!(report.state, State::Complete, "{encoding}: {}", shown(&report));
+        let comparison = compare(
+            &memory,
+            &record,
+            &sandbox.spec(&back),
+            &compare::Options::new(support::ROW_KEY),
+            &Silent,
+        )
+        .unwrap();
+        assert_eq!(comparison.verdict(), Verdict::Equal, "{encoding}: {:?}", comparison.differences);
+        assert_eq!(comparison.rows, 2, "{encoding}");
+        zoo::assert_same_dump(
+            &zoo::dump(&sandbox, database, "postgres"),
+            &zoo::dump(&sandbox, &back, "postgres"),
+        );
+
+        // The one table, beside the living one.
+        let selection = Selection {
+            tables: vec![name(schema, table)],
+            to_schema: Some(column.to_owned()),
+            ..Selection::default()
+        };
+        let report =
+            restore(&memory, &record, &target(&sandbox, database, true), &selecting(selection), &Silent)
+                .unwrap();
+        assert_eq!((report.state, report.rows), (State::Complete, 2), "{encoding}: {}", shown(&report));
+        let count = live.query_text(&format!("SELECT count(*) FROM \"{column}\".\"{table}\"")).unwrap();
+        assert_eq!(count.as_deref(), Some("2"), "{encoding}");
+    }
+}

@@ -10,9 +10,10 @@ mod support;
 use mainstay_domain::{Kind, Silent, Time, point::SourceRecord};
 use mainstay_sources::postgres::{
     compare,
-    replace::{self, Method, Options, Settled, replace, settle},
+    replace::{self, HalfDone, Method, Options, half_done, replace, settle},
     restore,
-    sandbox::Sandbox,
+    sandbox::{Sandbox, SandboxOptions},
+    tools::Tools,
     wire::{ConnectSpec, Connection},
 };
 use memory::Memory;
@@ -87,7 +88,7 @@ fn the_restored_database_takes_the_place_of_the_living_one_and_the_old_one_is_ke
     assert_eq!(text(&sandbox.spec("shop"), "SHOW statement_timeout"), "7min");
     assert_eq!(text(&sandbox.spec("shop_before_20261120_124338"), "SELECT count(*) FROM sales.orders"), "0");
     assert_eq!(
-        text(&server, "SELECT count(*) FROM pg_db_role_setting WHERE setconfig::text LIKE '%mainstay%'"),
+        text(&server, "SELECT count(*) FROM pg_shdescription WHERE description LIKE '%mainstay%'"),
         "0"
     );
 
@@ -143,35 +144,211 @@ fn a_partial_point_replaces_nothing_unless_what_would_be_lost_is_accepted() {
     assert_eq!(text(&sandbox.spec("shop"), "SELECT count(*) FROM sales.orders"), "10");
 }
 
+/// The mark that a swap puts on the restored database.
+fn mark(admin: &mut Connection, beside: &str) {
+    let mark = r#"{"mainstay_replaces":"shop","keeps_as":"shop_old","comment":"the ''new'' one"}"#;
+    admin.execute(&format!("COMMENT ON DATABASE {beside} IS '{mark}'")).unwrap();
+}
+
+fn comment(sandbox: &Sandbox, database: &str) -> String {
+    let sql =
+        format!("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{database}'");
+    text(&sandbox.spec("postgres"), &sql)
+}
+
 #[test]
 fn a_crash_at_any_point_of_the_swap_is_settled_by_the_next_run() {
     let sandbox = support::sandbox();
     let server = sandbox.spec("postgres");
     let mut admin = sandbox.connect("postgres").unwrap();
-    let prepared = [
-        "CREATE DATABASE shop",
-        "CREATE DATABASE shop_new",
-        "ALTER DATABASE shop_new SET mainstay.replaces = 'shop'",
-        "ALTER DATABASE shop_new SET mainstay.keeps_as = 'shop_old'",
-    ];
-    prepared.iter().for_each(|sql| assert!(admin.execute(sql).is_ok()));
-    let undone = Settled::Undone { live: "shop".to_owned(), beside: "shop_new".to_owned() };
+    ["shop", "shop_new", "other"]
+        .iter()
+        .for_each(|d| assert!(admin.execute(&format!("CREATE DATABASE {d}")).is_ok()));
+    let undone =
+        |closed| HalfDone::NotSwapped { live: "shop".to_owned(), beside: "shop_new".to_owned(), closed };
 
     // Killed after the mark; and after the living one was closed.
-    assert_eq!(settle(&server).unwrap(), std::slice::from_ref(&undone));
-    prepared[2..].iter().for_each(|sql| assert!(admin.execute(sql).is_ok()));
+    mark(&mut admin, "shop_new");
+    assert_eq!(half_done(&server, "shop").unwrap(), [undone(false)]);
+    assert_eq!(settle(&server, "other").unwrap(), [], "it is about another database");
+    assert_eq!(settle(&server, "shop").unwrap(), [undone(false)]);
+    mark(&mut admin, "shop_new");
     admin.execute("ALTER DATABASE shop WITH ALLOW_CONNECTIONS false").unwrap();
-    assert_eq!(settle(&server).unwrap(), [undone]);
+    assert_eq!(half_done(&server, "shop").unwrap(), [undone(true)]);
+    assert_eq!(databases(&sandbox), "shop (closed) shop_new", "looking changes nothing");
+    assert_eq!(settle(&server, "shop").unwrap(), [undone(true)]);
     assert_eq!(databases(&sandbox), "shop shop_new");
-    assert_eq!(settle(&server).unwrap(), []);
+    assert_eq!(comment(&sandbox, "shop_new"), "the 'new' one");
+    assert_eq!(settle(&server, "shop").unwrap(), []);
 
     // Between the renames: cannot be, as both are one transaction; a hand may have done it.
-    prepared[2..].iter().for_each(|sql| assert!(admin.execute(sql).is_ok()));
+    mark(&mut admin, "shop_new");
     admin.execute("ALTER DATABASE shop RENAME TO shop_old").unwrap();
-    let finished = Settled::Finished { live: "shop".to_owned(), kept: "shop_old".to_owned() };
-    assert_eq!(settle(&server).unwrap(), [finished]);
+    let vacant = HalfDone::Vacant {
+        live: "shop".to_owned(),
+        beside: "shop_new".to_owned(),
+        kept: "shop_old".to_owned(),
+    };
+    assert_eq!(settle(&server, "shop").unwrap(), [vacant]);
     assert_eq!(databases(&sandbox), "shop shop_old");
-    assert_eq!(settle(&server).unwrap(), []);
+    assert_eq!(comment(&sandbox, "shop"), "the 'new' one");
+    assert_eq!(settle(&server, "shop").unwrap(), []);
+}
+
+#[test]
+fn a_replacement_that_was_killed_before_the_swap_is_settled_before_the_next_one_looks_at_anything() {
+    let sandbox = support::sandbox();
+    let (memory, record) = shop(&sandbox);
+    let server = sandbox.spec("postgres");
+    let mut admin = sandbox.connect("postgres").unwrap();
+    admin.execute("CREATE DATABASE shop_new").unwrap();
+    mark(&mut admin, "shop_new");
+    admin.execute("ALTER DATABASE shop WITH ALLOW_CONNECTIONS false").unwrap();
+
+    let plan = replace::plan(&memory, &record, &server, "shop", &options()).unwrap();
+    assert_eq!(
+        plan.half_done.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [
+            "a replacement of shop broke off before the swap: shop lets no sessions in, and shop_new is beside it"
+        ]
+    );
+    assert_eq!(databases(&sandbox), "shop (closed) shop_new", "a plan changes nothing");
+    replace(&memory, &record, &server, "shop", &options(), &Silent).unwrap();
+    assert_eq!(databases(&sandbox), "shop shop_before_20261120_124338 shop_new", "all let sessions in");
+    assert_eq!(text(&sandbox.spec("shop"), "SELECT count(*) FROM sales.orders"), "300");
+}
+
+#[test]
+fn a_swap_that_is_going_on_is_not_taken_for_one_that_broke_off() {
+    let sandbox = support::sandbox();
+    let server = sandbox.spec("postgres");
+    let mut admin = sandbox.connect("postgres").unwrap();
+    ["shop", "shop_new"].iter().for_each(|d| assert!(admin.execute(&format!("CREATE DATABASE {d}")).is_ok()));
+    mark(&mut admin, "shop_new");
+    let lock = "SELECT pg_advisory_lock(hashtext('mainstay replaces'), hashtext('shop'))";
+    admin.query(lock).unwrap();
+    let failure = settle(&server, "shop").unwrap_err();
+    assert_eq!(
+        (failure.kind, failure.message.as_str()),
+        (Kind::Busy, "another replacement of shop is going on")
+    );
+    drop(admin);
+    assert_eq!(settle(&server, "shop").unwrap().len(), 1);
+}
+
+#[test]
+fn a_mark_that_somebody_else_forged_is_not_believed() {
+    let sandbox = support::sandbox();
+    let mut admin = sandbox.connect("postgres").unwrap();
+    for sql in [
+        "CREATE ROLE owner LOGIN CREATEDB",
+        "CREATE ROLE stranger LOGIN CREATEDB",
+        "CREATE DATABASE shop_old OWNER owner",
+        "CREATE DATABASE shop_new OWNER stranger",
+    ] {
+        admin.execute(sql).unwrap();
+    }
+    mark(&mut admin, "shop_new");
+    assert_eq!(
+        settle(&sandbox.spec("postgres"), "shop").unwrap(),
+        [],
+        "a stranger's database does not become shop"
+    );
+    admin.execute("CREATE DATABASE shop OWNER owner").unwrap();
+    let owner = ConnectSpec { user: "owner".to_owned(), ..sandbox.spec("postgres") };
+    assert_eq!(settle(&owner, "shop").unwrap(), [], "it does not stand in the owner's way");
+}
+
+#[test]
+fn a_plain_owner_replaces_their_database_on_old_and_new_servers() {
+    for tools in support::versions().into_iter().filter(|tools| [14, 17].contains(&tools.major)) {
+        as_plain_owner(tools);
+    }
+}
+
+fn as_plain_owner(tools: Tools) {
+    let sandbox = Sandbox::start(&SandboxOptions::new(tools)).unwrap();
+    let mut admin = sandbox.connect("postgres").unwrap();
+    for sql in [
+        "CREATE ROLE owner LOGIN CREATEDB",
+        "CREATE DATABASE shop OWNER owner",
+        "COMMENT ON DATABASE shop IS 'what we ''live'' on'",
+    ] {
+        admin.execute(sql).unwrap();
+    }
+    let owner = |database: &str| ConnectSpec { user: "owner".to_owned(), ..sandbox.spec(database) };
+    Connection::connect(&owner("shop")).unwrap().execute(SHOP).unwrap();
+    let memory = Memory::default();
+    let record = support::capture(&support::config(&sandbox, "shop", "owner"), &memory).unwrap();
+    let mut user = Connection::connect(&owner("shop")).unwrap();
+    user.execute("DELETE FROM sales.orders").unwrap();
+
+    let replaced = replace(&memory, &record, &owner("postgres"), "shop", &options(), &Silent).unwrap();
+    assert_eq!(replaced.method.kept(), ["shop_before_20261120_124338"]);
+    assert_eq!(replaced.sessions_ended, 1);
+    assert_eq!(text(&owner("shop"), "SELECT count(*) FROM sales.orders"), "300");
+    assert_eq!(comment(&sandbox, "shop"), "what we 'live' on");
+    assert_eq!(databases(&sandbox), "shop shop_before_20261120_124338");
+    replace::let_go(&owner("postgres"), "shop", "shop_before_20261120_124338").unwrap();
+    assert_eq!(databases(&sandbox), "shop");
+}
+
+#[test]
+fn what_is_accepted_is_what_the_point_lacks_and_never_damage() {
+    let sandbox = support::sandbox();
+    sandbox.connect("postgres").unwrap().execute("CREATE DATABASE shop").unwrap();
+    sandbox.connect("shop").unwrap().execute(SHOP).unwrap();
+    let config = support::with_rules(
+        support::config(&sandbox, "shop", "postgres"),
+        r#"[{"match": "public.customers", "where": "id <= 50"}]"#,
+    );
+    let server = sandbox.spec("postgres");
+    let accepting = Options { accept_partial: true, ..options() };
+
+    let memory = Memory::default();
+    let record = support::capture(&config, &memory).unwrap();
+    memory.lose(&record.stream("table/sales.orders/0").unwrap().content.pieces[0].chunk.unwrap());
+    let failure = replace(&memory, &record, &server, "shop", &accepting, &Silent).unwrap_err();
+    assert_eq!(failure.kind, Kind::Incomplete, "{failure}");
+    assert!(failure.message.contains("sales.orders: its rows are not restored"), "{failure}");
+    assert_eq!(text(&sandbox.spec("shop"), "SELECT count(*) FROM sales.orders"), "300");
+    sandbox.connect("postgres").unwrap().execute("DROP DATABASE shop_restored_20261120_124338").unwrap();
+
+    // Rows that are not those of the digest.
+    let memory = Memory::default();
+    let record = support::capture(&config, &memory).unwrap();
+    let other_key = Options { compare: compare::Options::new([9; 16]), ..accepting.clone() };
+    let failure = replace(&memory, &record, &server, "shop", &other_key, &Silent).unwrap_err();
+    assert_eq!(failure.kind, Kind::Verification, "{failure}");
+    assert_eq!(text(&sandbox.spec("shop"), "SELECT count(*) FROM customers"), "100");
+    sandbox.connect("postgres").unwrap().execute("DROP DATABASE shop_restored_20261120_124338").unwrap();
+
+    // What the point lacks, and the foreign key that follows from it.
+    let replaced = replace(&memory, &record, &server, "shop", &accepting, &Silent).unwrap();
+    assert_eq!(replaced.restored.not_captured, ["table public.customers"]);
+    assert_eq!(replaced.restored.not_valid.len(), 1);
+    assert_eq!(text(&sandbox.spec("shop"), "SELECT count(*) FROM customers"), "50");
+}
+
+#[test]
+fn a_table_that_could_not_be_read_is_lost_only_where_that_is_accepted() {
+    let sandbox = support::sandbox();
+    let mut admin = sandbox.connect("postgres").unwrap();
+    for sql in ["CREATE ROLE clerk LOGIN", "CREATE DATABASE shop"] {
+        admin.execute(sql).unwrap();
+    }
+    let sql = "CREATE TABLE open (id int PRIMARY KEY); CREATE TABLE secret (id int PRIMARY KEY, t text);
+               INSERT INTO secret VALUES (1, 'x'); GRANT SELECT ON open TO clerk";
+    sandbox.connect("shop").unwrap().execute(sql).unwrap();
+    let memory = Memory::default();
+    let record = support::capture(&support::config(&sandbox, "shop", "clerk"), &memory).unwrap();
+    let server = sandbox.spec("postgres");
+    let failure = replace(&memory, &record, &server, "shop", &options(), &Silent).unwrap_err();
+    assert_eq!(failure.kind, Kind::Refused);
+    assert!(failure.message.contains("all rows of public.secret"), "{failure}");
+    let accepting = Options { accept_partial: true, ..options() };
+    replace(&memory, &record, &server, "shop", &accepting, &Silent).unwrap();
+    assert_eq!(text(&sandbox.spec("shop"), "SELECT to_regclass('secret') IS NULL"), "t");
 }
 
 #[test]
@@ -187,7 +364,7 @@ fn when_the_second_rename_fails_all_is_as_it_was() {
         "shop shop_before_20261120_124338 shop_restored_20261120_124338",
         "none of them closed"
     );
-    assert_eq!(settle(&server).unwrap(), []);
+    assert_eq!(settle(&server, "shop").unwrap(), []);
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub fn show(context: &Context, found: &[PointInfo]) {
             info.id.short(),
             time::local_short(summary.finished),
             plain(&summary.app),
-            summary.policy.as_deref().map_or("by hand".to_owned(), plain),
+            plain(&point::made_by(summary)),
             point::state(summary.state),
             ByteSize(summary.bytes()).to_string(),
             ByteSize(summary.stored_bytes).to_string(),

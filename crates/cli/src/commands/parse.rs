@@ -1,10 +1,13 @@
 //! Arguments with a form of their own.
 
-use mainstay_domain::RepositoryId;
+use mainstay_domain::{RepositoryId, point::OWN_LABELS};
 
 /// `release=1.4.2`.
 pub fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
+        Some((name, _)) if name.starts_with(OWN_LABELS) => {
+            Err(format!("names that begin with {OWN_LABELS} are the program's own"))
+        }
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE".to_owned()),
     }

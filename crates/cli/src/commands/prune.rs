@@ -4,7 +4,7 @@ use super::point::repositories;
 use crate::{
     context::Context,
     exit::Exit,
-    render::{confirm, plain, table::Table, time},
+    render::{self, confirm, plain, table::Table, time},
 };
 use mainstay_domain::{ByteSize, Result, retention::Decision, time::Span};
 use mainstay_operations::{
@@ -70,7 +70,7 @@ fn show(context: &Context, name: &str, plan: &Plan) {
             point.short(),
             summary.map(|s| time::local_short(s.finished)).unwrap_or_default(),
             summary.map(|s| plain(&s.app)).unwrap_or_default(),
-            summary.and_then(|s| s.policy.as_deref()).map_or("by hand".to_owned(), plain),
+            summary.map(|s| plain(&render::point::made_by(s))).unwrap_or_default(),
             if *keep { "keep".to_owned() } else { "GIVE UP".to_owned() },
             plain(&why.join("; ")),
             match (keep, goes_at) {

@@ -33,7 +33,12 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         format!("{} ({})", time::local(summary.finished), time::relative(summary.finished, now)),
     );
     field("took", time::length(summary.finished.since(summary.started)));
-    field("made by", summary.policy.as_ref().map_or("hand".to_owned(), |policy| format!("policy {policy}")));
+    let made_by = match &summary.policy {
+        _ if summary.is_safety_copy() => "a restore, as a safety copy: `latest` does not mean it".to_owned(),
+        Some(policy) => format!("policy {policy}"),
+        None => "hand".to_owned(),
+    };
+    field("made by", made_by);
     field("on host", summary.host.clone());
     field(
         "size",

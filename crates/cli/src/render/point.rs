@@ -4,7 +4,7 @@ use super::{plain, table::Table};
 use console::style;
 use mainstay_domain::{
     ByteSize, Severity, Time,
-    point::{SourceRecord, SourceSummary, State},
+    point::{SourceRecord, SourceSummary, State, Summary},
 };
 use mainstay_operations::points::PointInfo;
 
@@ -14,6 +14,15 @@ pub fn state(state: State) -> String {
         State::Complete => style("complete").green().to_string(),
         State::Incomplete => style("INCOMPLETE").yellow().bold().to_string(),
         State::Failed => style("FAILED").red().bold().to_string(),
+    }
+}
+
+/// Why there is such a point: the policy that asked for it, or a person, or a restore on its way.
+pub fn made_by(summary: &Summary) -> String {
+    match &summary.policy {
+        _ if summary.is_safety_copy() => "safety copy".to_owned(),
+        Some(policy) => policy.clone(),
+        None => "by hand".to_owned(),
     }
 }
 

@@ -111,6 +111,14 @@ fn a_living_database_gives_way_to_a_restored_one_and_is_kept() {
     assert_eq!(shop.count("shop", "orders"), "1000");
     let points = shop.run(&["list", "--json"]).stdout;
     assert_eq!(points.lines().count(), 2, "the state before was backed up first\n{points}");
+    assert!(shop.run(&["list"]).stdout.contains("safety copy"));
+    let beside = ["restore", "shop", "--to-database", "shop_again", "--yes", "--quiet"];
+    let again = shop.run(&beside);
+    assert!(
+        again.code == 0 && shop.count("shop_again", "orders") == "1000",
+        "latest is not what was broken\n{}",
+        again.all()
+    );
 
     let drop_old =
         ran.stdout.lines().find(|line| line.contains("--drop-old")).expect("it says how to drop the old one");
@@ -125,6 +133,29 @@ fn a_living_database_gives_way_to_a_restored_one_and_is_kept() {
         2,
         "only what was kept is dropped"
     );
+}
+
+#[test]
+fn what_a_killed_replacement_left_is_said_and_settled_before_anything_is_asked() {
+    let shop = Shop::new();
+    assert_eq!(shop.run(&["backup", "shop"]).code, 0);
+    let mut admin = shop.server.connect("postgres").unwrap();
+    let mark = r#"{"mainstay_replaces":"shop","keeps_as":"shop_old","comment":null}"#;
+    admin.execute("CREATE DATABASE shop_new").unwrap();
+    admin.execute(&format!("COMMENT ON DATABASE shop_new IS '{mark}'")).unwrap();
+    admin.execute("ALTER DATABASE shop WITH ALLOW_CONNECTIONS false").unwrap();
+
+    let said = "a replacement of shop broke off before the swap: shop lets no sessions in, and shop_new is beside it";
+    let ran = shop.run(&["doctor"]);
+    assert!(ran.stdout.contains(said), "{}", ran.all());
+    let ran = shop.run(&["backup", "shop"]);
+    assert!(ran.code == 14 && ran.stderr.contains("begin it again"), "{}", ran.all());
+    let ran = shop.run(&["restore", "shop", "--replace", "--dry-run"]);
+    assert!(ran.code == 0 && ran.stdout.contains(said), "{}", ran.all());
+    assert!(shop.server.connect("shop").is_err(), "a dry run changes nothing");
+    let ran = shop.run(&["restore", "shop", "--replace"]);
+    assert!(ran.code == 2 && ran.stdout.contains(said), "it asks first\n{}", ran.all());
+    assert_eq!(shop.count("shop", "orders"), "1000", "open again, though nobody said yes");
 }
 
 #[test]

@@ -435,3 +435,23 @@ fn a_decision_is_readable_by_programs() {
     assert_eq!(json[0]["goes_at"], "2026-01-14T03:01:00Z");
     assert_eq!(json[1]["reasons"][1]["rule"], "last");
 }
+
+#[test]
+fn a_safety_copy_takes_no_other_points_place_and_goes_at_its_own_end() {
+    let good = day(0).manual(Some(at_day(1)));
+    let mut copy = day(1).manual(Some(at_day(31)));
+    copy.summary.labels.insert(crate::point::SAFETY_COPY.into(), "restore of 1234".into());
+    let points = [good, copy];
+    assert!(
+        explain(&run(&points, last(1), at_day(60)), &points[0]).starts_with("kept: "),
+        "it is the newest that is good"
+    );
+
+    let after = day(2);
+    let [good, copy] = points;
+    let points = [good, copy, after];
+    let decided = run(&points, last(1), at_day(20));
+    assert!(explain(&decided, &points[0]).starts_with("goes: "));
+    assert!(explain(&decided, &points[1]).starts_with("kept: "));
+    assert!(explain(&run(&points, last(1), at_day(32)), &points[1]).starts_with("goes: "));
+}

@@ -14,7 +14,7 @@ use mainstay_operations::{
     restore,
 };
 use mainstay_sources::postgres::{
-    replace::{self, Method, Plan, Replaced},
+    replace::{self, HalfDone, Method, Plan, Replaced},
     restore::Options,
 };
 use serde_json::json;
@@ -42,6 +42,10 @@ pub fn run(how: &How, context: &Context, config: &Config, chosen: &Chosen, sourc
         row_key: chosen.repository.keyring().current().row_key(),
         accept_partial: wanted.accept_partial,
     };
+    // First of all, and before anything is asked: the application may stand before a closed door.
+    if !how.dry_run {
+        show_settled(context, &request.settle()?);
+    }
     let plan = request.plan(&*context.clock())?;
     heading(context, chosen, source, &format!("the place of the database {}", request.live));
     show_plan(context, &plan, wanted.no_backup);
@@ -52,7 +56,10 @@ pub fn run(how: &How, context: &Context, config: &Config, chosen: &Chosen, sourc
     confirm::typed(context, how.yes, &format!("replace the database {}", request.live), &request.live)?;
     if !wanted.no_backup {
         let point = back_up_first(config, &chosen.info, source, context.clock(), &context.progress)?;
-        context.output.line(format_args!("The current state is recovery point {}.", point.short()));
+        context.output.line(format_args!(
+            "The current state is recovery point {}: a safety copy, kept for 30 days; `latest` does not mean it.",
+            point.short()
+        ));
     }
     let replaced = request.replace(&*context.clock(), &context.progress)?;
     context.progress.finish();
@@ -68,6 +75,7 @@ pub fn drop_old(how: &How, context: &Context, config: &Config, app: &str, kept: 
     };
     let spec = connect_spec(how, Some(config), app, &source)?;
     let server = spec.with_database("postgres");
+    show_settled(context, &replace::settle(&server, &spec.database)?);
     if !replace::kept(&server, &spec.database)?.iter().any(|name| name == kept) {
         let all = replace::kept(&server, &spec.database)?;
         let hint = match all.as_slice() {
@@ -83,8 +91,27 @@ pub fn drop_old(how: &How, context: &Context, config: &Config, app: &str, kept: 
     Ok(Exit::Done)
 }
 
+/// What an earlier replacement had left half done, and what became of it.
+fn show_settled(context: &Context, settled: &[HalfDone]) {
+    for half in settled {
+        let now = match half {
+            HalfDone::NotSwapped { live, beside, .. } => {
+                format!("{live} is as it was, and open. Look at {beside}, then drop it.")
+            }
+            HalfDone::Vacant { live, .. } => {
+                format!("what was restored has taken its place: {live} is open.")
+            }
+        };
+        context.output.line(format_args!("Settled: {half}. Now {now}\n"));
+        context.output.json("settled", half);
+    }
+}
+
 fn show_plan(context: &Context, plan: &Plan, no_backup: bool) {
     let out = &context.output;
+    for half in &plan.half_done {
+        out.line(format_args!("  to be settled first: {half}"));
+    }
     database::show_plan(context, &plan.restore);
     let first = if no_backup { "not backed up first" } else { "backed up first" };
     out.line(format_args!("  the living one  {}, {}, {first}", plan.live, ByteSize(plan.live_bytes)));

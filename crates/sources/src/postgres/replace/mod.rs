@@ -2,27 +2,26 @@
 //!
 //! The restored database is made beside the living one and compared; only then are sessions ended and both renamed, in one
 //! transaction: nobody ever sees neither or both. The old one stays under a dated name until it is let go. While that goes
-//! on, the restored database carries a mark (a setting of ours, in the catalogue), so that what a crash left half done is
-//! found and settled by the next run ([`settle`]). Where databases may not be renamed, schemas are swapped in one
+//! on, the restored database carries a mark (its comment), so that what a crash left half done is found and settled by the
+//! next run, before it looks at anything ([`settle`]). Where databases may not be renamed, schemas are swapped in one
 //! transaction.
 
 mod databases;
+mod lacking;
 mod plan;
 mod schemas;
 
-pub use databases::{Settled, kept, let_go, settle, swap_back};
+pub use databases::{HalfDone, half_done, kept, let_go, settle, swap_back};
 pub use plan::{Method, Plan, plan};
 
 use super::{
-    compare::{self, Comparison, Verdict, compare},
+    compare::{self, Comparison, compare},
+    facts::Facts,
     restore::{self, Report, Target, restore},
     wire::ConnectSpec,
 };
-use mainstay_domain::{
-    Failure, Kind, Monitor, Result, Time,
-    point::{SourceRecord, State},
-    stream::Vault,
-};
+use lacking::Lacking;
+use mainstay_domain::{Failure, Kind, Monitor, Result, Time, point::SourceRecord, stream::Vault};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -30,7 +29,8 @@ use std::time::Duration;
 pub struct Options {
     pub restore: restore::Options,
     pub compare: compare::Options,
-    /// Replace even by a recovery point that lacks something; the plan lists what.
+    /// Replace even by a recovery point that lacks something; the plan lists what. It accepts nothing else: what the point
+    /// has must come back whole and equal.
     pub accept_partial: bool,
     /// How long to wait for sessions to end after they were told to.
     pub wait: Duration,
@@ -64,7 +64,7 @@ pub fn replace(
     options: &Options,
     monitor: &dyn Monitor,
 ) -> Result<Replaced> {
-    settle(server)?;
+    settle(server, live)?;
     let plan = plan(vault, record, server, live, options)?;
     plan.refuse()?;
     let (target, selection) = match &plan.method {
@@ -86,20 +86,20 @@ pub fn replace(
     let beside = plan.method.beside();
     let untouched =
         format!("{live} is as it was, and what was restored is in {beside}: look at it, then drop it.");
-    if restored.state != State::Complete && !options.accept_partial {
-        let first =
-            restored.errors().next().map(|p| format!("{}: {}", p.object, p.message)).unwrap_or_default();
+    let facts = Facts::from_json(&record.facts)?;
+    let lacking = Lacking::of(&facts, &restored, options.accept_partial);
+    if let Some(first) = lacking.errors(&restored).next() {
         return Err(Failure::new(
             Kind::Incomplete,
-            format!("the restore beside {live} is not complete: {first}"),
+            format!("the restore beside {live} is not complete: {}: {}", first.object, first.message),
         )
         .hint(untouched));
     }
-    let comparing = compare::Options { selection, ..options.compare.clone() };
+    // Each difference is looked at: one that is not listed cannot be explained.
+    let comparing = compare::Options { selection, most: usize::MAX, ..options.compare.clone() };
     let spec = server.with_database(&target.database);
     let comparison = compare(vault, record, &spec, &comparing, monitor)?;
-    if comparison.verdict() == Verdict::Different && !options.accept_partial {
-        let first = comparison.differences.first().map(ToString::to_string).unwrap_or_default();
+    if let Some(first) = lacking.differences(&comparison).next() {
         return Err(Failure::verification(format!("what was restored is not what was captured: {first}"))
             .hint(untouched));
     }

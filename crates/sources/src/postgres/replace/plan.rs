@@ -1,6 +1,9 @@
 //! What a replacement would do, and what stands against it.
 
-use super::Options;
+use super::{
+    Options,
+    databases::{HalfDone, half_done},
+};
 use crate::postgres::{
     facts::{Database, Facts, ObjectKind, Skipped},
     inspect::inspect,
@@ -59,6 +62,8 @@ pub struct Plan {
     pub restore: restore::Plan,
     /// Bytes on the server's disk that the living database takes now, and goes on taking until it is let go.
     pub live_bytes: u64,
+    /// What an earlier replacement left half done, and would be settled before anything else.
+    pub half_done: Vec<HalfDone>,
     /// Sessions that would be ended.
     pub sessions: u64,
     /// What the living database may have and the recovery point lacks.
@@ -100,21 +105,25 @@ pub fn plan(
             .hint("Connect to another database of the server for that, such as postgres."));
     }
     let facts = Facts::from_json(&record.facts)?;
+    let half = half_done(server, live)?;
     let mut admin = Connection::connect(server)?;
     let name = quote_literal(live);
     let rows = admin.query(&format!(
         "SELECT pg_catalog.pg_database_size(oid), pg_catalog.pg_has_role(datdba, 'MEMBER')
                     AND (SELECT rolcreatedb OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user),
                 (SELECT count(*) FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid),
-                (SELECT count(*) FROM pg_catalog.pg_prepared_xacts WHERE database = datname)
+                (SELECT count(*) FROM pg_catalog.pg_prepared_xacts WHERE database = datname), datallowconn
            FROM pg_catalog.pg_database d WHERE datname = {name}"
     ))?;
     let Some(row) = rows.iter().next() else {
-        return Err(Failure::preflight(format!("database {live} does not exist"))
-            .hint("There is nothing to replace: restore it under this name."));
+        let missing = Failure::preflight(format!("database {live} does not exist"));
+        return Err(match half.first() {
+            Some(half) => missing.hint(format!("{half}. Begin without --dry-run: that is settled first.")),
+            None => missing.hint("There is nothing to replace: restore it under this name."),
+        });
     };
     let (live_bytes, may_rename) = (row.int(0)?.unsigned_abs(), row.bool(1));
-    let (sessions, prepared) = (row.int(2)?.unsigned_abs(), row.int(3)?);
+    let (sessions, prepared, open) = (row.int(2)?.unsigned_abs(), row.int(3)?, row.bool(4));
     let method = match may_rename {
         true => Method::Databases {
             beside: free_name(&mut admin, live, RESTORED, options.now)?,
@@ -145,6 +154,7 @@ pub fn plan(
         method,
         restore,
         live_bytes,
+        half_done: half,
         sessions,
         lost: lost(record, &facts),
         reverted: Vec::new(),
@@ -163,6 +173,10 @@ pub fn plan(
             "Restore it beside (without replacing), or accept the loss with --accept-partial.",
         );
     }
+    if !open {
+        closed(&mut plan);
+        return Ok(plan);
+    }
     left_behind(&mut plan, &mut admin, server, live)?;
     let mut connection = Connection::connect(&server.with_database(live))?;
     session::prepare(&mut connection)?;
@@ -172,6 +186,19 @@ pub fn plan(
         beyond_schemas(&mut plan, &facts);
     }
     Ok(plan)
+}
+
+/// The living database lets nobody in, so that what it would leave behind cannot be seen.
+fn closed(plan: &mut Plan) {
+    let live = &plan.live;
+    if plan.half_done.is_empty() {
+        let message = format!("{live} lets no sessions in (ALLOW_CONNECTIONS is false)");
+        plan.against(message, "Open it: ALTER DATABASE … WITH ALLOW_CONNECTIONS true.");
+    } else {
+        let text =
+            format!("what else belongs to {live} alone is seen when that is settled: it lets no sessions in");
+        plan.left_behind.push(text);
+    }
 }
 
 /// What a replacement by this record would take away.

@@ -9,7 +9,10 @@ use super::{
     renaming,
     sql::{self, Renames},
 };
-use crate::postgres::facts::{Facts, ObjectKind, QualifiedName, SequenceValue, TableData, TableKind};
+use crate::postgres::{
+    facts::{Facts, ObjectKind, QualifiedName, SequenceValue, TableData, TableKind},
+    wire::text as wire_text,
+};
 use mainstay_domain::{Failure, Result};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -81,6 +84,8 @@ pub struct Chosen<'a> {
     pub sequences: Vec<&'a SequenceValue>,
     pub large_objects: bool,
     pub everything: bool,
+    /// Tables that were asked for by name, and their partitions: captured or not.
+    named: BTreeSet<QualifiedName>,
 }
 
 impl Chosen<'_> {
@@ -88,6 +93,11 @@ impl Chosen<'_> {
     pub fn name_of(&self, archive: &Archive, schema: &str, name: &str) -> QualifiedName {
         let (schema, name) = self.renames.of(&archive.bytes(schema), &archive.bytes(name));
         QualifiedName { schema: archive.text(&schema), name: archive.text(&name) }
+    }
+
+    /// Whether the table was asked for by name, or is a partition of one that was.
+    pub fn is_named(&self, table: &TableData) -> bool {
+        self.named.contains(&QualifiedName { schema: table.schema.clone(), name: table.name.clone() })
     }
 
     pub fn in_stage(&self, stage: Stage) -> impl Iterator<Item = &ChosenEntry<'_>> {
@@ -157,9 +167,13 @@ pub fn choose<'a>(archive: &'a Archive, facts: &'a Facts, selection: &Selection)
             sequences: facts.sequences.iter().collect(),
             large_objects: facts.large_objects.stream.is_some(),
             everything: true,
+            named: BTreeSet::new(),
         });
     }
     let relations = relations(facts, selection)?;
+    let by_name =
+        |name: &&QualifiedName| !selection.schemas.contains(&name.schema) || selection.tables.contains(name);
+    let named = relations.iter().filter(by_name).cloned().collect();
     let mut choice = Choice { archive, relations, schemas: &selection.schemas, wanted: HashSet::new() };
     let in_order: Vec<_> = stages(archive).filter(|(_, stage)| *stage != Stage::Database).collect();
     for (entry, _) in &in_order {
@@ -191,6 +205,7 @@ pub fn choose<'a>(archive: &'a Archive, facts: &'a Facts, selection: &Selection)
         sequences: facts.sequences.iter().filter(|s| has(&s.schema, &s.name)).collect(),
         large_objects: false,
         everything: false,
+        named,
     })
 }
 
@@ -246,7 +261,7 @@ fn relations(facts: &Facts, selection: &Selection) -> Result<BTreeSet<QualifiedN
 
 /// Schema and name of an identity such as `public."Orders"`.
 pub fn named(identity: &str) -> Option<QualifiedName> {
-    let part = |at| String::from_utf8(sql::name_at(identity.as_bytes(), at)?).ok();
+    let part = |at| sql::name_at(&wire_text::encode(identity), at).map(|name| wire_text::decode(&name));
     Some(QualifiedName { schema: part(0)?, name: part(2)? })
 }
 

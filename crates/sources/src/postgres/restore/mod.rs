@@ -92,6 +92,8 @@ pub struct Report {
     pub bytes: u64,
     pub large_objects: u64,
     pub roles_created: Vec<String>,
+    /// Objects of which the recovery point itself lacks something, named in `problems`: `table public.orders`.
+    pub not_captured: Vec<String>,
     /// Foreign keys that the rows break, now NOT VALID.
     pub not_valid: Vec<String>,
 }
@@ -146,6 +148,7 @@ pub(super) struct Work<'a> {
     pub spec: ConnectSpec,
     pub monitor: &'a dyn Monitor,
     problems: Mutex<Vec<Problem>>,
+    not_captured: Mutex<Vec<String>>,
     not_valid: Mutex<Vec<String>>,
 }
 
@@ -178,6 +181,12 @@ impl Work<'_> {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).push(problem);
     }
 
+    /// A problem that lies in the recovery point: it never had what is missing.
+    fn lacks(&self, severity: Severity, object: String, message: String) {
+        self.not_captured.lock().unwrap_or_else(PoisonError::into_inner).push(object.clone());
+        self.problem(severity, object, message);
+    }
+
     /// Whether the recovery point lacks rows on purpose, or the restore brings only some tables.
     pub fn rows_left_out(&self) -> bool {
         self.record.partial
@@ -192,18 +201,22 @@ impl Work<'_> {
     fn name_what_was_not_captured(&self, chosen: &chosen::Chosen<'_>) {
         for table in &self.facts.tables {
             let object = format!("table {}.{}", table.schema, table.name);
-            let brought = chosen.everything || chosen.tables.iter().any(|t| std::ptr::eq(*t, table));
+            let brought = chosen.everything
+                || chosen.is_named(table)
+                || self.options.selection.schemas.contains(&table.schema);
+            // Who asks for a table by name wants its rows; a rule that leaves them out of the whole is known.
+            let named = if chosen.is_named(table) { Severity::Error } else { Severity::Warning };
             match (&table.skipped, &table.filter) {
                 _ if !brought => {}
                 (Some(Skipped::Unreadable(reason)), _) => {
-                    self.problem(Severity::Error, object, format!("its rows were not captured: {reason}"));
+                    self.lacks(Severity::Error, object, format!("its rows were not captured: {reason}"));
                 }
                 (Some(Skipped::Excluded | Skipped::Dropped), _) => {
-                    self.problem(Severity::Warning, object, "its rows were left out when it was captured");
+                    self.lacks(named, object, "its rows were left out when it was captured".to_owned());
                 }
                 (Some(Skipped::Foreign | Skipped::Extension), _) => {}
                 (None, Some(filter)) if self.is_users(table) => {
-                    self.problem(Severity::Warning, object, format!("only rows with {filter} were captured"));
+                    self.lacks(named, object, format!("only rows with {filter} were captured"));
                 }
                 _ => {}
             }
@@ -269,6 +282,7 @@ pub fn restore(
         spec: target.server.with_database(&target.database),
         monitor,
         problems: Mutex::default(),
+        not_captured: Mutex::default(),
         not_valid: Mutex::default(),
     };
     work.name_what_was_not_captured(&chosen);
@@ -315,6 +329,7 @@ pub fn restore(
         bytes: loaded.bytes,
         large_objects,
         roles_created,
+        not_captured: work.not_captured.into_inner().unwrap_or_else(PoisonError::into_inner),
         not_valid: work.not_valid.into_inner().unwrap_or_else(PoisonError::into_inner),
     })
 }

@@ -3,7 +3,7 @@
 use super::{
     Options, Target,
     archive::Archive,
-    chosen::{self, Chosen, RELATIONS, Stage},
+    chosen::{self, Chosen, RELATIONS, Selection, Stage},
     database, read_archive,
 };
 use crate::postgres::{
@@ -113,6 +113,7 @@ pub(super) fn examine(
     the_database(&mut plan, &mut connection, target)?;
     the_server(&mut plan, &mut connection, facts, target, &chosen)?;
     the_record(&mut plan, record, facts, &chosen);
+    the_selection(&mut plan, archive, facts, &chosen, &options.selection);
     if target.into_existing && plan.refusals.is_empty() {
         conflicts(&mut plan, archive, target, &chosen)?;
     }
@@ -230,6 +231,44 @@ fn the_record(plan: &mut Plan, record: &SourceRecord, facts: &Facts, chosen: &Ch
     }
     if !chosen.everything && !plan.missing_roles.is_empty() {
         plan.notices.push("roles that are missing are made only when everything is restored".to_owned());
+    }
+}
+
+/// What the recovery point lacks of the tables that were asked for by name.
+fn the_selection(
+    plan: &mut Plan,
+    archive: &Archive,
+    facts: &Facts,
+    chosen: &Chosen<'_>,
+    selection: &Selection,
+) {
+    for table in facts.tables.iter().filter(|t| chosen.is_named(t)) {
+        let name = format!("{}.{}", table.schema, table.name);
+        let (schema, own) = (archive.bytes(&table.schema), archive.bytes(&table.name));
+        let defined = archive
+            .entries
+            .iter()
+            .any(|e| RELATIONS.contains(&e.kind.as_str()) && e.schema == schema && e.tag == own);
+        // A partition of one that was may be missing from the rest.
+        let asked = selection.tables.iter().any(|t| t.schema == table.schema && t.name == table.name);
+        match (&table.skipped, &table.filter) {
+            (Some(Skipped::Unreadable(reason)), _) if !defined && asked => plan.against(
+                format!("table {name} is not in this recovery point: {reason}"),
+                "Choose a point that was made by a user who may read it.",
+            ),
+            (Some(Skipped::Unreadable(reason)), _) => {
+                plan.notices
+                    .push(format!("the rows of {name} were not captured ({reason}): it will be empty"));
+            }
+            (Some(Skipped::Excluded | Skipped::Dropped), _) => {
+                plan.notices
+                    .push(format!("the rows of {name} were left out when it was captured: it will be empty"));
+            }
+            (None, Some(filter)) => {
+                plan.notices.push(format!("of {name}, only rows with {filter} were captured"))
+            }
+            _ => {}
+        }
     }
 }
 

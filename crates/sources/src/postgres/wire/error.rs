@@ -162,6 +162,11 @@ pub(super) fn refusal_hint(message: &ServerMessage, tls: bool) -> Option<String>
         }
         "28000" => "The server does not know this user, or does not let it in this way.".to_owned(),
         "3D000" => "There is no database of this name on the server: check the end of the url.".to_owned(),
+        "55000" if text.contains("not currently accepting connections") => {
+            "Somebody closed it (ALLOW_CONNECTIONS false). If a `mainstay restore --replace` broke off, begin it again: it opens \
+             the database before it asks anything. Otherwise: ALTER DATABASE … WITH ALLOW_CONNECTIONS true."
+                .to_owned()
+        }
         "53300" => "All connections of the server are taken: raise max_connections or lower `parallel`.".to_owned(),
         "57P03" => "The server is starting up or shutting down: try again in a moment.".to_owned(),
         "08P01" if text.contains("startup parameter") => POOLER_HINT.to_owned(),
