@@ -1,7 +1,8 @@
 //! `mainstay diff`: what changed between two recovery points, or between a point and what lives now.
 //!
-//! Files are compared entry by entry; a database's tables by their recorded row counts and digests, its definitions by their
-//! recorded texts. Against what lives, files are looked at by size and time, and every row of the database is read.
+//! Files are compared entry by entry; against what lives, by kind, size, time, mode and owner. A database's objects are compared
+//! by their texts, its tables by row count and digest, and the rows of those that differ by primary key: between two points only
+//! chunks are read that the two do not share, of a living database every row.
 
 use crate::{
     config::{AppConfig, SourceConfig},
@@ -9,11 +10,19 @@ use crate::{
 };
 use mainstay_domain::{Failure, Monitor, Result};
 use mainstay_sources::{
-    files::{self, ChangeKind},
-    postgres::{self, facts::Facts},
+    files::{self, Aspect, ChangeKind},
+    postgres::{
+        config::{Rules, partition_ancestors},
+        diff as database,
+        facts::{Facts, QualifiedName},
+    },
 };
 use serde::Serialize;
-use std::collections::BTreeMap;
+
+pub use mainstay_sources::postgres::diff::{RowChange, TableDiff};
+
+/// Differences of living files that are named; the rest is counted.
+const MOST_FILES: usize = 100_000;
 
 /// What became of one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -35,11 +44,68 @@ pub struct Difference {
     pub detail: String,
 }
 
-/// Calls `visit` with each difference of one source between two points, in the source's own order.
+/// The rows of one table that are not the same in both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rows {
+    pub source: String,
+    #[serde(flatten)]
+    pub table: TableDiff,
+}
+
+/// Something that could not be compared, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotCompared {
+    pub source: String,
+    pub object: String,
+    pub reason: String,
+}
+
+/// What a comparison comes upon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    Difference(Difference),
+    Rows(Rows),
+    NotCompared(NotCompared),
+}
+
+/// How to compare.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The key of row digests: that of the repository's dedup domain.
+    pub row_key: [u8; 16],
+    /// Changed rows of each kind that are shown of a table.
+    pub samples: usize,
+}
+
+impl Options {
+    /// Values of what the configuration calls sensitive today are not shown, even if it did not when it was captured.
+    fn of_database(&self, config: Option<&SourceConfig>, facts: &Facts) -> Result<database::Options> {
+        let mut options = database::Options { samples: self.samples, ..database::Options::new(self.row_key) };
+        if let Some(SourceConfig::Postgres(config)) = config {
+            let rules = Rules::new(config)?;
+            let tables = facts.inventory.tables.iter();
+            options.sensitive = tables
+                .map(|table| {
+                    let name = QualifiedName { schema: table.schema.clone(), name: table.name.clone() };
+                    (rules.policy(&name, &partition_ancestors(&facts.inventory, table)), name)
+                })
+                .filter(|(policy, _)| policy.sensitive)
+                .map(|(_, name)| name)
+                .collect();
+        }
+        Ok(options)
+    }
+}
+
+/// Calls `visit` with each difference of one source between two points, in the source's own order. `app`: the application as
+/// it is configured today, if it is.
 pub fn points(
+    app: Option<&AppConfig>,
     before: &Opened<'_>,
     after: &Opened<'_>,
-    visit: &mut dyn FnMut(Difference) -> Result<()>,
+    options: Options,
+    monitor: &dyn Monitor,
+    visit: &mut dyn FnMut(Finding) -> Result<()>,
 ) -> Result<()> {
     let source = after.record.name.clone();
     if before.record.kind != after.record.kind {
@@ -48,8 +114,11 @@ pub fn points(
         )));
     }
     if after.record.kind != files::KIND {
-        let (before, after) = (facts(before)?, facts(after)?);
-        return databases(&source, &before, &after).into_iter().try_for_each(visit);
+        let (old, new) = (facts(before)?, facts(after)?);
+        let options = options.of_database(app.and_then(|app| app.sources.get(&source)), &old)?;
+        let (before, after) = ((&before.reader as _, &before.record), (&after.reader as _, &after.record));
+        let found = database::diff(before, after, &options, monitor)?;
+        return told(&source, found, &old, Some(&new), visit);
     }
     for change in files::diff((&before.reader, &before.record), (&after.reader, &after.record))? {
         let change = change?;
@@ -60,7 +129,8 @@ pub fn points(
             ChangeKind::Metadata => (Became::Changed, "mode, owner, time or attributes"),
         };
         let object = files::show_path(&change.path);
-        visit(Difference { source: source.clone(), object, became, detail: detail.to_owned() })?;
+        let detail = detail.to_owned();
+        visit(Finding::Difference(Difference { source: source.clone(), object, became, detail }))?;
     }
     Ok(())
 }
@@ -69,59 +139,46 @@ pub fn points(
 pub fn live(
     app: &AppConfig,
     opened: &Opened<'_>,
-    row_key: [u8; 16],
+    options: Options,
     monitor: &dyn Monitor,
-    visit: &mut dyn FnMut(Difference) -> Result<()>,
+    visit: &mut dyn FnMut(Finding) -> Result<()>,
 ) -> Result<()> {
     let source = opened.record.name.clone();
-    let changed = |object: String, detail: String| Difference {
-        source: source.clone(),
-        object,
-        became: match detail.as_str() {
-            "missing" => Became::Removed,
-            "added" => Became::Added,
-            _ => Became::Changed,
-        },
-        detail,
-    };
-    match app.sources.get(&source) {
+    let config = app.sources.get(&source);
+    match config {
         Some(SourceConfig::Files(_)) => {
-            let found = files::compare_live(&opened.reader, &opened.record, false, monitor)?;
+            let found = files::compare_live(&opened.reader, &opened.record, false, MOST_FILES, monitor)?;
             let listed = found.differences.len() as u64;
             for d in found.differences {
-                let detail = match d.detail.as_str() {
-                    "" => d.aspect.to_string(),
-                    detail => format!("{}: {detail}", d.aspect),
+                let (became, detail) = match (d.aspect, d.detail.as_str()) {
+                    (Aspect::Missing, _) => (Became::Removed, String::new()),
+                    (Aspect::Extra, _) => (Became::Added, String::new()),
+                    (aspect, "") => (Became::Changed, aspect.to_string()),
+                    (aspect, detail) => (Became::Changed, format!("{aspect}: {detail}")),
                 };
-                visit(changed(d.path, detail))?;
+                let source = source.clone();
+                visit(Finding::Difference(Difference { source, object: d.path, became, detail }))?;
             }
-            more(found.difference_count.saturating_sub(listed), &changed, visit)
+            match found.difference_count.saturating_sub(listed) {
+                0 => Ok(()),
+                more => visit(Finding::Difference(Difference {
+                    source,
+                    object: format!("{more} more paths"),
+                    became: Became::Changed,
+                    detail: "not listed".to_owned(),
+                })),
+            }
         }
-        Some(SourceConfig::Postgres(config)) => {
-            let options = postgres::compare::Options::new(row_key);
-            let spec = config.connect_spec()?;
-            let found = postgres::compare::compare(&opened.reader, &opened.record, &spec, &options, monitor)?;
-            for d in found.differences {
-                let object = format!("{} {}", d.kind, d.object);
-                let detail = match d.what.as_str() {
-                    "missing" | "added" => d.what,
-                    _ => d.to_string().trim_start_matches(&object).trim_start_matches(": ").to_owned(),
-                };
-                visit(changed(object, detail))?;
-            }
-            more(found.further, &changed, visit)
+        Some(SourceConfig::Postgres(postgres)) => {
+            let facts = facts(opened)?;
+            let options = options.of_database(config, &facts)?;
+            let spec = postgres.connect_spec()?;
+            let found = database::diff_live(&opened.reader, &opened.record, &spec, &options, monitor)?;
+            told(&source, found, &facts, None, visit)
         }
         None => Err(Failure::usage(format!("the configuration has no source named {source:?} any more"))
             .hint("Compare two recovery points instead, or put it back.")),
     }
-}
-
-fn more(
-    count: u64,
-    changed: &dyn Fn(String, String) -> Difference,
-    visit: &mut dyn FnMut(Difference) -> Result<()>,
-) -> Result<()> {
-    if count == 0 { Ok(()) } else { visit(changed(format!("{count} more objects"), "not listed".to_owned())) }
 }
 
 fn facts(opened: &Opened<'_>) -> Result<Facts> {
@@ -130,53 +187,42 @@ fn facts(opened: &Opened<'_>) -> Result<Facts> {
     })
 }
 
-/// Every definition and every table's rows, by kind and name: the text that stands for it.
-fn databases(source: &str, before: &Facts, after: &Facts) -> Vec<Difference> {
-    let mut differences = Vec::new();
-    let (old, new) = (described(before), described(after));
-    let mut add = |object: &str, became, detail: String| {
-        differences.push(Difference { source: source.to_owned(), object: object.to_owned(), became, detail });
+/// Tells what was found in a database: objects first, then rows, then what could not be compared.
+fn told(
+    source: &str,
+    found: database::Diff,
+    before: &Facts,
+    after: Option<&Facts>,
+    visit: &mut dyn FnMut(Finding) -> Result<()>,
+) -> Result<()> {
+    // How much goes or comes with a table.
+    let rows = |facts: Option<&Facts>, kind: &str, object: &str| {
+        let mut tables = facts.filter(|_| kind == "table").into_iter().flat_map(|facts| &facts.tables);
+        let table = tables.find(|table| format!("{}.{}", table.schema, table.name) == object);
+        table.filter(|table| table.skipped.is_none()).map_or_else(String::new, |table| match table.rows {
+            1 => "1 row".to_owned(),
+            rows => format!("{rows} rows"),
+        })
     };
-    for (object, was) in &old {
-        match new.get(object) {
-            None => add(object, Became::Removed, String::new()),
-            Some(is) if is.text != was.text => add(object, Became::Changed, is.since(was)),
-            Some(_) => {}
-        }
+    for object in found.objects {
+        let name = format!("{} {}", object.kind, object.object);
+        let (became, detail) = match object.what.as_str() {
+            "missing" => (Became::Removed, rows(Some(before), &object.kind, &object.object)),
+            "added" => (Became::Added, rows(after, &object.kind, &object.object)),
+            _ => {
+                let text = object.to_string();
+                let detail = text.strip_prefix(&name).unwrap_or(&text).trim_start_matches(": ");
+                (Became::Changed, detail.to_owned())
+            }
+        };
+        visit(Finding::Difference(Difference { source: source.to_owned(), object: name, became, detail }))?;
     }
-    for object in new.keys().filter(|object| !old.contains_key(*object)) {
-        add(object, Became::Added, String::new());
+    for table in found.tables {
+        visit(Finding::Rows(Rows { source: source.to_owned(), table }))?;
     }
-    differences
-}
-
-struct Described {
-    text: String,
-    rows: Option<u64>,
-}
-
-impl Described {
-    fn since(&self, was: &Described) -> String {
-        match (was.rows, self.rows) {
-            (Some(was), Some(is)) if was == is => format!("{is} rows, with other content"),
-            (Some(was), Some(is)) => format!("{was} rows, now {is}"),
-            _ => "definition".to_owned(),
-        }
+    for skipped in found.not_compared {
+        let (object, reason) = (skipped.object, skipped.reason);
+        visit(Finding::NotCompared(NotCompared { source: source.to_owned(), object, reason }))?;
     }
-}
-
-fn described(facts: &Facts) -> BTreeMap<String, Described> {
-    let rows = facts.tables.iter().map(|table| {
-        let text = format!("{} {:x}", table.rows, table.digest);
-        (format!("table {}.{}", table.schema, table.name), Described { text, rows: Some(table.rows) })
-    });
-    let definitions = facts.inventory.tables.iter().map(|table| {
-        let text = serde_json::to_string(table).unwrap_or_default();
-        (format!("structure of {}.{}", table.schema, table.name), Described { text, rows: None })
-    });
-    let objects = facts.inventory.objects.iter().map(|object| {
-        let text = serde_json::to_string(object).unwrap_or_default();
-        (format!("{} {}", object.kind, object.identity), Described { text, rows: None })
-    });
-    rows.chain(definitions).chain(objects).collect()
+    Ok(())
 }

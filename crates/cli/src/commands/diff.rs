@@ -2,17 +2,18 @@
 
 use super::point::{self, Chosen};
 use crate::{context::Context, exit::Exit, render::count};
-use console::style;
+use console::{StyledObject, style};
 use mainstay_domain::{Failure, Result};
 use mainstay_operations::{
     access::app_of,
-    diff::{self, Became, Difference},
+    diff::{self, Became, Difference, Finding, NotCompared, Options, RowChange, Rows},
     restore,
 };
 
 /// Show what changed between two recovery points, or between one and what lives now
 ///
-/// Files are compared by their entries, tables by row counts and digests, definitions by their texts.
+/// Files are compared by their entries, definitions by their texts, tables by row counts and digests. Of tables that differ,
+/// rows are matched by primary key, all are counted, and some are shown; of sensitive tables none.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[arg(help = point::HELP)]
@@ -25,29 +26,37 @@ pub struct Args {
     /// Only this source
     #[arg(long, short)]
     source: Option<String>,
+    /// How many rows to show of each kind of change in a table
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rows: usize,
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let config = context.config()?;
     let before = point::choose(context, &config, &args.before)?;
     let after = args.after.as_ref().map(|words| point::choose(context, &config, words)).transpose()?;
-    let mut found = 0;
-    let mut visit = |difference: Difference| {
-        show(context, &difference);
-        found += 1;
+    let mut found = 0_u64;
+    let mut visit = |finding: Finding| {
+        match &finding {
+            Finding::Difference(difference) => show(context, difference),
+            Finding::Rows(rows) => show_rows(context, rows),
+            Finding::NotCompared(skipped) => show_not_compared(context, skipped),
+        }
+        found += u64::from(!matches!(finding, Finding::NotCompared(_)));
         Ok(())
     };
+    let options = Options { row_key: before.repository.keyring().current().row_key(), samples: args.rows };
     for source in sources(&before, after.as_ref(), args.source.as_deref())? {
         let opened = restore::open(&before.repository, &before.info, &source)?;
         match &after {
             Some(after) => {
                 let later = restore::open(&after.repository, &after.info, &source)?;
-                diff::points(&opened, &later, &mut visit)?;
+                let app = config.apps.get(&before.info.summary.app);
+                diff::points(app, &opened, &later, options, &context.progress, &mut visit)?;
             }
             None => {
                 let app = app_of(&config, &before.info.summary.app)?;
-                let row_key = before.repository.keyring().current().row_key();
-                diff::live(app, &opened, row_key, &context.progress, &mut visit)?;
+                diff::live(app, &opened, options, &context.progress, &mut visit)?;
             }
         }
     }
@@ -71,17 +80,97 @@ fn sources(before: &Chosen, after: Option<&Chosen>, named: Option<&str>) -> Resu
     }
 }
 
-fn show(context: &Context, difference: &Difference) {
-    let Difference { source, object, became, detail } = difference;
-    let mark = match became {
+fn mark(became: Became) -> StyledObject<&'static str> {
+    match became {
         Became::Added => style("+").green(),
         Became::Removed => style("-").red(),
         Became::Changed => style("~").yellow(),
-    };
-    let detail = match (became, detail.as_str()) {
-        (Became::Added | Became::Removed, _) | (_, "") => String::new(),
-        (Became::Changed, detail) => format!("  ({detail})"),
-    };
-    context.output.line(format_args!("{mark} {source}: {object}{detail}"));
+    }
+}
+
+fn show(context: &Context, difference: &Difference) {
+    let Difference { source, object, became, detail } = difference;
+    let detail = if detail.is_empty() { String::new() } else { format!("  ({})", printable(detail)) };
+    context.output.line(format_args!("{} {source}: {}{detail}", mark(*became), printable(object)));
     context.output.json("difference", difference);
+}
+
+/// A table's line, and one for each row that is shown.
+fn show_rows(context: &Context, rows: &Rows) {
+    let (out, table) = (&context.output, &rows.table);
+    let name = printable(&format!("{}.{}", table.schema, table.name));
+    let counts = match (table.rows_before, table.rows_after) {
+        (was, is) if was == is => format!("{is} rows"),
+        (was, is) => format!("{was} rows, now {is}"),
+    };
+    let all = table.changed + table.removed + table.added;
+    let mut words: Vec<String> =
+        [(table.changed, "changed"), (table.removed, "removed"), (table.added, "added")]
+            .into_iter()
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, word)| format!("{number} {word}"))
+            .collect();
+    if !table.other_columns.is_empty() {
+        words.push(format!("not compared: {}", printable(&table.other_columns.join(", "))));
+    }
+    if table.sensitive && all > 0 {
+        words.push("sensitive, so that no values are shown".to_owned());
+    }
+    out.line(format_args!(
+        "{} {}: rows of {name}  ({counts}: {})",
+        mark(Became::Changed),
+        rows.source,
+        words.join(", ")
+    ));
+    let pairs = |names: &[String], values: &[String]| {
+        let pairs: Vec<String> =
+            names.iter().zip(values).map(|(name, value)| format!("{name}={}", shown(value))).collect();
+        printable(&pairs.join("  "))
+    };
+    for change in &table.samples {
+        let (became, text) = match change {
+            RowChange::Added { row } => (Became::Added, pairs(&table.columns, row)),
+            RowChange::Removed { row } => (Became::Removed, pairs(&table.columns, row)),
+            RowChange::Changed { key, columns } => {
+                let columns: Vec<String> = columns
+                    .iter()
+                    .map(|c| format!("{}: {} → {}", c.column, shown(&c.before), shown(&c.after)))
+                    .collect();
+                let text = format!("{}  {}", pairs(&table.key, key), columns.join("; "));
+                (Became::Changed, printable(&text))
+            }
+        };
+        out.line(format_args!("    {} {text}", mark(became)));
+    }
+    let more = all.saturating_sub(table.samples.len() as u64);
+    if more > 0 && !table.sensitive {
+        out.line(format_args!("    and {more} more"));
+    }
+    out.json("rows", rows);
+}
+
+fn show_not_compared(context: &Context, skipped: &NotCompared) {
+    let NotCompared { source, object, reason } = skipped;
+    context.output.line(format_args!(
+        "? {source}: {}  (not compared: {})",
+        printable(object),
+        printable(reason)
+    ));
+    context.output.json("not_compared", skipped);
+}
+
+/// A value as COPY writes it.
+fn shown(value: &str) -> &str {
+    if value == "\\N" { "NULL" } else { value }
+}
+
+/// A text from a database on a terminal: nothing in it moves the cursor.
+fn printable(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
+        match c.is_control() {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+        line
+    })
 }

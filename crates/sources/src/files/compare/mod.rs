@@ -23,7 +23,7 @@ use std::{
     thread,
 };
 
-/// Differences that are named; all are counted.
+/// Differences that are named after a restore; all are counted.
 const NAMED: usize = 100;
 
 /// In what a file is not as recorded.
@@ -109,6 +109,8 @@ pub(crate) struct Comparer<'a> {
     bytes: AtomicU64,
     failure: Mutex<Option<Failure>>,
     stop: AtomicBool,
+    /// At most so many differences are named.
+    most: usize,
     /// Read files whose size and time are as recorded.
     check_content: bool,
     /// Owners and devices can only be right if the restore was privileged.
@@ -129,11 +131,12 @@ pub fn compare(
 }
 
 /// Compares what lies now where the record was captured with the record. Unless `check_content`, a file of the recorded
-/// size and time counts as unchanged. What the source's rules exclude is no difference.
+/// size and time counts as unchanged. What the source's rules exclude is no difference. At most `most` differences are named.
 pub fn compare_live(
     vault: &dyn Vault,
     record: &SourceRecord,
     check_content: bool,
+    most: usize,
     monitor: &dyn Monitor,
 ) -> Result<Comparison> {
     let facts = Facts::of(record);
@@ -150,7 +153,8 @@ pub fn compare_live(
         let rules = Rules::from_patterns(&facts.exclude, &facts.include)?;
         parts.push(Part { prefix, place, rules: Some(rules) });
     }
-    Comparer::new(vault, monitor, check_content).run(record, parts)
+    let comparer = Comparer { most, ..Comparer::new(vault, monitor, check_content) };
+    comparer.run(record, parts)
 }
 
 fn unopened(path: &Path, error: std::io::Error) -> Failure {
@@ -177,6 +181,7 @@ impl<'a> Comparer<'a> {
         Comparer {
             vault,
             monitor,
+            most: NAMED,
             check_content,
             found: Mutex::default(),
             bytes: AtomicU64::new(0),
@@ -222,7 +227,7 @@ impl<'a> Comparer<'a> {
     fn differs(&self, path: &[u8], aspect: Aspect, detail: impl Into<String>) {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.1 += 1;
-        if found.0.len() < NAMED {
+        if found.0.len() < self.most {
             found.0.push(Difference { path: show_path(path), aspect, detail: detail.into() });
         }
     }

@@ -126,7 +126,7 @@ fn what_lies_there_now_is_compared_with_what_was_captured() {
     };
     let memory = Memory::default();
     let record = backup(&memory, &config, None);
-    let live = |check| compare_live(&memory, &record, check, &mainstay_domain::Silent).unwrap();
+    let live = |check| compare_live(&memory, &record, check, 100, &mainstay_domain::Silent).unwrap();
     assert!(live(true).is_equal(), "{:?}", live(true).differences);
     write(source.path(), "up/cache/y", "excluded");
     write(source.path(), "up/new", "5");

@@ -96,7 +96,7 @@ pub(super) fn diff(
         let layout = Layout::new(&facts, table, &columns);
         let mut before = pieces::whole(vault, record, table)?;
         let mut after = Live { connection: &mut connection, sql, rows: sum.rows };
-        let comparing = Comparing { layout: &layout, options, monitor, sensitive: table.sensitive };
+        let comparing = Comparing { layout: &layout, options, monitor, sensitive: options.hides(table) };
         let mut found = comparing.run(&mut before, &mut after)?;
         (found.rows_before, found.rows_after) = (table.rows, sum.rows);
         match found.is_empty() {

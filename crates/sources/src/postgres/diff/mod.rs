@@ -28,16 +28,26 @@ pub struct Options {
     pub samples: usize,
     /// Only these tables; empty: all.
     pub tables: Vec<QualifiedName>,
+    /// Tables whose values are not shown, besides those that were sensitive when they were captured.
+    pub sensitive: Vec<QualifiedName>,
 }
 
 impl Options {
     pub fn new(row_key: [u8; 16]) -> Options {
-        Options { row_key, samples: 5, tables: Vec::new() }
+        Options { row_key, samples: 5, tables: Vec::new(), sensitive: Vec::new() }
     }
 
     fn wants(&self, table: &TableData) -> bool {
-        self.tables.is_empty() || self.tables.iter().any(|t| t.schema == table.schema && t.name == table.name)
+        self.tables.is_empty() || has(&self.tables, table)
     }
+
+    fn hides(&self, table: &TableData) -> bool {
+        table.sensitive || has(&self.sensitive, table)
+    }
+}
+
+fn has(names: &[QualifiedName], table: &TableData) -> bool {
+    names.iter().any(|t| t.schema == table.schema && t.name == table.name)
 }
 
 #[derive(Debug, Clone, Default, Serialize)]
@@ -94,8 +104,12 @@ pub fn diff(
         }
         let layout = Layout::new(&old, table, &other.columns);
         let (mut a, mut b) = pieces::unshared((before.0, before.1, table), (after.0, after.1, other))?;
-        let comparing =
-            Comparing { layout: &layout, options, monitor, sensitive: table.sensitive || other.sensitive };
+        let comparing = Comparing {
+            layout: &layout,
+            options,
+            monitor,
+            sensitive: options.hides(table) || other.sensitive,
+        };
         let mut found = comparing.run(&mut a, &mut b)?;
         (found.rows_before, found.rows_after) = (table.rows, other.rows);
         match found.is_empty() {

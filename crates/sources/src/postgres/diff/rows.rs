@@ -8,7 +8,7 @@ use crate::postgres::{
 };
 use mainstay_domain::{Monitor, Result};
 use serde::Serialize;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 /// Rows that are matched in one round: about 100 bytes of memory each.
 const ROUND: u64 = 500_000;
@@ -31,12 +31,16 @@ pub struct TableDiff {
     pub name: String,
     pub rows_before: u64,
     pub rows_after: u64,
+    /// The compared columns: those that both have.
+    pub columns: Vec<String>,
     /// The columns by which rows are the same; empty: rows have no key, and are the same only if equal.
     pub key: Vec<String>,
     pub added: u64,
     pub removed: u64,
     pub changed: u64,
+    /// Some of the changes, of each kind; none of a table that is sensitive.
     pub samples: Vec<RowChange>,
+    pub sensitive: bool,
     /// Columns that only one of the two has, and that were left out of the comparison.
     pub other_columns: Vec<String>,
 }
@@ -155,11 +159,13 @@ impl Comparing<'_> {
             name: layout.name.clone(),
             rows_before: 0,
             rows_after: 0,
+            columns: layout.columns.clone(),
             key: layout.key.iter().map(|at| layout.columns[*at].clone()).collect(),
             added: 0,
             removed: 0,
             changed: 0,
             samples: Vec::new(),
+            sensitive: self.sensitive,
             other_columns: layout.other_columns.clone(),
         };
         let mut wanted = Wanted::default();
@@ -195,9 +201,11 @@ impl Comparing<'_> {
     /// Counts what is left of a round.
     fn settle(&self, seen: HashMap<u128, Seen>, found: &mut TableDiff, wanted: &mut Wanted) {
         let most = self.options.samples;
-        let want = |set: &mut HashSet<u128>, key: u128| {
-            if set.len() < most {
-                set.insert(key);
+        // The smallest hashes: whoever asks twice is shown the same rows.
+        let want = |set: &mut BTreeSet<u128>, key: u128| {
+            set.insert(key);
+            if set.len() > most {
+                set.pop_last();
             }
         };
         for (key, seen) in seen {
@@ -320,9 +328,9 @@ fn shorten(field: &[u8]) -> String {
 /// Keys of the rows to be shown.
 #[derive(Default)]
 struct Wanted {
-    added: HashSet<u128>,
-    removed: HashSet<u128>,
-    changed: HashSet<u128>,
+    added: BTreeSet<u128>,
+    removed: BTreeSet<u128>,
+    changed: BTreeSet<u128>,
 }
 
 impl Wanted {
