@@ -74,7 +74,7 @@ pub fn backup(
 
     monitor.step("probe", None);
     let started = clock.now();
-    let probed = probe(sources)?;
+    let probed = probe(sources, &*clock, monitor)?;
     let repository = access::open(config, &named, clock.clone())?;
     let previous = points::newest(&repository, &request.app)?;
     monitor.done("probe", "");
@@ -167,9 +167,16 @@ fn choose_sources<'c>(app: &'c AppConfig, request: &Request) -> Result<Vec<(&'c 
 
 /// Probes every source. One that cannot be captured keeps no other from being captured; if none can, the first one's failure is
 /// the run's, and nothing is begun.
-fn probe<'c>(sources: Vec<(&'c str, &'c SourceConfig)>) -> Result<Vec<Probed<'c>>> {
-    let probe = |(name, source)| Probed { name, source, refused: capture::probe(source).err() };
-    let mut probed: Vec<_> = sources.into_iter().map(probe).collect();
+fn probe<'c>(
+    sources: Vec<(&'c str, &'c SourceConfig)>,
+    clock: &dyn Clock,
+    monitor: &dyn Monitor,
+) -> Result<Vec<Probed<'c>>> {
+    let probe = |(name, source)| match capture::probe(source, clock, monitor) {
+        Err(failure) if failure.kind == Kind::Cancelled => Err(failure),
+        probed => Ok(Probed { name, source, refused: probed.err() }),
+    };
+    let mut probed = sources.into_iter().map(probe).collect::<Result<Vec<_>>>()?;
     if probed.iter().all(|source| source.refused.is_some())
         && let Some(Probed { name, refused: Some(failure), .. }) = probed.drain(..).next()
     {

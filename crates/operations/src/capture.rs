@@ -10,10 +10,10 @@ use mainstay_repository::{Repository, Session};
 use mainstay_sources::{files, postgres};
 
 /// Whether a source can be captured at all, before anything is written.
-pub fn probe(source: &SourceConfig) -> Result<()> {
+pub fn probe(source: &SourceConfig, clock: &dyn Clock, monitor: &dyn Monitor) -> Result<()> {
     match source {
         SourceConfig::Files(config) => Ok(config.validate()?),
-        SourceConfig::Postgres(config) => postgres::capture::probe(config).map(drop),
+        SourceConfig::Postgres(config) => postgres::capture::probe(config, clock, monitor).map(drop),
     }
 }
 

@@ -6,12 +6,18 @@ use crate::{
     config::{Config, SourceConfig},
     points,
 };
-use mainstay_domain::{ByteSize, Clock, Failure, Result, Severity, time::HOUR};
+use mainstay_domain::{
+    ByteSize, Clock, Failure, Result, Severity, Silent,
+    time::{HOUR, SECOND, Span},
+};
 use mainstay_repository::Repository;
-use mainstay_sources::postgres;
+use mainstay_sources::postgres::{self, config::PostgresConfig};
 use mainstay_stores::{Store, StoreError};
 use serde::Serialize;
 use std::sync::Arc;
+
+/// Nobody waits for a locked table in front of a doctor.
+const LOCK_WAIT: Span = Span { nanoseconds: 10 * SECOND };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -83,7 +89,7 @@ pub fn examine(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Item> {
     }
     for (app_name, app) in &config.apps {
         for (name, source) in &app.sources {
-            items.extend(examine_source(&format!("{app_name}: source {name}"), source));
+            items.extend(examine_source(&format!("{app_name}: source {name}"), source, &**clock));
         }
         if app.policies.is_empty() {
             items.push(Item::attention(
@@ -190,7 +196,7 @@ fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock)
     items
 }
 
-fn examine_source(subject: &str, source: &SourceConfig) -> Vec<Item> {
+fn examine_source(subject: &str, source: &SourceConfig, clock: &dyn Clock) -> Vec<Item> {
     match source {
         SourceConfig::Files(files) => {
             let missing: Vec<_> =
@@ -206,7 +212,8 @@ fn examine_source(subject: &str, source: &SourceConfig) -> Vec<Item> {
             }
         }
         SourceConfig::Postgres(config) => {
-            let mut items = match postgres::capture::probe(config) {
+            let patient = PostgresConfig { lock_wait: config.lock_wait.min(LOCK_WAIT), ..(**config).clone() };
+            let mut items = match postgres::capture::probe(&patient, clock, &Silent) {
                 Ok(probe) => examine_database(subject, &probe),
                 Err(failure) => vec![Item::bad(subject, &failure)],
             };
@@ -217,7 +224,7 @@ fn examine_source(subject: &str, source: &SourceConfig) -> Vec<Item> {
 }
 
 /// What a replacement that broke off has left behind. A server that cannot be asked was named already.
-fn half_done(subject: &str, config: &postgres::config::PostgresConfig) -> Vec<Item> {
+fn half_done(subject: &str, config: &PostgresConfig) -> Vec<Item> {
     let Ok(spec) = config.connect_spec() else { return Vec::new() };
     let found = postgres::replace::half_done(&spec.with_database("postgres"), &spec.database);
     let item = |half: &postgres::replace::HalfDone| {

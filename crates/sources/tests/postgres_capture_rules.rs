@@ -6,7 +6,7 @@ mod memory;
 #[path = "support/postgres.rs"]
 mod support;
 
-use mainstay_domain::{Kind, Severity, point::State};
+use mainstay_domain::{Kind, Severity, Silent, SystemClock, point::State};
 use mainstay_sources::postgres::{
     capture::probe,
     config::{PostgresConfig, Unnamed},
@@ -129,7 +129,9 @@ fn tables_that_no_rule_names_are_pointed_out_and_captured() {
 #[test]
 fn a_probe_says_beforehand_what_a_capture_would() {
     let sandbox = shop();
-    let found = probe(&rules(&sandbox, r#"[{"match": "customers", "exclude": true}]"#)).unwrap();
+    let found =
+        probe(&rules(&sandbox, r#"[{"match": "customers", "exclude": true}]"#), &SystemClock, &Silent)
+            .unwrap();
     assert_eq!((found.state, found.tables, found.database.as_str()), (State::Complete, 5, "postgres"));
     assert!(found.estimate.0 > 0 && found.pg_dump.starts_with("pg_dump (PostgreSQL)"));
     assert!(found.problems.iter().any(|p| p.message.contains("foreign key")));
@@ -152,6 +154,6 @@ fn a_foreign_key_into_a_schema_that_is_closed_to_the_user_is_listed_and_stops_no
     assert!(problems(&record, "vault.people").iter().any(|m| m.contains("no USAGE privilege")));
     let broken = problems(&record, "public.orders").concat();
     assert!(broken.contains("leads to vault.people, whose rows are not readable"), "{broken}");
-    let probed = probe(&config).unwrap();
+    let probed = probe(&config, &SystemClock, &Silent).unwrap();
     assert_eq!(probed.state, State::Incomplete);
 }

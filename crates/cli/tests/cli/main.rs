@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod config;
+mod database_mishaps;
 mod databases;
 mod demo;
 mod files;

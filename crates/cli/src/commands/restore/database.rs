@@ -123,7 +123,7 @@ pub fn show_plan(context: &Context, plan: &Plan) {
         out.line(format_args!("  note: {notice}"));
     }
     for refusal in &plan.refusals {
-        out.line(format_args!("  cannot be done: {} {}", refusal.message, refusal.hint));
+        out.line(format_args!("  cannot be done: {}. {}", refusal.message, refusal.hint));
     }
     out.line("");
     out.json("plan", plan);

@@ -132,7 +132,7 @@ fn show_plan(context: &Context, plan: &Plan, no_backup: bool) {
         }
     }
     for refusal in &plan.refusals {
-        out.line(format_args!("  cannot be done: {} {}", refusal.message, refusal.hint));
+        out.line(format_args!("  cannot be done: {}. {}", refusal.message, refusal.hint));
     }
     out.line("");
     out.json("replace_plan", plan);

@@ -1,18 +1,19 @@
 //! Looks at a source without reading rows: can it be reached, is it what it seems, would a capture be whole?
 
 use super::{
-    dumps, leader,
+    dumps,
+    leader::Leader,
     plan::{self, Plan},
     verdict::{self, Verdict},
 };
 use crate::postgres::{
     config::{PostgresConfig, Rules},
     facts::Priority,
-    inspect,
     tools::{self, Purpose},
+    wire::Connection,
 };
 use mainstay_domain::{
-    ByteSize, Failure,
+    ByteSize, Clock, Failure, Monitor,
     point::{Problem, State},
 };
 
@@ -35,21 +36,20 @@ pub struct Probe {
     pub problems: Vec<Problem>,
 }
 
-/// Connects, checks versions, tools and rights, and plans. Takes no lock on any table for longer than a moment.
+/// Connects, checks versions, tools and rights, and plans. Locks the tables as a capture would, for a moment: who stands in
+/// the way for longer than `lock_wait` is named now.
 ///
 /// # Errors
 /// As [`capture`](super::capture()).
-pub fn probe(config: &PostgresConfig) -> Result<Probe, Failure> {
+pub fn probe(config: &PostgresConfig, clock: &dyn Clock, monitor: &dyn Monitor) -> Result<Probe, Failure> {
     config.validate()?;
     let rules = Rules::new(config)?;
     let spec = config.connect_spec()?;
-    let (mut connection, _, session) = leader::open(&spec)?;
-    let tools =
-        tools::find(Purpose::Dump, connection.server_version_num() / 10_000, config.bin_dir.as_deref())?;
+    let version = Connection::connect(&spec)?.server_version_num();
+    let tools = tools::find(Purpose::Dump, version / 10_000, config.bin_dir.as_deref())?;
     spec.children_can_verify()?;
-    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL lock_timeout = '10s'")?;
-    let inventory = inspect::inspect(&mut connection)?;
-    let listed = leader::list(&mut connection)?;
+    let leader = Leader::take(&spec, config.lock_wait, clock, monitor)?;
+    let Leader { mut connection, session, inventory, listed, .. } = leader;
     let measures = plan::measure(&mut connection, &listed)?;
     let encoding = session.get("client_encoding").cloned().unwrap_or_default();
     let planned: Plan = plan::plan(config, &rules, &inventory, &listed, &measures, &encoding, &spec.user);
