@@ -39,6 +39,11 @@ fn the_zoo_comes_back_equal_for_a_superuser() {
         let major = tools.major;
         let sandbox = start(tools);
         zoo::load(&sandbox, "zoo");
+        // Tables of a session: they are its own, and gone with it.
+        let mut session = sandbox.connect("zoo").unwrap();
+        session
+            .execute("CREATE TEMPORARY TABLE passing AS SELECT 1; CREATE TEMPORARY SEQUENCE of_session")
+            .unwrap();
         let memory = Memory::default();
         let record = support::capture(&support::config(&sandbox, "zoo", "postgres"), &memory).unwrap();
         assert_eq!(record.state, State::Complete, "{major}: {:?}", record.problems);

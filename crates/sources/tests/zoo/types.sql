@@ -34,3 +34,15 @@ CREATE COLLATION types.own_c (provider = libc, locale = 'C');
 CREATE TABLE types.collated (a text COLLATE types.own_c, b text COLLATE "POSIX", c text);
 INSERT INTO types.collated VALUES ('ä', 'z', 'Z'), ('a', 'B', 'b');
 CREATE INDEX ON types.collated (a, b COLLATE "C" DESC NULLS LAST);
+-- Tables of a type, whose columns are the type's; a comment on a domain's constraint; a collation of ICU, where the server has it.
+CREATE TABLE types.typed OF types.address (street NOT NULL, tags DEFAULT '{}');
+INSERT INTO types.typed VALUES ('Main', 1, '{a}'), ('Side', NULL, DEFAULT);
+COMMENT ON CONSTRAINT above_zero ON DOMAIN types.positive IS 'more than nothing';
+ALTER DOMAIN types.positive ADD CONSTRAINT later CHECK (VALUE < 1000) NOT VALID;
+DO $$ BEGIN
+    CREATE COLLATION types.by_icu (provider = icu, locale = 'de-u-co-phonebk', deterministic = false);
+    CREATE TABLE types.by_icu (a text COLLATE types.by_icu PRIMARY KEY);
+    INSERT INTO types.by_icu VALUES ('Müller'), ('Mueller x'), ('Muller');
+EXCEPTION WHEN feature_not_supported THEN
+    RAISE NOTICE 'this server was built without ICU: no collation of it in the zoo';
+END $$;

@@ -47,6 +47,12 @@ CREATE TABLE su.forced (tenant int);
 INSERT INTO su.forced SELECT generate_series(1, 5);
 ALTER TABLE su.forced ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY none ON su.forced USING (false);
+CREATE FUNCTION su.handler() RETURNS language_handler LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler';
+CREATE FUNCTION su.validator(oid) RETURNS void LANGUAGE c STRICT AS '$libdir/plpgsql', 'plpgsql_validator';
+-- With functions of its own: pg_dump writes a language whose handler is an extension's as if it were an extension.
+CREATE TRUSTED LANGUAGE "zoo lang" HANDLER su.handler VALIDATOR su.validator;
+CREATE FUNCTION su.in_own_language() RETURNS int LANGUAGE "zoo lang" AS 'BEGIN RETURN 7; END';
+COMMENT ON LANGUAGE "zoo lang" IS 'a language';
 CREATE EVENT TRIGGER zoo_guard ON ddl_command_start WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE INDEX', 'COMMENT', 'GRANT')
     EXECUTE FUNCTION su.on_ddl();
 ALTER EVENT TRIGGER zoo_guard DISABLE;
