@@ -13,11 +13,14 @@ use super::{Connection, error::WireError};
 pub fn refuse_transaction_pooler(first: &mut Connection, second: &mut Connection) -> Result<(), WireError> {
     let process = |connection: &mut Connection| connection.query_text("SELECT pg_catalog.pg_backend_pid()");
     let before = process(first)?;
-    second.execute("BEGIN").map_err(|error| match error.code() {
-        // Statement pooling.
-        Some("08P01") => WireError::Pooler(explain(first)),
-        _ => error,
-    })?;
+    // The database may be set to end what waits for a moment; only this transaction is touched, whoever it belongs to.
+    second.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0").map_err(
+        |error| match error.code() {
+            // Statement pooling.
+            Some("08P01") => WireError::Pooler(explain(first)),
+            _ => error,
+        },
+    )?;
     let other = process(second)?;
     let after = [process(first)?, process(first)?];
     second.execute("COMMIT")?;
