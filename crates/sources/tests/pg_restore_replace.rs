@@ -118,6 +118,9 @@ fn what_differs_from_what_was_captured_replaces_nothing() {
     );
     assert_eq!(databases(&sandbox), "shop shop_restored_20261120_124338");
     assert_eq!(text(&sandbox.spec("shop"), "SELECT count(*) FROM sales.orders"), "300");
+    let plan = replace::plan(&memory, &record, &server, "shop", &options()).unwrap();
+    let left = "database shop_restored_20261120_124338 is of an earlier replacement that did not come to its end: look at it, then drop it";
+    assert!(plan.restore.notices.iter().any(|notice| notice == left), "{:?}", plan.restore.notices);
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! It carries the comment that belongs there. Whoever owns a database can forge it, so it is believed only where nothing
 //! comes of it that the database's owner could not do, or that a replacement of the named database would not do anyway.
 
-use super::plan::{BEFORE, base};
+use super::plan::{BEFORE, is_dated};
 use crate::postgres::wire::{ConnectSpec, Connection, WireError, quote_ident, quote_literal};
 use mainstay_domain::{Failure, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -292,11 +292,7 @@ pub fn kept(server: &ConnectSpec, live: &str) -> Result<Vec<String>> {
 
 /// `live_before_20261120_124338`.
 pub(super) fn is_kept(name: &str, live: &str) -> bool {
-    let dated = name.rsplit_once(BEFORE).filter(|(begin, _)| *begin == base(live, BEFORE));
-    dated.is_some_and(|(_, date)| {
-        date.len() == 15
-            && date.bytes().enumerate().all(|(at, b)| if at == 8 { b == b'_' } else { b.is_ascii_digit() })
-    })
+    is_dated(name, live, BEFORE)
 }
 
 /// Drops a database that was kept after a replacement.
@@ -350,6 +346,8 @@ mod tests {
             "shop_before_20261120",
             "sho_before_20261120_124338",
             "shop2_before_20261120_124338",
+            "shop_before_20261120_124338_x",
+            "shop_restored_20261120_124338",
         ] {
             assert!(!is_kept(other, "shop"), "{other}");
         }

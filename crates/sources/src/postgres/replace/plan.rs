@@ -161,6 +161,11 @@ pub fn plan(
         left_behind: Vec::new(),
         refusals: Vec::new(),
     };
+    for name in leftovers(&mut admin, live)? {
+        plan.restore.notices.push(format!(
+            "database {name} is of an earlier replacement that did not come to its end: look at it, then drop it"
+        ));
+    }
     if prepared > 0 && may_rename {
         plan.against(
             format!("{live} has {prepared} prepared transactions, with which it cannot be renamed"),
@@ -199,6 +204,12 @@ fn closed(plan: &mut Plan) {
             format!("what else belongs to {live} alone is seen when that is settled: it lets no sessions in");
         plan.left_behind.push(text);
     }
+}
+
+/// Databases that were restored beside `live`, and never took its place.
+fn leftovers(admin: &mut Connection, live: &str) -> Result<Vec<String>> {
+    let rows = admin.query("SELECT datname FROM pg_catalog.pg_database ORDER BY datname")?;
+    Ok(rows.iter().map(|row| row.text(0)).filter(|name| is_dated(name, live, RESTORED)).collect())
 }
 
 /// What a replacement by this record would take away.
@@ -366,6 +377,16 @@ pub(super) fn base<'a>(name: &'a str, word: &str) -> &'a str {
 /// `shop_before_20261120_124338`.
 fn dated(name: &str, word: &str, now: Time) -> String {
     format!("{}{word}{}", base(name, word), stamp(now))
+}
+
+/// Whether a name is one that [`dated`] gives, perhaps with the number of [`free_name`].
+pub(super) fn is_dated(name: &str, live: &str, word: &str) -> bool {
+    let rest = name.strip_prefix(base(live, word)).and_then(|rest| rest.strip_prefix(word));
+    let Some((stamp, number)) = rest.and_then(|rest| rest.split_at_checked(STAMP)) else { return false };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let dated =
+        stamp.split_once('_').is_some_and(|(day, time)| day.len() == 8 && digits(day) && digits(time));
+    dated && (number.is_empty() || number.strip_prefix('_').is_some_and(digits))
 }
 
 /// The dated name, with a number if it is taken.
