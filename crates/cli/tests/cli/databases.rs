@@ -182,6 +182,33 @@ fn what_a_killed_replacement_left_is_said_and_settled_before_anything_is_asked()
     assert_eq!(shop.count("shop", "orders"), "1000", "open again, though nobody said yes");
 }
 
+#[test]
+fn a_row_of_200_mb_is_backed_up_restored_and_compared_within_256_mib() {
+    let shop = Shop::new();
+    let sql = "CREATE TABLE big (id int PRIMARY KEY, t text);
+               INSERT INTO big SELECT 1, string_agg(md5(i::text), '') FROM generate_series(1, 6600000) i";
+    shop.server.connect("shop").unwrap().execute(sql).unwrap();
+    // The limit is on memory of its own, not on mapped files: what goes over it is refused by the kernel.
+    let limited = |arguments: &str| {
+        let mut command = Command::new("sh");
+        let script =
+            format!("ulimit -d 262144 && exec {} {arguments} --quiet", env!("CARGO_BIN_EXE_mainstay"));
+        command.arg("-c").arg(script).current_dir(shop.place.path());
+        command
+            .env("MAINSTAY_KEY", KEY)
+            .env("DATABASE_URL", shop.url("postgres"))
+            .env("HOME", shop.place.path());
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, out, err) = limited("backup shop");
+    assert_eq!(code, Some(0), "{out}{err}");
+    let (code, out, err) = limited("restore shop --to-database back --yes");
+    assert!(code == Some(0) && out.contains("Equal to what was captured: 1101 rows"), "{out}{err}");
+    assert_eq!(shop.count("back", "big WHERE length(t) = 211200000"), "1");
+}
+
 /// A program that is ended with the test.
 struct Writing(Child);
 
