@@ -160,6 +160,47 @@ fn a_living_database_gives_way_to_a_restored_one_and_is_kept() {
 }
 
 #[test]
+fn a_replacement_that_is_killed_before_its_swap_leaves_nothing_that_the_next_one_does_not_put_right() {
+    let shop = Shop::new();
+    assert_eq!(shop.run(&["backup", "shop"]).code, 0);
+    shop.server.connect("shop").unwrap().execute("DELETE FROM orders").unwrap();
+    // Whoever comments on a database keeps it from being renamed until the end of the transaction.
+    let mut other = shop.server.connect("postgres").unwrap();
+    other.execute("BEGIN; COMMENT ON DATABASE shop IS 'wait'").unwrap();
+    let mut replacing = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+    replacing.args(["restore", "shop", "--replace", "--yes", "--quiet"]).current_dir(shop.place.path());
+    replacing
+        .env("MAINSTAY_KEY", KEY)
+        .env("DATABASE_URL", shop.url("postgres"))
+        .env("HOME", shop.place.path());
+    let replacing = Writing(replacing.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
+
+    let mut observer = shop.server.connect("postgres").unwrap();
+    let swaps = "SELECT count(*) > 0 FROM pg_stat_activity, pg_database d WHERE d.datname = 'shop' AND NOT d.datallowconn
+                    AND application_name = 'mainstay' AND wait_event_type = 'Lock'";
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while observer.query_text(swaps).unwrap().as_deref() != Some("t") {
+        assert!(Instant::now() < deadline, "it does not come to the swap");
+    }
+    drop(replacing); // kill -9
+    let end = "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE application_name = 'mainstay' AND wait_event_type = 'Lock'";
+    observer.query(end).unwrap();
+    other.execute("ROLLBACK").unwrap();
+    assert!(shop.server.connect("shop").is_err(), "nobody gets in");
+
+    let ran = shop.run(&["restore", "shop", "--replace", "--yes", "--quiet"]);
+    assert!(
+        ran.code == 0 && ran.stdout.contains("Settled: a replacement of shop broke off"),
+        "{}",
+        ran.all()
+    );
+    assert_eq!(shop.count("shop", "orders"), "1000");
+    let kept = "SELECT string_agg(datname, ' ') FROM pg_database WHERE datname LIKE 'shop_before_%' AND datallowconn";
+    let kept = observer.query_text(kept).unwrap().unwrap();
+    assert_eq!(shop.count(&kept, "orders"), "0", "what lived is kept");
+}
+
+#[test]
 fn what_a_killed_replacement_left_is_said_and_settled_before_anything_is_asked() {
     let shop = Shop::new();
     assert_eq!(shop.run(&["backup", "shop"]).code, 0);
