@@ -249,3 +249,62 @@ fn a_transaction_pooler_in_the_way_is_named() {
     err| hint: Give the address of the server itself, or of a pool in session mode (with Supabase: port 5432 in place of 6543; with PgBouncer: pool_mode = session, or the server's own port).
     ");
 }
+
+/// An authority of our own, and a server with a certificate of it that lets nobody in without TLS.
+fn over_tls() -> (Shop, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let openssl = |arguments: &str| {
+        let mut command = Command::new("openssl");
+        let output = command.args(arguments.split_whitespace()).current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(&format!("req -x509 {key} -days 2 -subj /CN=authority -keyout ca.key -out ca.crt"));
+    openssl(&format!("req -new {key} -subj /CN=db.test -keyout server.key -out server.csr"));
+    fs::write(path("names"), "subjectAltName=DNS:db.test").unwrap();
+    openssl(
+        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt",
+    );
+    if rustix::process::geteuid().is_root() {
+        // The server runs as another user then.
+        let passwd = fs::read_to_string("/etc/passwd").unwrap();
+        let line =
+            passwd.lines().find(|line| line.starts_with("postgres:")).expect("the package makes a user");
+        let uid = line.split(':').nth(2).unwrap().parse().unwrap();
+        std::os::unix::fs::chown(path("server.key"), Some(uid), None).unwrap();
+    }
+    fs::set_permissions(path("server.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    let hba = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n".to_owned();
+    let options = SandboxOptions { tcp: true, hba: Some(hba), ..Shop::options() }
+        .setting("ssl", "on")
+        .setting("ssl_cert_file", &path("server.crt"))
+        .setting("ssl_key_file", &path("server.key"));
+    (Shop::on(&options), folder)
+}
+
+#[test]
+fn the_systems_authorities_are_good_enough_for_us_and_for_pg_dump_and_nobody_elses_are() {
+    let (shop, authority) = over_tls();
+    let port = shop.server.port();
+    let url =
+        |host: &str| format!("postgres://postgres@{host}:{port}/shop?hostaddr=127.0.0.1&sslrootcert=system");
+    let ca = authority.path().join("ca.crt");
+    let backup = |url: &str, system: &Path| {
+        let system = system.to_str().unwrap();
+        let variables = [("MAINSTAY_KEY", KEY), ("DATABASE_URL", url), ("SSL_CERT_FILE", system)];
+        shop.place.run_with(&["backup", "shop", "--quiet"], &variables)
+    };
+    let ran = backup(&url("db.test"), &ca);
+    assert_eq!(ran.code, 0, "{}", ran.all());
+    let elsewhere = backup(&url("elsewhere.test"), &ca);
+    assert!(elsewhere.code == 14 && elsewhere.stderr.contains("for another host"), "{}", elsewhere.all());
+    let unknown = shop.run_at(&url("db.test"), &["backup", "shop", "--quiet"]);
+    assert!(unknown.code == 14 && unknown.stderr.contains("is not one of the system's"), "{}", unknown.all());
+    assert_seen!(worded(shop.run_at(&format!("{}&sslmode=require", url("db.test")), &["backup", "shop"])), @"
+    exit 2
+    err| error: source db: sslmode=require is too weak for sslrootcert=system
+    err| hint: Use sslmode=verify-full, or leave sslmode out.
+    ");
+}
