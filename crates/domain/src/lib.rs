@@ -13,6 +13,7 @@ pub mod retention;
 pub mod size;
 pub mod stream;
 pub mod time;
+pub mod wal;
 
 pub use failure::{Failure, Kind, Result};
 pub use id::{
@@ -22,3 +23,4 @@ pub use id::{
 pub use monitor::{Monitor, Severity, Silent, Within};
 pub use size::ByteSize;
 pub use time::{Clock, SystemClock, Time};
+pub use wal::Lsn;

@@ -106,6 +106,9 @@ pub struct Entry {
     /// In a listing of deleted files: when it was first missed.
     #[n(17)]
     pub deleted: Option<Time>,
+    /// Of a relation file: the hashes of the pages of its frames' chunks, before patches; see `sources::postgres::cluster`.
+    #[n(18)]
+    pub pages: Option<Content>,
 }
 
 /// An item of a listing's chunk: each chunk begins with a `Directory`, and entries belong to the directory before them.
@@ -218,6 +221,7 @@ mod tests {
             doubt: Some(Doubt::ChangedWhileRead),
             fresh: Some(true),
             deleted: Some(Time(5)),
+            pages: None,
         };
         let items = vec![Item::Directory(b"d/e".to_vec()), Item::Entry(Box::new(entry))];
         let mut chunk = Vec::new();

@@ -90,6 +90,13 @@ pub struct SourceRecord {
     pub partial: bool,
 }
 
+impl Stream {
+    /// Whether it is a listing of files, with contents of their own: `listing`, `listing/<what>`, `deleted`.
+    pub fn is_listing(&self) -> bool {
+        self.name == "listing" || self.name == "deleted" || self.name.starts_with("listing/")
+    }
+}
+
 impl SourceRecord {
     pub fn stream(&self, name: &str) -> Option<&Stream> {
         self.streams.iter().find(|s| s.name == name)

@@ -4,11 +4,11 @@
 //! ("level 1"), and so on until a handful is left, so reaching any offset, row or key costs a few reads. The layout is in
 //! `doc/format.md`, *Streams*. Sources know these traits and nothing of repositories; the repository implements them.
 
-use crate::{ChunkId, Result};
+use crate::{ChunkId, Failure, Result};
 use std::io::Read;
 
 /// One entry of a stream's list: a chunk (of bytes, rows, entries, or of a lower list) and what it spans.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Piece {
     /// The chunk, or `None` for a hole: `bytes` zero bytes that are stored nowhere.
     pub chunk: Option<ChunkId>,
@@ -20,15 +20,49 @@ pub struct Piece {
     pub digest: u128,
     /// The key of the first row or entry, for ordered streams; empty otherwise.
     pub key: Vec<u8>,
+    /// Of a frame of a relation file: a chunk of pages that are laid over `chunk` (see [`lay_over`]).
+    pub patch: Option<ChunkId>,
 }
 
 impl Piece {
     pub fn plain(chunk: ChunkId, bytes: u64) -> Piece {
-        Piece { chunk: Some(chunk), bytes, rows: 0, digest: 0, key: Vec::new() }
+        Piece { chunk: Some(chunk), bytes, ..Piece::default() }
     }
     pub fn hole(bytes: u64) -> Piece {
-        Piece { chunk: None, bytes, rows: 0, digest: 0, key: Vec::new() }
+        Piece { bytes, ..Piece::default() }
     }
+
+    /// The chunks that the piece needs.
+    pub fn chunks(&self) -> impl Iterator<Item = &ChunkId> {
+        self.chunk.iter().chain(&self.patch)
+    }
+}
+
+/// Bytes of a page of a relation file, as PostgreSQL is built nearly everywhere. Files of another page size have no patches.
+pub const PAGE: usize = 8 << 10;
+
+/// A patch chunk: pages by their number in the frame, ascending.
+pub fn encode_patch(pages: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(2 + pages.len() * (2 + PAGE));
+    out.extend((pages.len() as u16).to_be_bytes());
+    pages.iter().for_each(|(number, _)| out.extend(number.to_be_bytes()));
+    pages.iter().for_each(|(_, page)| out.extend_from_slice(page));
+    out
+}
+
+/// Lays the pages of a patch over a frame. `None`: the patch does not fit.
+pub fn lay_over(frame: &mut [u8], patch: &[u8]) -> Option<()> {
+    let count = usize::from(u16::from_be_bytes(*patch.first_chunk::<2>()?));
+    let numbers = patch.get(2..2 + 2 * count)?;
+    let pages = patch.get(2 + 2 * count..)?;
+    if pages.len() != count * PAGE {
+        return None;
+    }
+    for (number, page) in numbers.chunks_exact(2).zip(pages.chunks_exact(PAGE)) {
+        let at = usize::from(u16::from_be_bytes([number[0], number[1]])) * PAGE;
+        frame.get_mut(at..at + PAGE)?.copy_from_slice(page);
+    }
+    Some(())
 }
 
 impl<C> minicbor::Encode<C> for Piece {
@@ -38,6 +72,7 @@ impl<C> minicbor::Encode<C> for Piece {
         ctx: &mut C,
     ) -> Result<(), minicbor::encode::Error<W::Error>> {
         let fields = match self {
+            Piece { patch: Some(_), .. } => 6,
             Piece { rows: 0, digest: 0, key, .. } if key.is_empty() => 2,
             Piece { key, .. } if key.is_empty() => 4,
             _ => 5,
@@ -49,6 +84,9 @@ impl<C> minicbor::Encode<C> for Piece {
         if fields > 4 {
             e.bytes(&self.key)?;
         }
+        if let Some(patch) = &self.patch {
+            e.encode_with(patch, ctx)?;
+        }
         Ok(())
     }
 }
@@ -57,21 +95,23 @@ impl<'b, C> minicbor::Decode<'b, C> for Piece {
     fn decode(d: &mut minicbor::Decoder<'b>, ctx: &mut C) -> Result<Self, minicbor::decode::Error> {
         let malformed = |what| Err(minicbor::decode::Error::message(what));
         let fields = d.array()?;
-        let mut piece =
-            Piece { chunk: d.decode_with(ctx)?, bytes: d.u64()?, rows: 0, digest: 0, key: Vec::new() };
+        let mut piece = Piece { chunk: d.decode_with(ctx)?, bytes: d.u64()?, ..Piece::default() };
         match fields {
             Some(2) => {}
-            Some(n @ (4 | 5)) => {
+            Some(n @ 4..=6) => {
                 piece.rows = d.u64()?;
                 match d.bytes()?.try_into() {
                     Ok(digest) => piece.digest = u128::from_be_bytes(digest),
                     Err(_) => return malformed("a piece's digest is 16 bytes"),
                 }
-                if n == 5 {
+                if n >= 5 {
                     piece.key = d.bytes()?.to_vec();
                 }
+                if n == 6 {
+                    piece.patch = Some(d.decode_with(ctx)?);
+                }
             }
-            _ => return malformed("a piece has 2, 4 or 5 fields"),
+            _ => return malformed("a piece has 2, 4, 5 or 6 fields"),
         }
         Ok(piece)
     }
@@ -130,6 +170,9 @@ pub trait Sink: Sync {
     /// Begins a stream whose pieces the caller cuts (at row or entry ends).
     fn begin(&self, pool: Pool) -> Box<dyn PieceWriter + '_>;
 
+    /// Where pieces whose chunks were all put or adopted lie, taken together.
+    fn join(&self, pieces: &mut dyn Iterator<Item = Piece>) -> Result<Content>;
+
     /// Takes over content that an earlier recovery point stored, without reading it: `false` if any of it can no longer
     /// be relied on, and must be stored again.
     fn adopt(&self, content: &Content) -> Result<bool>;
@@ -151,6 +194,19 @@ pub const MAX_CHUNK: usize = 8 << 20;
 pub trait Vault: Sync {
     fn get(&self, chunk: &ChunkId) -> Result<Vec<u8>>;
 
+    /// The bytes of a piece that is no hole, its patch laid over it.
+    fn piece(&self, piece: &Piece) -> Result<Vec<u8>> {
+        let wrong = |what| Failure::verification(format!("a {what} is not as it was recorded"));
+        let mut bytes = self.get(piece.chunk.as_ref().ok_or_else(|| wrong("piece without a chunk"))?)?;
+        if bytes.len() as u64 != piece.bytes {
+            return Err(wrong("chunk's length"));
+        }
+        if let Some(patch) = &piece.patch {
+            lay_over(&mut bytes, &self.get(patch)?).ok_or_else(|| wrong("patch of pages"))?;
+        }
+        Ok(bytes)
+    }
+
     /// The level-0 pieces of `content` in order, reading lists as they are reached.
     fn pieces<'a>(&'a self, content: &Content) -> Box<dyn Iterator<Item = Result<Piece>> + Send + 'a>;
 
@@ -168,3 +224,30 @@ pub trait Vault: Sync {
 
 /// How keys of an ordered stream compare.
 pub type KeyOrder = fn(&[u8], &[u8]) -> std::cmp::Ordering;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_changes_its_pages_and_no_others_and_one_that_does_not_fit_is_refused() {
+        let mut frame = vec![1; 4 * PAGE];
+        let (second, last) = ([2; PAGE], [9; PAGE]);
+        let patch = encode_patch(&[(1, &second), (3, &last)]);
+        lay_over(&mut frame, &patch).unwrap();
+        let expected = [[1; PAGE], second, [1; PAGE], last].concat();
+        assert_eq!(frame, expected);
+        for wrong in [&b""[..], &patch[..patch.len() - 1], &encode_patch(&[(4, &second)])] {
+            assert!(lay_over(&mut frame, wrong).is_none());
+        }
+    }
+
+    #[test]
+    fn a_piece_with_a_patch_survives_its_encoding() {
+        let piece = Piece { patch: Some(ChunkId([3; 32])), ..Piece::plain(ChunkId([2; 32]), 5) };
+        for piece in [piece, Piece::hole(7), Piece::plain(ChunkId([1; 32]), 9)] {
+            let bytes = minicbor::to_vec(&piece).unwrap();
+            assert_eq!(minicbor::decode::<Piece>(&bytes).unwrap(), piece);
+        }
+    }
+}

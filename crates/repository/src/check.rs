@@ -364,11 +364,12 @@ impl Walk<'_, '_> {
 
     fn source(&mut self, source: &SourceRecord) -> Result<()> {
         for stream in &source.streams {
-            let is_listing = source.kind == "files";
+            let is_listing = stream.is_listing();
             for piece in self.reader.pieces(&stream.content) {
-                let Some(chunk) = piece?.chunk else { continue };
-                if self.is_there(&chunk)? && is_listing {
-                    self.listing(&chunk)?;
+                for chunk in piece?.chunks() {
+                    if self.is_there(chunk)? && is_listing {
+                        self.listing(chunk)?;
+                    }
                 }
             }
         }
@@ -381,10 +382,10 @@ impl Walk<'_, '_> {
             let item = item.map_err(|_| {
                 RepositoryError::damaged(format!("listing chunk {}", chunk.short()), "it is malformed")
             })?;
-            if let Item::Entry(entry) = item
-                && let Some(content) = &entry.content
-            {
-                self.content(content)?;
+            if let Item::Entry(entry) = item {
+                for content in entry.content.iter().chain(&entry.pages) {
+                    self.content(content)?;
+                }
             }
         }
         Ok(())
@@ -392,8 +393,8 @@ impl Walk<'_, '_> {
 
     fn content(&mut self, content: &Content) -> Result<()> {
         for piece in self.reader.pieces(content) {
-            if let Some(chunk) = piece?.chunk {
-                self.is_there(&chunk)?;
+            for chunk in piece?.chunks() {
+                self.is_there(chunk)?;
             }
         }
         Ok(())

@@ -125,17 +125,7 @@ impl Vault for Reader<'_> {
         for piece in self.pieces(content) {
             let piece = piece?;
             match &piece.chunk {
-                Some(chunk) => {
-                    let bytes = self.get(chunk)?;
-                    if bytes.len() as u64 != piece.bytes {
-                        return Err(RepositoryError::damaged(
-                            format!("chunk {}", chunk.short()),
-                            "it has a wrong length",
-                        )
-                        .into());
-                    }
-                    out.write_all(&bytes).map_err(failed)?;
-                }
+                Some(_) => out.write_all(&self.piece(&piece)?).map_err(failed)?,
                 None => {
                     std::io::copy(&mut std::io::Read::take(std::io::repeat(0), piece.bytes), &mut &mut *out)
                         .map_err(failed)?;

@@ -10,7 +10,7 @@ use mainstay_domain::{
     ChunkId, Failure, Kind, Monitor, Severity, SystemClock,
     monitor::Event,
     point::State,
-    stream::{Content, PieceWriter, Pool, Sink},
+    stream::{Content, Piece, PieceWriter, Pool, Sink},
     time::Span,
 };
 use mainstay_sources::postgres::{
@@ -211,6 +211,9 @@ impl Sink for AfterSchema<'_> {
             self.over.1.notify_all();
         }
         Ok(content)
+    }
+    fn join(&self, pieces: &mut dyn Iterator<Item = Piece>) -> mainstay_domain::Result<Content> {
+        self.memory.join(pieces)
     }
     fn begin(&self, pool: Pool) -> Box<dyn PieceWriter + '_> {
         let over = self.over.0.lock().unwrap();

@@ -190,11 +190,17 @@ impl Sink for Session<'_> {
         Box::new(SessionStream { session: self, pool, list: self.list_builder() })
     }
 
+    fn join(&self, pieces: &mut dyn Iterator<Item = Piece>) -> mainstay_domain::Result<Content> {
+        let mut list = self.list_builder();
+        for piece in pieces {
+            list.push(piece)?;
+        }
+        list.finish()
+    }
+
     fn adopt(&self, content: &Content) -> mainstay_domain::Result<bool> {
-        for piece in &content.pieces {
-            if let Some(chunk) = &piece.chunk
-                && !self.index.adopt(chunk)?
-            {
+        for chunk in content.pieces.iter().flat_map(Piece::chunks) {
+            if !self.index.adopt(chunk)? {
                 return Ok(false);
             }
         }
@@ -232,7 +238,7 @@ impl<F: FnMut(Vec<u8>) -> mainstay_domain::Result<ChunkId> + Send> PieceWriter f
         let bytes = chunk.len() as u64;
         let stored = self.session.store_chunk(self.pool, chunk)?;
         let Marks { rows, digest, key } = marks;
-        self.list.push(Piece { chunk: Some(stored), bytes, rows, digest, key })
+        self.list.push(Piece { chunk: Some(stored), bytes, rows, digest, key, patch: None })
     }
 
     fn finish(self: Box<Self>) -> mainstay_domain::Result<Content> {

@@ -51,6 +51,7 @@ impl<F: FnMut(Vec<u8>) -> Result<ChunkId>> ListBuilder<F> {
             rows: pieces.iter().map(|p| p.rows).sum(),
             digest: pieces.iter().fold(0, |sum, p| sum.wrapping_add(p.digest)),
             key: std::mem::take(&mut pieces[0].key),
+            patch: None,
         };
         self.push_at(level + 1, list)
     }

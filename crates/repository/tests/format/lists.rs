@@ -30,7 +30,7 @@ impl Vault for Always {
 }
 
 fn piece(bytes: u64, rows: u64, digest: u128, key: &[u8]) -> Piece {
-    Piece { chunk: Some(ChunkId([1; 32])), bytes, rows, digest, key: key.to_vec() }
+    Piece { chunk: Some(ChunkId([1; 32])), bytes, rows, digest, key: key.to_vec(), patch: None }
 }
 
 fn walked(list: &[Piece], said: Piece) -> Result<Vec<Piece>> {

@@ -220,6 +220,7 @@ pub fn items(n: u64, store: &dyn Fn(&[u8], &[u8]) -> Content) -> Vec<Item> {
             doubt: None,
             fresh: (name == b"noise.bin").then_some(true),
             deleted: None,
+            pages: None,
         }))
     };
     use FileKind::*;

@@ -129,6 +129,7 @@ fn listing_chunk() -> Vec<u8> {
         doubt: None,
         fresh: None,
         deleted: None,
+        pages: None,
     };
     let mut chunk = Vec::new();
     encode_item(&Item::Directory(b"".to_vec()), &mut chunk);

@@ -34,9 +34,15 @@ mod tree;
 mod walk;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use leaf::Leaves;
+pub(crate) use merge::adopted;
+pub(crate) use problems::Problems;
+pub(crate) use stat::Stat;
+pub(crate) use tree::{Tree, open_in};
 
 pub use capture::{CaptureOptions, DELETED, LISTING, capture};
 pub use compare::{Aspect, Comparison, Difference, compare, compare_live};

@@ -196,7 +196,7 @@ pub(crate) fn content_into(bytes: &[u8], content: &mut Content) -> Result<(), Er
                     _ => Some(ChunkId::from_slice(d.bytes()?).ok_or_else(wrong)?),
                 };
                 let bytes = d.u64()?;
-                content.pieces.push(Piece { chunk, bytes, rows: 0, digest: 0, key: Vec::new() });
+                content.pieces.push(Piece { chunk, bytes, ..Piece::default() });
             }
             _ => {
                 d.set_position(start);
@@ -248,6 +248,7 @@ mod tests {
             doubt: None,
             fresh,
             deleted: Some(Time(-3)),
+            pages: None,
         }
     }
 

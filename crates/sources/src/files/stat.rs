@@ -95,6 +95,7 @@ impl Stat {
             doubt: None,
             fresh: self.fresh(now).then_some(true),
             deleted: None,
+            pages: None,
         }
     }
 }

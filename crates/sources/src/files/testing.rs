@@ -67,6 +67,7 @@ impl Memory {
                     rows: pieces.iter().map(|p| p.rows).sum(),
                     digest: 0,
                     key: pieces[0].key.clone(),
+                    patch: None,
                 });
             }
             content = upper;
@@ -102,6 +103,10 @@ impl Sink for Memory {
         Box::new(Writer { memory: self, pool, content: Content::default() })
     }
 
+    fn join(&self, pieces: &mut dyn Iterator<Item = Piece>) -> Result<Content> {
+        self.collapse(Content { level: 0, pieces: pieces.collect() })
+    }
+
     fn adopt(&self, content: &Content) -> Result<bool> {
         self.adopted.fetch_add(1, Ordering::Relaxed);
         let chunks = self.chunks.lock().unwrap();
@@ -125,7 +130,7 @@ impl PieceWriter for Writer<'_> {
         let bytes = chunk.len() as u64;
         let chunk = Some(self.memory.put(self.pool, chunk)?);
         let Marks { rows, digest, key } = marks;
-        self.content.pieces.push(Piece { chunk, bytes, rows, digest, key });
+        self.content.pieces.push(Piece { chunk, bytes, rows, digest, key, patch: None });
         Ok(())
     }
 
@@ -176,7 +181,7 @@ impl Vault for Memory {
         for piece in self.pieces(content) {
             let piece = piece?;
             let bytes = match piece.chunk {
-                Some(chunk) => self.get(&chunk)?,
+                Some(_) => self.piece(&piece)?,
                 None => vec![0; piece.bytes as usize],
             };
             out.write_all(&bytes).map_err(|error| Failure::failed("the writer failed").caused_by(error))?;

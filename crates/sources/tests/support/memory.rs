@@ -70,9 +70,13 @@ impl Sink for Memory {
         Box::new(Writer { memory: self, pool, content: Content::default() })
     }
 
+    fn join(&self, pieces: &mut dyn Iterator<Item = Piece>) -> Result<Content> {
+        Ok(Content { level: 0, pieces: pieces.collect() })
+    }
+
     fn adopt(&self, content: &Content) -> Result<bool> {
         let chunks = self.chunks.lock().unwrap();
-        Ok(content.pieces.iter().all(|p| p.chunk.is_none_or(|id| chunks.contains_key(&id))))
+        Ok(content.pieces.iter().flat_map(Piece::chunks).all(|id| chunks.contains_key(id)))
     }
 }
 
@@ -87,7 +91,7 @@ impl PieceWriter for Writer<'_> {
         let bytes = chunk.len() as u64;
         let chunk = Some(self.memory.put(self.pool, chunk)?);
         let Marks { rows, digest, key } = marks;
-        self.content.pieces.push(Piece { chunk, bytes, rows, digest, key });
+        self.content.pieces.push(Piece { chunk, bytes, rows, digest, key, patch: None });
         Ok(())
     }
     fn finish(self: Box<Self>) -> Result<Content> {
@@ -118,7 +122,7 @@ impl Vault for Memory {
         let mut written = 0;
         for piece in &content.pieces {
             let bytes = match &piece.chunk {
-                Some(id) => self.get(id)?,
+                Some(_) => self.piece(piece)?,
                 None => vec![0; piece.bytes as usize],
             };
             out.write_all(&bytes).map_err(|e| Failure::failed("cannot write").caused_by(e))?;

@@ -3,7 +3,7 @@
 use super::worker::{Done, Job, Node, Opened, Trouble, Worker};
 use crossbeam_channel::Sender;
 use mainstay_domain::{
-    Failure, Kind, Result,
+    Result,
     listing::Entry,
     monitor::Event,
     stream::{Piece, Vault},
@@ -35,12 +35,8 @@ pub(crate) fn write_pieces(
         let piece = piece?;
         let end = at.checked_add(piece.bytes).ok_or_else(|| Trouble::Entry("it is too long".to_owned()))?;
         ends_in_hole = piece.chunk.is_none();
-        if let Some(chunk) = piece.chunk {
-            let bytes = vault.get(&chunk)?;
-            if bytes.len() as u64 != piece.bytes {
-                return Err(Failure::new(Kind::Verification, "a chunk is not as long as recorded").into());
-            }
-            write_all(fd, &bytes, at)?;
+        if piece.chunk.is_some() {
+            write_all(fd, &vault.piece(&piece)?, at)?;
         }
         at = end;
     }

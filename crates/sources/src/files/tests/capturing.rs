@@ -508,6 +508,12 @@ impl mainstay_domain::stream::Sink for Failing {
     ) -> Box<dyn mainstay_domain::stream::PieceWriter + '_> {
         self.memory.begin(pool)
     }
+    fn join(
+        &self,
+        pieces: &mut dyn Iterator<Item = mainstay_domain::stream::Piece>,
+    ) -> mainstay_domain::Result<mainstay_domain::stream::Content> {
+        self.memory.join(pieces)
+    }
     fn adopt(&self, content: &mainstay_domain::stream::Content) -> mainstay_domain::Result<bool> {
         self.memory.adopt(content)
     }

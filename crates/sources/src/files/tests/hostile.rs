@@ -32,6 +32,7 @@ fn entry(name: &[u8], kind: FileKind) -> Entry {
         doubt: None,
         fresh: None,
         deleted: None,
+        pages: None,
     }
 }
 

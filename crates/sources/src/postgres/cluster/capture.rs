@@ -1,0 +1,201 @@
+//! The order of a base backup. It is the safety argument: what the server must keep is held first, the control file is read
+//! last, and only when the server has confirmed the end and the log up to it is stored is there a record.
+
+use super::{
+    BACKUP_LABEL, CONFIG, CONTROL, ClusterConfig, KIND, LISTING, TABLESPACE, TABLESPACE_MAP, WAL, control, exclude,
+    facts::{ClusterFacts, Counts, FACTS_VERSION},
+    old::OldListing,
+    pages::{Checking, PageKey},
+    server::{Backup, Server, connect, timeline_of_label},
+    tree::{self, Shared, Tally},
+};
+use crate::files::Problems;
+use mainstay_domain::{
+    Clock, Failure, Monitor, Result, Severity,
+    point::{SourceRecord, State, Stream},
+    stream::{Content, PAGE, Piece, Pool, Sink, Vault},
+    wal::{Segment, SegmentSize},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
+
+/// How to capture.
+pub struct Options<'a> {
+    /// The repository's key for page hashes.
+    pub page_key: PageKey,
+    /// Read every file again, whatever its metadata says.
+    pub full: bool,
+    /// The newest record of this source, and the vault that holds it.
+    pub previous: Option<(&'a dyn Vault, &'a SourceRecord)>,
+    pub clock: &'a dyn Clock,
+}
+
+/// What a cluster says of itself; an error if it cannot be backed up from here.
+pub fn probe(config: &ClusterConfig) -> Result<Server> {
+    config.validate()?;
+    let mut connection = connect(&config.connect_spec()?)?;
+    let server = Server::ask(&mut connection)?;
+    let directory = directory_of(config, &server);
+    let found = control::read(&directory)?;
+    if found.system != server.system {
+        return Err(Failure::preflight(format!(
+            "{} belongs to another cluster ({}) than the server that was asked ({})",
+            directory.display(),
+            found.system,
+            server.system
+        ))
+        .hint("Set `data_directory:` to where this machine sees the server's data directory."));
+    }
+    Ok(server)
+}
+
+fn directory_of(config: &ClusterConfig, server: &Server) -> PathBuf {
+    config.data_directory.clone().unwrap_or_else(|| server.data_directory.clone())
+}
+
+/// Captures the cluster. The record has no name yet: the caller knows what this source is called.
+///
+/// # Errors
+/// `Preflight` (rights, another cluster's directory), `Cancelled`, or what broke the backup. Damaged pages are no error: the
+/// record is incomplete, and its problems name them.
+pub fn capture(
+    config: &ClusterConfig,
+    sink: &dyn Sink,
+    options: &Options<'_>,
+    monitor: &dyn Monitor,
+) -> Result<SourceRecord> {
+    let started = options.clock.now();
+    let server = probe(config)?;
+    let directory = directory_of(config, &server);
+
+    monitor.step("base backup", None);
+    let label = format!("mainstay {started}");
+    let mut backup = Backup::start(connect(&config.connect_spec()?)?, &label, monitor)?;
+    let problems = Problems::default();
+    let tally = Tally::default();
+    let judged = server.data_checksums && server.block_size as usize == PAGE;
+    let shared = Shared {
+        sink,
+        key: options.page_key,
+        full: options.full,
+        checking: judged.then_some(Checking { since: backup.start }),
+        threads: config.threads(),
+        clock: options.clock,
+        monitor,
+        problems: &problems,
+        tally: &tally,
+    };
+
+    // The files, as they come; the control file after all others.
+    let old = |name: &str| {
+        let found = options.previous.and_then(|(vault, record)| Some((vault, record.stream(name)?)));
+        found.map_or_else(OldListing::none, |(vault, stream)| OldListing::new(vault, &stream.content))
+    };
+    let mut streams = Vec::new();
+    let mut keep = |name: String, content: Content| streams.push(Stream { name, content });
+    keep(LISTING.into(), tree::capture(&shared, &directory, false, old(LISTING))?);
+    for space in &server.tablespaces {
+        let name = format!("{TABLESPACE}{}", space.oid);
+        keep(name.clone(), tree::capture(&shared, &space.location, true, old(&name))?);
+    }
+    keep(CONTROL.into(), put_file(sink, &directory.join(exclude::CONTROL))?);
+
+    // The end, and the log that leads to it.
+    let stopped = backup.stop()?;
+    let timeline = timeline_of_label(&stopped.backup_label)
+        .ok_or_else(|| Failure::failed("the server's backup label names no timeline"))?;
+    keep(BACKUP_LABEL.into(), put_bytes(sink, stopped.backup_label.as_bytes())?);
+    if !stopped.tablespace_map.is_empty() {
+        keep(TABLESPACE_MAP.into(), put_bytes(sink, stopped.tablespace_map.as_bytes())?);
+    }
+    let mut facts = ClusterFacts {
+        version: FACTS_VERSION,
+        system: server.system,
+        version_num: server.version_num,
+        version_text: server.version_text.clone(),
+        data_directory: server.data_directory.clone(),
+        segment_size: server.segment_size,
+        block_size: server.block_size,
+        data_checksums: server.data_checksums,
+        from_standby: server.in_recovery,
+        timeline,
+        start: backup.start,
+        stop: stopped.stop,
+        tablespaces: server.tablespaces.clone(),
+        settings: server.settings.clone(),
+        databases: server.databases.clone(),
+        counts: Counts::default(),
+        wal: Vec::new(),
+    };
+    for segment in facts.segments().collect::<Vec<_>>() {
+        let content = put_segment(sink, &directory, segment, server.segment_size)?;
+        keep(format!("{WAL}{segment}"), content);
+        facts.wal.push(segment.to_string());
+    }
+    // While the session lives, its slot keeps that log.
+    drop(backup);
+
+    for path in server.config_files.iter().filter(|path| !path.starts_with(&server.data_directory)) {
+        match put_file(sink, path) {
+            Ok(content) => keep(format!("{CONFIG}{}", path.display()), content),
+            Err(failure) => problems.add(Severity::Warning, path.display().to_string(), failure.message),
+        }
+    }
+    monitor.done("base backup", &format!("{} to {}", facts.start, facts.stop));
+
+    facts.counts = counts(&tally);
+    Ok(SourceRecord {
+        name: String::new(),
+        kind: KIND.into(),
+        state: if problems.count(Severity::Error) == 0 { State::Complete } else { State::Incomplete },
+        started,
+        finished: options.clock.now(),
+        consistent_at: Some(options.clock.now()),
+        streams,
+        facts: facts.to_json(),
+        problems: problems.into_list(),
+        bytes: facts.counts.bytes,
+        items: facts.counts.files,
+        partial: false,
+    })
+}
+
+fn counts(tally: &Tally) -> Counts {
+    let of = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    Counts {
+        files: of(&tally.files),
+        directories: of(&tally.directories),
+        bytes: of(&tally.bytes),
+        unchanged_files: of(&tally.unchanged_files),
+        changed_bytes: of(&tally.changed_bytes),
+        bad_blocks: of(&tally.bad_blocks),
+    }
+}
+
+fn put_bytes(sink: &dyn Sink, bytes: &[u8]) -> Result<Content> {
+    let piece = Piece::plain(sink.put(Pool::Data, bytes)?, bytes.len() as u64);
+    Ok(Content { level: 0, pieces: vec![piece] })
+}
+
+fn put_file(sink: &dyn Sink, path: &Path) -> Result<Content> {
+    let unread = |error| Failure::failed(format!("{} cannot be read", path.display())).caused_by(error);
+    put_bytes(sink, &fs::read(path).map_err(unread)?)
+}
+
+/// A segment as it lies in `pg_wal`. The last one may still be written to: what follows the backup's end in it does no harm.
+fn put_segment(sink: &dyn Sink, directory: &Path, segment: Segment, size: SegmentSize) -> Result<Content> {
+    let path = directory.join("pg_wal").join(segment.to_string());
+    let lost = |why: String| {
+        Failure::failed(format!("the log that this backup needs is gone: {} {why}", path.display()))
+            .hint("Let the server keep more of it (wal_keep_size), or give it a free replication slot, and run the backup again.")
+    };
+    let mut file = fs::File::open(&path).map_err(|error| lost("cannot be read".into()).caused_by(error))?;
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    if length != size.bytes() {
+        return Err(lost(format!("has {length} bytes and not {}", size.bytes())));
+    }
+    sink.put_reader(Pool::Data, &mut file)
+}

@@ -1,0 +1,95 @@
+//! What a base backup records of itself, as JSON in its record: all that a restore must know before it writes a byte.
+
+use mainstay_domain::{
+    Failure,
+    wal::{Lsn, Segment, SegmentSize},
+};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+pub const FACTS_VERSION: u32 = 1;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClusterFacts {
+    pub version: u32,
+    /// Which cluster this is, for ever: `pg_controldata`, "Database system identifier".
+    pub system: u64,
+    /// `server_version_num`.
+    pub version_num: u32,
+    pub version_text: String,
+    pub data_directory: PathBuf,
+    pub segment_size: SegmentSize,
+    pub block_size: u32,
+    pub data_checksums: bool,
+    /// Taken from a standby.
+    pub from_standby: bool,
+    pub timeline: u32,
+    /// Where replay begins.
+    pub start: Lsn,
+    /// Where the backup is consistent: replay must reach at least this.
+    pub stop: Lsn,
+    pub tablespaces: Vec<Tablespace>,
+    /// Settings of which recovery needs at least this much, and a few that tell how it was set up.
+    pub settings: Vec<(String, String)>,
+    pub databases: Vec<String>,
+    pub counts: Counts,
+    /// Segments of the log that the record holds itself.
+    pub wal: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tablespace {
+    pub oid: u32,
+    pub name: String,
+    pub location: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub files: u64,
+    pub directories: u64,
+    pub bytes: u64,
+    /// Taken over from the backup before without being read.
+    pub unchanged_files: u64,
+    /// Bytes of frames and patches that differed from the backup before.
+    pub changed_bytes: u64,
+    pub bad_blocks: u64,
+}
+
+/// Settings of the primary that a server in recovery must not be below.
+pub const RECOVERY_SETTINGS: [&str; 5] = [
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+];
+
+impl ClusterFacts {
+    pub fn from_json(json: &str) -> Result<ClusterFacts, Failure> {
+        let facts: ClusterFacts = serde_json::from_str(json)
+            .map_err(|error| Failure::verification("the description of a base backup cannot be read").caused_by(error))?;
+        if facts.version > FACTS_VERSION {
+            return Err(Failure::usage("a later version of Mainstay made this base backup")
+                .hint("Restore it with that version or a newer one."));
+        }
+        Ok(facts)
+    }
+
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("facts have only texts as keys")
+    }
+
+    pub fn major(&self) -> u32 {
+        self.version_num / 10_000
+    }
+
+    /// The segments from where replay begins to where the backup is consistent.
+    pub fn segments(&self) -> impl Iterator<Item = Segment> + '_ {
+        let last = Segment::ending(self.timeline, self.stop, self.segment_size);
+        std::iter::successors(Some(Segment::holding(self.timeline, self.start, self.segment_size)), |segment| {
+            Some(segment.next(self.segment_size))
+        })
+        .take_while(move |segment| *segment <= last)
+    }
+}

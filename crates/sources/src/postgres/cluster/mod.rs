@@ -1,0 +1,35 @@
+//! A whole PostgreSQL cluster as a source: base backups of its data directory, for recovery to a point in time.
+//!
+//! [`capture()`] reads the files while the server runs, between `pg_backup_start` and `pg_backup_stop`, and takes the log that
+//! makes them consistent into the same record: every base backup can be restored by itself. A later one stores only the pages
+//! that changed (`pages`) and is a whole base backup all the same. [`restore`] brings the files back, ready for recovery.
+//! Which segments of the log an archive holds, and where recovery ends, is not known here (`crate::postgres::wal`).
+
+mod capture;
+pub mod checksum;
+pub mod config;
+pub mod control;
+mod exclude;
+pub mod facts;
+mod old;
+mod pages;
+pub mod restore;
+mod server;
+mod tree;
+
+pub use capture::{Options, capture, probe};
+pub use config::ClusterConfig;
+pub use facts::ClusterFacts;
+
+/// `SourceRecord::kind` of a cluster.
+pub const KIND: &str = "cluster";
+
+/// Streams of a record: the data directory's files; a tablespace's, with its oid; the control file; what the server said at the
+/// end; a segment of the log; a configuration file outside of the data directory, by its path.
+pub const LISTING: &str = "listing";
+const TABLESPACE: &str = "listing/";
+const CONTROL: &str = "pg_control";
+const BACKUP_LABEL: &str = "backup_label";
+const TABLESPACE_MAP: &str = "tablespace_map";
+const WAL: &str = "wal/";
+const CONFIG: &str = "config/";

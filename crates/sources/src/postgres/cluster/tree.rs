@@ -1,0 +1,561 @@
+//! Captures one directory tree of a cluster (the data directory, or a tablespace) as a listing.
+//!
+//! The calling thread walks the tree in listing order and hands files out in slices; workers read them; the entries are written
+//! in order as their slices come back. What waits between the two is bounded. A running server changes files meanwhile: one
+//! that vanishes is gone, one that grows is read to the size first seen, one that shrinks is filled up with zeros; replay of
+//! the log makes all three right.
+
+use super::{
+    exclude::{self, Fork, Place, RelationFile},
+    old::{OldListing, is_unchanged},
+    pages::{Before, Checking, FRAME, FRAME_PAGES, HASH, PageKey, SLICE, SLICE_FRAMES, Slice, capture_slice},
+};
+use crate::files::{Leaves, Problems, Stat, Tree, open_in};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use mainstay_domain::{
+    Clock, Failure, Kind, Monitor, Result, Severity,
+    listing::{self, Doubt, Entry, FileKind},
+    stream::{Content, PAGE, Piece, Pool, Sink},
+};
+use rustix::{
+    fd::OwnedFd,
+    fs::{AtFlags, Dir, Mode, OFlags, statat},
+    io::Errno,
+};
+use std::{
+    collections::VecDeque,
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+/// Entries that may wait for their slices.
+const WINDOW: usize = 1024;
+/// Blocks of a relation's segment file: one gigabyte.
+const SEGMENT_BLOCKS: u32 = 131_072;
+
+/// What the captures of all trees of a cluster have in common.
+pub struct Shared<'a> {
+    pub sink: &'a dyn Sink,
+    pub key: PageKey,
+    /// Read every file again, whatever its metadata says.
+    pub full: bool,
+    /// Judge the pages' checksums.
+    pub checking: Option<Checking>,
+    pub threads: usize,
+    pub clock: &'a dyn Clock,
+    pub monitor: &'a dyn Monitor,
+    pub problems: &'a Problems,
+    pub tally: &'a Tally,
+}
+
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub files: AtomicU64,
+    pub directories: AtomicU64,
+    pub bytes: AtomicU64,
+    pub unchanged_files: AtomicU64,
+    pub changed_bytes: AtomicU64,
+    pub bad_blocks: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+/// A slice of a file to be read, or a file that is read at once.
+struct Job {
+    /// Which pending entry, and which of its slices.
+    id: u64,
+    slot: usize,
+    file: Arc<File>,
+    offset: u64,
+    length: u64,
+    before: Option<Before>,
+}
+
+/// A file that is being captured.
+struct File {
+    fd: OwnedFd,
+    relation: Option<RelationFile>,
+    sliced: bool,
+    shown: String,
+}
+
+enum Read {
+    Slice(Slice),
+    Whole(Content, Slice),
+    Unreadable(io::Error),
+}
+
+struct Done {
+    id: u64,
+    slot: usize,
+    read: Result<Read>,
+}
+
+/// An entry on its way into the listing, or the beginning of a directory.
+enum Pending {
+    Directory(Arc<[u8]>),
+    Entry { entry: Box<Entry>, slices: Vec<Option<Read>>, waiting: usize, shown: String },
+}
+
+/// Captures the tree at `root`; `in_tablespace` says that it is no data directory.
+pub fn capture(shared: &Shared<'_>, root: &Path, in_tablespace: bool, old: OldListing<'_>) -> Result<Content> {
+    let unopened = |error: Errno| {
+        Failure::preflight(format!("{} cannot be read: {error}", root.display())).hint(
+            "Run Mainstay as the user that owns the data directory (postgres), or as root, on the server's own machine.",
+        )
+    };
+    let tree = Tree::open(root).map_err(unopened)?;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (jobs, to_do) = bounded::<Job>(shared.threads * 2);
+        let (send, results) = unbounded();
+        for _ in 0..shared.threads {
+            let (to_do, send, stop) = (to_do.clone(), send.clone(), &stop);
+            scope.spawn(move || work(shared, &to_do, &send, stop));
+        }
+        drop((to_do, send));
+        let mut walk = Walk {
+            shared,
+            tree: &tree,
+            root,
+            in_tablespace,
+            old,
+            jobs,
+            results,
+            window: VecDeque::new(),
+            first_id: 0,
+            leaves: Leaves::new(shared.sink),
+        };
+        let walked = walk.root().and_then(|()| walk.drain());
+        if walked.is_err() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        let Walk { leaves, .. } = walk;
+        walked.and_then(|()| leaves.finish())
+    })
+}
+
+struct Walk<'a, 'l> {
+    shared: &'a Shared<'a>,
+    tree: &'a Tree,
+    root: &'a Path,
+    in_tablespace: bool,
+    old: OldListing<'a>,
+    jobs: Sender<Job>,
+    results: Receiver<Done>,
+    window: VecDeque<Pending>,
+    first_id: u64,
+    leaves: Leaves<'l>,
+}
+
+impl Walk<'_, '_> {
+    fn root(&mut self) -> Result<()> {
+        let stat = rustix::fs::fstat(self.tree.root())
+            .map_err(|error| Failure::failed(format!("{} cannot be looked at: {error}", self.root.display())))?;
+        let entry = Stat::new(&stat).entry(b"", self.shared.clock.now());
+        let top: Arc<[u8]> = Arc::from(&b""[..]);
+        self.push(Pending::Directory(top.clone()))?;
+        self.push_entry(Box::new(entry), String::new())?;
+        self.directory(&top)
+    }
+
+    /// A directory's entries, then its subdirectories, each in order.
+    fn directory(&mut self, path: &Arc<[u8]>) -> Result<()> {
+        let Some((fd, names)) = self.names(path)? else { return Ok(()) };
+        let place = exclude::place_of(path, self.in_tablespace);
+        let unlogged = match place {
+            Place::Relations => exclude::unlogged(names.iter().map(|name| &name[..])),
+            Place::Other => Default::default(),
+        };
+        let mut below = Vec::new();
+        for name in &names {
+            if self.shared.monitor.cancelled() {
+                return Err(Failure::new(Kind::Cancelled, "the base backup was stopped"));
+            }
+            let relation = (place == Place::Relations).then(|| RelationFile::parse(name)).flatten();
+            let skipped = relation.is_some_and(|file| {
+                file.temporary || file.fork != Fork::Init && unlogged.contains(&file.filenode)
+            });
+            if skipped || exclude::is_left_out(path, name, self.in_tablespace) {
+                continue;
+            }
+            let mut stat = match statat(&fd, &name[..], AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => Stat::new(&stat),
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(self.broken(path, name, error)),
+            };
+            // The log may lie elsewhere; tablespaces do, and have listings of their own.
+            let top = path.is_empty() && !self.in_tablespace;
+            if stat.kind == FileKind::Symlink && top && name == b"pg_wal" {
+                stat.kind = FileKind::Directory;
+                stat.mode = 0o700;
+            }
+            let tablespace = !self.in_tablespace && path[..] == *b"pg_tblspc" && stat.kind == FileKind::Symlink;
+            match stat.kind {
+                _ if tablespace => {}
+                FileKind::Socket => {}
+                FileKind::Directory => {
+                    let entry = Box::new(stat.entry(name, self.shared.clock.now()));
+                    self.push_entry(entry, String::new())?;
+                    add(&self.shared.tally.directories, 1);
+                    below.push(listing::join(path, name));
+                }
+                FileKind::Regular => self.file(&fd, path, name, &stat, relation)?,
+                _ => self.other(&fd, path, name, &stat)?,
+            }
+        }
+        drop((fd, names));
+        for path in below {
+            let path: Arc<[u8]> = path.into();
+            self.push(Pending::Directory(path.clone()))?;
+            if self.in_tablespace || !exclude::is_emptied(&path) {
+                self.directory(&path)?;
+            } else if path[..] == *b"pg_wal" {
+                self.empty_below(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The directories that the server expects below an emptied one.
+    fn empty_below(&mut self, path: &Arc<[u8]>) -> Result<()> {
+        let mut made = Vec::new();
+        for name in ["archive_status", "summaries"] {
+            let inside = self.root.join("pg_wal").join(name);
+            let Ok(found) = rustix::fs::stat(&inside) else { continue };
+            let entry = Stat::new(&found).entry(name.as_bytes(), self.shared.clock.now());
+            self.push_entry(Box::new(entry), String::new())?;
+            made.push(listing::join(path, name.as_bytes()));
+        }
+        made.into_iter().try_for_each(|path| self.push(Pending::Directory(path.into())))
+    }
+
+    fn names(&mut self, path: &[u8]) -> Result<Option<(OwnedFd, Vec<Vec<u8>>)>> {
+        let fd = match self.tree.directory(path, OFlags::empty()) {
+            Ok(fd) => fd,
+            // A database or a schema's directory that was dropped meanwhile.
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(self.broken(path, b"", error)),
+        };
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&fd).map_err(|error| self.broken(path, b"", error))? {
+            let entry = entry.map_err(|error| self.broken(path, b"", error))?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(name.to_vec());
+            }
+        }
+        names.sort();
+        Ok(Some((fd, names)))
+    }
+
+    /// What the server's owner could read and we cannot is no file to pass over: without it there is no backup.
+    fn broken(&self, directory: &[u8], name: &[u8], error: Errno) -> Failure {
+        let path = listing::join(directory, name);
+        let shown = format!("{}/{}", self.root.display(), crate::files::show_path(&path));
+        Failure::preflight(format!("{shown} cannot be read: {error}"))
+            .hint("Run Mainstay as the user that owns the data directory (postgres), or as root.")
+    }
+
+    fn file(
+        &mut self,
+        directory: &OwnedFd,
+        path: &[u8],
+        name: &[u8],
+        stat: &Stat,
+        relation: Option<RelationFile>,
+    ) -> Result<()> {
+        let mut entry = Box::new(stat.entry(name, self.shared.clock.now()));
+        let old = self.old.take(path, name);
+        add(&self.shared.tally.files, 1);
+        add(&self.shared.tally.bytes, stat.size);
+        if let Some(old) = &old
+            && !self.shared.full
+            && is_unchanged(old, stat)
+            && self.adopt(old)?
+        {
+            (entry.content, entry.pages) = (old.content.clone(), old.pages.clone());
+            add(&self.shared.tally.unchanged_files, 1);
+            self.shared.monitor.advance(1, stat.size);
+            return self.push_entry(entry, String::new());
+        }
+        if stat.size == 0 {
+            entry.content = Some(Content::default());
+            return self.push_entry(entry, String::new());
+        }
+        let fd = match open_in(directory, name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(self.broken(path, name, error)),
+        };
+        let shown = crate::files::show_path(&listing::join(path, name));
+        let sliced = relation.is_some() && stat.size > FRAME as u64;
+        let file = Arc::new(File { fd, relation, sliced, shown: shown.clone() });
+        let length = if sliced { SLICE } else { stat.size };
+        let count = stat.size.div_ceil(length) as usize;
+        let mut before = old.filter(|_| sliced).and_then(|old| self.before(&old)).map(|before| split(before, count));
+        let slices = (0..count).map(|_| None).collect();
+        self.push(Pending::Entry { entry, slices, waiting: count, shown })?;
+        let id = self.first_id + self.window.len() as u64 - 1;
+        for slot in 0..count {
+            let offset = slot as u64 * length;
+            let job = Job {
+                id,
+                slot,
+                file: file.clone(),
+                offset,
+                length: length.min(stat.size - offset),
+                before: before.as_mut().map(|slices| std::mem::take(&mut slices[slot])),
+            };
+            self.send(job)?;
+        }
+        Ok(())
+    }
+
+    /// Hands a job over; takes results meanwhile, so that nobody waits for the other.
+    fn send(&mut self, job: Job) -> Result<()> {
+        self.jobs.send(job).map_err(|_| Failure::failed("a reading thread panicked"))?;
+        while let Ok(done) = self.results.try_recv() {
+            self.place(done)?;
+        }
+        self.write_ready()
+    }
+
+    fn adopt(&self, old: &Entry) -> Result<bool> {
+        for content in old.content.iter().chain(&old.pages) {
+            if !crate::files::adopted(self.shared.sink, content)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The frames and hashes of an earlier capture of the file; `None` if they cannot be had: then it is stored anew.
+    fn before(&self, old: &Entry) -> Option<Before> {
+        let (vault, content, pages) = (self.old.vault()?, old.content.as_ref()?, old.pages.as_ref()?);
+        let frames = vault.pieces(content).collect::<Result<Vec<Piece>>>().ok()?;
+        let mut hashes = Vec::new();
+        vault.copy(pages, &mut hashes).ok()?;
+        let expected: u64 = frames.iter().map(|piece| piece.bytes.div_ceil(PAGE as u64) * HASH as u64).sum();
+        (hashes.len() as u64 == expected).then_some(Before { frames, hashes })
+    }
+
+    fn other(&mut self, directory: &OwnedFd, path: &[u8], name: &[u8], stat: &Stat) -> Result<()> {
+        let mut entry = Box::new(stat.entry(name, self.shared.clock.now()));
+        if stat.kind == FileKind::Symlink {
+            let target = rustix::fs::readlinkat(directory, name, Vec::new())
+                .map_err(|error| self.broken(path, name, error))?;
+            entry.target = Some(target.into_bytes());
+        }
+        self.push_entry(entry, String::new())
+    }
+
+    fn push_entry(&mut self, entry: Box<Entry>, shown: String) -> Result<()> {
+        self.push(Pending::Entry { entry, slices: Vec::new(), waiting: 0, shown })
+    }
+
+    fn push(&mut self, pending: Pending) -> Result<()> {
+        while self.window.len() >= WINDOW {
+            self.wait()?;
+        }
+        self.window.push_back(pending);
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        if let Some(Pending::Entry { waiting: 1.., .. }) = self.window.front() {
+            let done = self.results.recv().map_err(|_| Failure::failed("a reading thread panicked"))?;
+            self.place(done)?;
+        }
+        self.write_ready()
+    }
+
+    fn drain(&mut self) -> Result<()> {
+        while !self.window.is_empty() {
+            self.wait()?;
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, done: Done) -> Result<()> {
+        let read = done.read?;
+        let at = (done.id - self.first_id) as usize;
+        if let Some(Pending::Entry { slices, waiting, .. }) = self.window.get_mut(at) {
+            slices[done.slot] = Some(read);
+            *waiting -= 1;
+        }
+        Ok(())
+    }
+
+    fn write_ready(&mut self) -> Result<()> {
+        loop {
+            match self.window.front() {
+                None | Some(Pending::Entry { waiting: 1.., .. }) => return Ok(()),
+                Some(_) => {}
+            }
+            self.first_id += 1;
+            match self.window.pop_front() {
+                Some(Pending::Directory(path)) => self.leaves.directory(&path, true),
+                Some(Pending::Entry { entry, slices, shown, .. }) => self.write(entry, slices, &shown)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn write(&mut self, mut entry: Box<Entry>, slices: Vec<Option<Read>>, shown: &str) -> Result<()> {
+        let mut frames = Vec::new();
+        let mut hashes = Vec::new();
+        for read in slices.into_iter().flatten() {
+            match read {
+                Read::Whole(content, slice) => {
+                    self.note(&slice, shown);
+                    entry.size = content.bytes();
+                    entry.content = Some(content);
+                }
+                Read::Slice(slice) => {
+                    self.note(&slice, shown);
+                    let length = slice.hashes.len() as u64;
+                    hashes.push(Piece::plain(self.shared.sink.put(Pool::Tree, &slice.hashes)?, length));
+                    frames.extend(slice.frames);
+                }
+                Read::Unreadable(error) => {
+                    let message = format!("it cannot be read: {error}");
+                    self.shared.problems.add(Severity::Error, shown, message);
+                    entry.doubt = Some(Doubt::Unreadable);
+                }
+            }
+        }
+        if entry.doubt.is_none() && !frames.is_empty() {
+            entry.content = Some(self.shared.sink.join(&mut frames.into_iter())?);
+            entry.pages = Some(self.shared.sink.join(&mut hashes.into_iter())?);
+        }
+        let mut encoded = Vec::new();
+        listing::encode_entry(&entry, &mut encoded);
+        self.leaves.entry(&entry.name, &encoded)
+    }
+
+    fn note(&self, slice: &Slice, shown: &str) {
+        add(&self.shared.tally.changed_bytes, slice.changed_bytes);
+        for block in &slice.bad_blocks {
+            add(&self.shared.tally.bad_blocks, 1);
+            let message = format!("the checksum of block {block} is wrong: this page is damaged on the server's disk");
+            self.shared.problems.add(Severity::Error, shown, message);
+        }
+    }
+}
+
+/// Cuts what is known of a file into its slices.
+fn split(before: Before, count: usize) -> Vec<Before> {
+    let Before { frames, hashes } = before;
+    (0..count)
+        .map(|slot| {
+            let some = |length: usize, each: usize| {
+                let start = (slot * SLICE_FRAMES * each).min(length);
+                start..(start + SLICE_FRAMES * each).min(length)
+            };
+            Before {
+                frames: frames[some(frames.len(), 1)].to_vec(),
+                hashes: hashes[some(hashes.len(), FRAME_PAGES * HASH)].to_vec(),
+            }
+        })
+        .collect()
+}
+
+fn work(shared: &Shared<'_>, jobs: &Receiver<Job>, results: &Sender<Done>, stop: &AtomicBool) {
+    for job in jobs {
+        if stop.load(Ordering::Relaxed) {
+            continue; // drained, so that the walk does not wait for room
+        }
+        let (id, slot) = (job.id, job.slot);
+        let length = job.length;
+        let read = match shared.monitor.cancelled() {
+            true => Err(Failure::new(Kind::Cancelled, "the base backup was stopped")),
+            false => read(shared, job),
+        };
+        shared.monitor.advance(u64::from(slot == 0), length);
+        if results.send(Done { id, slot, read }).is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads a job's bytes and stores them. The outer error ends the backup.
+fn read(shared: &Shared<'_>, job: Job) -> Result<Read> {
+    let file = &job.file;
+    let mut trouble = None;
+    let mut fill = |out: &mut [u8], at: u64| {
+        fill_from(&file.fd, out, job.offset + at).map_err(|error| {
+            trouble = Some(io::Error::from(error));
+            Failure::failed("a file of the cluster could not be read")
+        })
+    };
+    let captured = match file.relation {
+        Some(relation) => {
+            let first = relation.segment * SEGMENT_BLOCKS + (job.offset / PAGE as u64) as u32;
+            let before = job.before.as_ref();
+            capture_slice(shared.sink, &shared.key, job.length, first, before, shared.checking, &mut fill)
+                .map(|slice| if file.sliced { Read::Slice(slice) } else { whole(slice) })
+        }
+        None => plain(shared.sink, job.length, &mut fill),
+    };
+    match (captured, trouble) {
+        (_, Some(error)) => Ok(Read::Unreadable(error)),
+        (captured, None) => captured.map_err(|failure| failure.during(&file.shown)),
+    }
+}
+
+/// A relation file of one frame: nothing is kept of its pages.
+fn whole(mut slice: Slice) -> Read {
+    let content = Content { level: 0, pieces: std::mem::take(&mut slice.frames) };
+    Read::Whole(content, slice)
+}
+
+/// A file that is no relation.
+fn plain(sink: &dyn Sink, length: u64, fill: &mut dyn FnMut(&mut [u8], u64) -> Result<()>) -> Result<Read> {
+    const SMALL: u64 = 64 << 10;
+    let changed = Slice { changed_bytes: length, ..Slice::default() };
+    if length <= SMALL {
+        let mut bytes = vec![0; length as usize];
+        fill(&mut bytes, 0)?;
+        let piece = Piece::plain(sink.put(Pool::Data, &bytes)?, length);
+        return Ok(Read::Whole(Content { level: 0, pieces: vec![piece] }, changed));
+    }
+    struct Source<'f> {
+        fill: &'f mut dyn FnMut(&mut [u8], u64) -> Result<()>,
+        at: u64,
+        length: u64,
+    }
+    impl io::Read for Source<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let count = (out.len() as u64).min(self.length - self.at) as usize;
+            (self.fill)(&mut out[..count], self.at).map_err(io::Error::other)?;
+            self.at += count as u64;
+            Ok(count)
+        }
+    }
+    let content = sink.put_reader(Pool::Data, &mut Source { fill, at: 0, length })?;
+    Ok(Read::Whole(content, changed))
+}
+
+/// Fills `out` from an offset of the file; with zeros where the file has become shorter.
+fn fill_from(fd: &OwnedFd, out: &mut [u8], at: u64) -> rustix::io::Result<()> {
+    let mut length = 0;
+    while length < out.len() {
+        match rustix::io::pread(fd, &mut out[length..], at + length as u64) {
+            Ok(0) => {
+                out[length..].fill(0);
+                return Ok(());
+            }
+            Ok(count) => length += count,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

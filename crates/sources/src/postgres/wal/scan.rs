@@ -1,0 +1,205 @@
+//! Finds the ends of transactions, and restore points, in a stretch of the log.
+//!
+//! Source: PostgreSQL, `xlogrecord.h`, `xact.h` (`xl_xact_commit`: the time first), `xlogreader.c` for how records lie across
+//! pages. Records are followed by their lengths; a record whose link to the one before is wrong, a page that is not of this
+//! place, or a length of zero is where the log ends.
+
+use mainstay_domain::{Time, wal::Lsn};
+
+const PAGE: u64 = 8192;
+const SHORT_HEADER: u64 = 24;
+const LONG_HEADER: u64 = super::header::LONG_HEADER as u64;
+const RECORD_HEADER: usize = 24;
+const FLAG_CONTINUES: u16 = 1;
+const FLAG_LONG: u16 = 2;
+
+const RM_XLOG: u8 = 0;
+const RM_XACT: u8 = 1;
+const XLOG_RESTORE_POINT: u8 = 0x70;
+const XACT_OPMASK: u8 = 0x70;
+/// Commit and abort, and the same of prepared transactions.
+const XACT_ENDS: [u8; 4] = [0x00, 0x20, 0x30, 0x40];
+
+/// Microseconds from 1970 to 2000, where PostgreSQL's times begin.
+const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
+
+/// Something that recovery can stop at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    /// The end of a transaction. The position is where its record begins.
+    End { at: Lsn, xid: u32, time: Time, committed: bool },
+    RestorePoint { at: Lsn, name: String, time: Time },
+}
+
+impl Mark {
+    pub fn time(&self) -> Time {
+        match self {
+            Mark::End { time, .. } | Mark::RestorePoint { time, .. } => *time,
+        }
+    }
+}
+
+/// Reads a log piece by piece: segments, in order. Holds at most one record.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    /// Where the next byte to be fed belongs; `None` before the first.
+    at: Option<Lsn>,
+    /// A record that is not whole yet: where it began, and what is there of it.
+    record: Option<(Lsn, u64, Vec<u8>)>,
+    /// Bytes of a record that are passed over: one that began before the first byte fed, or one that is of no interest.
+    passing: u64,
+    last: Option<Lsn>,
+    /// The log ends here: what follows is not part of it.
+    ended: bool,
+}
+
+impl Scanner {
+    /// Feeds whole pages that begin at `start`. If that is not where the last ones ended, begins anew.
+    pub fn feed(&mut self, start: Lsn, bytes: &[u8], mut visit: impl FnMut(Mark)) {
+        if self.at != Some(start) {
+            *self = Scanner { at: Some(start), ..Scanner::default() };
+        }
+        let mut first = self.last.is_none() && self.record.is_none() && self.passing == 0;
+        for page in bytes.chunks_exact(PAGE as usize) {
+            let at = self.at.unwrap_or(start);
+            if !self.ended {
+                self.page(at, page, std::mem::take(&mut first), &mut visit);
+            }
+            self.at = Some(Lsn(at.0 + PAGE));
+        }
+    }
+
+    /// Where the last record that was understood begins.
+    pub fn last_record(&self) -> Option<Lsn> {
+        self.last
+    }
+
+    fn page(&mut self, start: Lsn, page: &[u8], first: bool, visit: &mut impl FnMut(Mark)) {
+        let flags = u16_at(page, 2);
+        if u64_at(page, 8) != start.0 || page[1] != 0xd1 {
+            self.ended = true;
+            return;
+        }
+        let header = if flags & FLAG_LONG != 0 { LONG_HEADER } else { SHORT_HEADER };
+        let continues = flags & FLAG_CONTINUES != 0;
+        let remaining = u64::from(u32_at(page, 16));
+        if first && continues {
+            self.passing = remaining;
+        } else if !continues && (self.record.is_some() || self.passing > 0) {
+            // A record was cut off by a crash, and written anew from here on.
+            (self.record, self.passing, self.last) = (None, 0, None);
+        }
+        let mut at = header;
+        while at < PAGE && !self.ended {
+            let left = PAGE - at;
+            if self.passing > 0 {
+                let passed = self.passing.min(left);
+                self.passing -= passed;
+                at += passed;
+                at = at.next_multiple_of(8);
+                continue;
+            }
+            if let Some((begun, length, bytes)) = &mut self.record {
+                let take = (*length - bytes.len() as u64).min(left);
+                bytes.extend_from_slice(&page[at as usize..(at + take) as usize]);
+                at += take;
+                if bytes.len() as u64 == *length {
+                    let begun = *begun;
+                    let (_, _, bytes) = self.record.take().expect("it was just looked at");
+                    visit_record(begun, &bytes, visit);
+                    at = at.next_multiple_of(8);
+                }
+                continue;
+            }
+            self.begin(Lsn(start.0 + at), &page[at as usize..]);
+        }
+    }
+
+    /// A record begins at `lsn`; `rest` is what its page has of it.
+    fn begin(&mut self, lsn: Lsn, rest: &[u8]) {
+        let length = u64::from(u32_at(rest, 0));
+        if length < RECORD_HEADER as u64 {
+            self.ended = true;
+            return;
+        }
+        if let Some(header) = rest.get(..RECORD_HEADER) {
+            let previous = u64_at(header, 8);
+            if self.last.is_some_and(|last| last.0 != previous) {
+                self.ended = true;
+                return;
+            }
+            self.last = Some(lsn);
+            if !is_wanted(header) {
+                self.passing = length;
+                return;
+            }
+        } else {
+            // Its header goes on in the next page: kept until it is known what it is.
+            self.last = Some(lsn);
+        }
+        self.record = Some((lsn, length, Vec::new()));
+    }
+}
+
+fn is_wanted(header: &[u8]) -> bool {
+    let (info, manager) = (header[16], header[17]);
+    match manager {
+        RM_XACT => XACT_ENDS.contains(&(info & XACT_OPMASK)),
+        RM_XLOG => info & 0xf0 == XLOG_RESTORE_POINT,
+        _ => false,
+    }
+}
+
+fn visit_record(at: Lsn, record: &[u8], visit: &mut impl FnMut(Mark)) {
+    if !is_wanted(record) {
+        return;
+    }
+    let Some(data) = main_data(record) else { return };
+    let Some(time) = data.first_chunk().map(|bytes| time_of(i64::from_ne_bytes(*bytes))) else { return };
+    if record[17] == RM_XLOG {
+        let name = data[8..].split(|b| *b == 0).next().unwrap_or_default();
+        visit(Mark::RestorePoint { at, name: String::from_utf8_lossy(name).into_owned(), time });
+        return;
+    }
+    let committed = matches!(record[16] & XACT_OPMASK, 0x00 | 0x30);
+    visit(Mark::End { at, xid: u32_at(record, 4), time, committed });
+}
+
+/// The main data of a record without blocks: it comes last, after its own short header.
+fn main_data(record: &[u8]) -> Option<&[u8]> {
+    let mut at = RECORD_HEADER;
+    loop {
+        let id = *record.get(at)?;
+        let (length, header) = match id {
+            255 => (usize::from(*record.get(at + 1)?), 2),
+            254 => (u32_at(record.get(at + 1..at + 5)?, 0) as usize, 5),
+            253 => {
+                at += 3;
+                continue;
+            }
+            252 => {
+                at += 5;
+                continue;
+            }
+            _ => return None,
+        };
+        return record.get(at + header..at + header + length);
+    }
+}
+
+/// From PostgreSQL's microseconds. A time that ours cannot hold is the last one that it can.
+fn time_of(microseconds: i64) -> Time {
+    Time(microseconds.saturating_add(POSTGRES_EPOCH).saturating_mul(1000))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_ne_bytes(*bytes[at..].first_chunk().expect("the caller's slice is long enough"))
+}
