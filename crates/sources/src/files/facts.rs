@@ -96,6 +96,12 @@ impl Facts {
         }
     }
 
+    /// The facts of a listing that is one directory, and that no rules made.
+    pub(crate) fn of_tree(path: &std::path::Path) -> Facts {
+        let root = RootFact { path: path.to_owned(), resolved: path.to_owned(), label: None };
+        Facts { version: 1, roots: vec![root], ..Facts::default() }
+    }
+
     /// The facts of a record; what cannot be read of them is left at its default.
     pub fn of(record: &SourceRecord) -> Facts {
         serde_json::from_str(&record.facts).unwrap_or_default()

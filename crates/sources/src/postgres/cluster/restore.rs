@@ -1,1 +1,418 @@
-pub fn placeholder() {}
+//! Brings a base backup back as a data directory, ready for recovery.
+//!
+//! Order: the directory loses its control file first, so that nothing half restored can be started; then the files, the
+//! tablespaces, the log that the backup needs, what the server said at its end, the instructions for recovery; and the control
+//! file last of all, when everything else is on disk.
+
+use super::{
+    BACKUP_LABEL, CONFIG, CONTROL, ClusterFacts, LISTING, TABLESPACE, TABLESPACE_MAP, WAL, control, exclude,
+    facts::RECOVERY_SETTINGS,
+};
+use crate::files::{self, RestoreOptions, RestoreReport};
+use mainstay_domain::{
+    Failure, Kind, Lsn, Monitor, Result, Severity, Time,
+    point::{Problem, SourceRecord, State, Stream},
+    stream::{Content, Vault},
+};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs, io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, chown},
+    path::{Path, PathBuf},
+};
+
+/// Where recovery is to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// As soon as the cluster is consistent: the end of the base backup.
+    Immediate,
+    /// The end of the archived log.
+    Latest,
+    /// The last transaction that ended at or before this time.
+    Time(Time),
+    Lsn(Lsn),
+    /// Up to and with this transaction.
+    Xid(u64),
+    /// A named restore point.
+    Name(String),
+}
+
+/// What the server does once it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Action {
+    /// Ends recovery and takes writes, on a timeline of its own.
+    #[default]
+    Promote,
+    /// Stays in recovery and answers queries.
+    Pause,
+    Shutdown,
+}
+
+/// How recovery goes.
+#[derive(Debug, Clone)]
+pub struct Recovery {
+    pub target: Target,
+    pub timeline: u32,
+    /// What the server runs to get a segment: with `%f` and `%p`.
+    pub restore_command: String,
+    pub action: Action,
+    /// Follow the archive for ever, as a warm standby.
+    pub standby: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub destination: PathBuf,
+    /// Where tablespaces go, by their oid; the others go beside the destination.
+    pub tablespaces: BTreeMap<u32, PathBuf>,
+    /// `None`: only what the record itself holds is replayed, to the end of the backup.
+    pub recovery: Option<Recovery>,
+    /// Put right what differs in a directory that is there, and remove the rest.
+    pub delta: bool,
+    pub sync: bool,
+}
+
+impl Options {
+    pub fn new(destination: PathBuf) -> Options {
+        Options { destination, tablespaces: BTreeMap::new(), recovery: None, delta: false, sync: true }
+    }
+
+    /// Where a tablespace goes.
+    pub fn tablespace(&self, oid: u32) -> PathBuf {
+        self.tablespaces.get(&oid).cloned().unwrap_or_else(|| beside(&self.destination, "tablespaces").join(oid.to_string()))
+    }
+}
+
+/// `<destination>-<what>`.
+fn beside(destination: &Path, what: &str) -> PathBuf {
+    let mut name = destination.file_name().unwrap_or_default().to_owned();
+    name.push("-");
+    name.push(what);
+    destination.with_file_name(name)
+}
+
+/// What would be done, before anything is.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub facts: ClusterFacts,
+    pub destination: PathBuf,
+    /// Oid, name and new place of each tablespace.
+    pub tablespaces: Vec<(u32, String, PathBuf)>,
+    pub bytes: u64,
+    /// Configuration files that were outside of the data directory, and go to this directory.
+    pub config: Option<PathBuf>,
+}
+
+/// What was done.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub state: State,
+    pub files: u64,
+    pub bytes: u64,
+    /// Files that were right already.
+    pub kept: u64,
+    pub removed: u64,
+    pub problems: Vec<Problem>,
+    pub notices: Vec<String>,
+}
+
+/// Looks at the record and the destination, and refuses what cannot be.
+///
+/// # Errors
+/// `Refused`: the destination holds something else, or a server runs on it.
+pub fn plan(record: &SourceRecord, options: &Options) -> Result<Plan> {
+    let facts = ClusterFacts::from_json(&record.facts)?;
+    let spaces = facts.tablespaces.iter().map(|s| (s.oid, s.name.clone(), options.tablespace(s.oid))).collect::<Vec<_>>();
+    for (oid, _, _) in &spaces {
+        if record.stream(&format!("{TABLESPACE}{oid}")).is_none() {
+            return Err(Failure::verification(format!("the base backup lacks its tablespace {oid}")));
+        }
+    }
+    for directory in std::iter::once(&options.destination).chain(spaces.iter().map(|(_, _, path)| path)) {
+        refuse_unfit(directory, &facts, options.delta && *directory == options.destination)?;
+    }
+    let config = record.streams.iter().any(|stream| stream.name.starts_with(CONFIG));
+    Ok(Plan {
+        destination: options.destination.clone(),
+        tablespaces: spaces,
+        bytes: record.bytes,
+        config: config.then(|| beside(&options.destination, "config")),
+        facts,
+    })
+}
+
+fn refuse_unfit(directory: &Path, facts: &ClusterFacts, delta: bool) -> Result<()> {
+    let refused = |why: &str, hint: &str| {
+        Err(Failure::new(Kind::Refused, format!("{} {why}", directory.display())).hint(hint))
+    };
+    let mut entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            return Err(Failure::preflight(format!("{} cannot be read", directory.display())).caused_by(error));
+        }
+    };
+    if entries.next().is_none() {
+        return Ok(());
+    }
+    if !delta {
+        return refused("is not empty", "Name a new directory; or, to put a stopped cluster back, say --delta.");
+    }
+    if directory.join("postmaster.pid").exists() {
+        return refused(
+            "belongs to a server that runs, or that was killed (postmaster.pid is there)",
+            "Stop the server first: pg_ctl stop -D the directory.",
+        );
+    }
+    // Without a control file it may be what an interrupted restore left.
+    match control::read(directory) {
+        Ok(found) if found.system != facts.system => {
+            refused("is the data directory of another cluster", "Name a new directory.")
+        }
+        Err(_) if !directory.join("PG_VERSION").exists() => {
+            refused("is not the data directory of a PostgreSQL server", "Name a new directory.")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Restores. The plan's checks are made again.
+pub fn restore(
+    vault: &dyn Vault,
+    record: &SourceRecord,
+    options: &Options,
+    monitor: &dyn Monitor,
+) -> Result<Report> {
+    let plan = plan(record, options)?;
+    let data = &options.destination;
+    let unwritten = |path: &Path| {
+        let text = format!("{} cannot be written", path.display());
+        move |error: io::Error| Failure::failed(text).caused_by(error)
+    };
+    let control = data.join(exclude::CONTROL);
+    match fs::remove_file(&control) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unwritten(&control)(error)),
+        _ => {}
+    }
+
+    // The files.
+    monitor.step("files", Some(record.bytes));
+    let mut report = Report {
+        state: State::Complete,
+        files: 0,
+        bytes: 0,
+        kept: 0,
+        removed: 0,
+        problems: Vec::new(),
+        notices: Vec::new(),
+    };
+    restore_tree(vault, record, LISTING, data, options, &mut report, monitor)?;
+    for (oid, _, path) in &plan.tablespaces {
+        restore_tree(vault, record, &format!("{TABLESPACE}{oid}"), path, options, &mut report, monitor)?;
+    }
+    monitor.done("files", "");
+    if report.state != State::Complete {
+        let first = report.problems.first().map(|p| format!("{}: {}", p.object, p.message)).unwrap_or_default();
+        return Err(Failure::new(Kind::Incomplete, format!("not every file could be restored ({first})"))
+            .hint("The directory has no control file and cannot be started. Put right what was in the way and try again."));
+    }
+
+    // What makes them a cluster that recovers.
+    let owner = fs::metadata(data).map_err(unwritten(data))?;
+    let writing = Writing { vault, uid: owner.uid(), gid: owner.gid(), sync: options.sync };
+    for stream in &record.streams {
+        if let Some(segment) = stream.name.strip_prefix(WAL) {
+            writing.stream(&stream.content, &data.join("pg_wal").join(segment))?;
+        } else if let (Some(path), Some(config)) = (stream.name.strip_prefix(CONFIG), &plan.config) {
+            let name = path.trim_start_matches('/').replace('/', "_");
+            fs::create_dir_all(config).map_err(unwritten(config))?;
+            writing.stream(&stream.content, &config.join(name))?;
+        }
+    }
+    writing.stream(wanted(record, BACKUP_LABEL)?, &data.join(BACKUP_LABEL))?;
+    if !plan.tablespaces.is_empty() {
+        let map: String = plan.tablespaces.iter().fold(String::new(), |mut map, (oid, _, path)| {
+            let _ = writeln!(map, "{oid} {}", path.display().to_string().replace('\n', "\\\n"));
+            map
+        });
+        writing.bytes(map.as_bytes(), &data.join(TABLESPACE_MAP))?;
+    }
+    writing.configure(data, &plan, options.recovery.as_ref())?;
+
+    writing.stream(wanted(record, CONTROL)?, &control)?;
+    if let Some(config) = &plan.config {
+        report.notices.push(format!(
+            "the configuration files that were outside of the data directory are in {}",
+            config.display()
+        ));
+    }
+    Ok(report)
+}
+
+fn wanted<'r>(record: &'r SourceRecord, name: &str) -> Result<&'r Content> {
+    record
+        .stream(name)
+        .map(|stream| &stream.content)
+        .ok_or_else(|| Failure::verification(format!("the base backup has no {name}")))
+}
+
+fn restore_tree(
+    vault: &dyn Vault,
+    record: &SourceRecord,
+    stream: &str,
+    destination: &Path,
+    options: &Options,
+    report: &mut Report,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let tree = as_files(record, stream)?;
+    let restoring = RestoreOptions {
+        destination: destination.to_owned(),
+        delete: options.delta,
+        check_content: options.delta,
+        sync: options.sync,
+        ..RestoreOptions::default()
+    };
+    let RestoreReport { state, files, bytes, kept, removed, problems, notices, .. } =
+        files::restore(vault, &tree, &restoring, monitor)?;
+    report.state = report.state.max(state);
+    report.files += files;
+    report.bytes += bytes;
+    report.kept += kept;
+    report.removed += removed;
+    report.problems.extend(problems.into_iter().filter(|p| p.severity > Severity::Info));
+    report.notices.extend(notices);
+    Ok(())
+}
+
+/// A listing of the cluster as a file source's record, which the machinery for files understands.
+pub fn as_files(record: &SourceRecord, stream: &str) -> Result<SourceRecord> {
+    let content = wanted(record, stream)?.clone();
+    Ok(SourceRecord {
+        kind: files::KIND.into(),
+        streams: vec![Stream { name: files::LISTING.into(), content }],
+        facts: files::Facts::of_tree(Path::new("/")).to_json(),
+        problems: Vec::new(),
+        ..record.clone()
+    })
+}
+
+/// Writes single files, for the owner of the data directory.
+struct Writing<'a> {
+    vault: &'a dyn Vault,
+    uid: u32,
+    gid: u32,
+    sync: bool,
+}
+
+impl Writing<'_> {
+    fn stream(&self, content: &Content, path: &Path) -> Result<()> {
+        self.write(path, &mut |out| self.vault.copy(content, out).map(drop))
+    }
+
+    fn bytes(&self, bytes: &[u8], path: &Path) -> Result<()> {
+        self.write(path, &mut |out| {
+            out.write_all(bytes).map_err(|error| Failure::failed("the file could not be written").caused_by(error))
+        })
+    }
+
+    /// Under a temporary name first: a file stands there whole or not at all.
+    fn write(&self, path: &Path, fill: &mut dyn FnMut(&mut dyn io::Write) -> Result<()>) -> Result<()> {
+        let failed = |error: io::Error| {
+            Failure::failed(format!("{} cannot be written", path.display())).caused_by(error)
+        };
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".mainstay-new");
+        let temporary = PathBuf::from(temporary);
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+        let mut file = options.open(&temporary).map_err(failed)?;
+        fill(&mut file)?;
+        if rustix::process::geteuid().is_root() {
+            chown(&temporary, Some(self.uid), Some(self.gid)).map_err(failed)?;
+        }
+        if self.sync {
+            file.sync_all().map_err(failed)?;
+        }
+        fs::rename(&temporary, path).map_err(failed)?;
+        if let (true, Some(parent)) = (self.sync, path.parent()) {
+            fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Settings for recovery, and what a data directory without its own configuration needs to start at all.
+    fn configure(&self, data: &Path, plan: &Plan, recovery: Option<&Recovery>) -> Result<()> {
+        for (name, text) in [
+            ("postgresql.conf", "# The configuration of this server was elsewhere; see the directory beside this one.\n"),
+            ("pg_hba.conf", "local all all peer\n"),
+            ("pg_ident.conf", ""),
+        ] {
+            let path = data.join(name);
+            if !path.exists() {
+                self.bytes(text.as_bytes(), &path)?;
+            }
+        }
+        let auto = data.join("postgresql.auto.conf");
+        let kept = fs::read_to_string(&auto).unwrap_or_default();
+        let mut text: String = kept.lines().filter(|line| !is_ours(line)).fold(String::new(), |text, line| text + line + "\n");
+        let Some(recovery) = recovery else {
+            return self.bytes(text.as_bytes(), &auto);
+        };
+        text += "# Written by mainstay restore; without meaning once recovery is over.\n";
+        for (name, value) in recovery.settings(&plan.facts) {
+            let _ = writeln!(text, "{name} = '{}'", value.replace('\'', "''"));
+        }
+        self.bytes(text.as_bytes(), &auto)?;
+        let signal = if recovery.standby { "standby.signal" } else { "recovery.signal" };
+        self.bytes(b"", &data.join(signal))
+    }
+}
+
+/// A line of an earlier recovery.
+fn is_ours(line: &str) -> bool {
+    let name = line.split('=').next().unwrap_or_default().trim();
+    name == "restore_command" || name.starts_with("recovery_target") || line.starts_with("# Written by mainstay restore")
+}
+
+impl Recovery {
+    /// The settings, in the order in which they are written.
+    pub fn settings(&self, facts: &ClusterFacts) -> Vec<(String, String)> {
+        let mut settings: Vec<(String, String)> = Vec::new();
+        let mut set = |name: &str, value: String| settings.push((name.to_owned(), value));
+        // A server in recovery must not be below the primary in these, whatever its own configuration says.
+        for (name, value) in facts.settings.iter().filter(|(name, _)| RECOVERY_SETTINGS.contains(&name.as_str())) {
+            set(name, value.clone());
+        }
+        set("restore_command", self.restore_command.clone());
+        set("recovery_target_timeline", self.timeline.to_string());
+        if self.standby {
+            return settings;
+        }
+        match &self.target {
+            Target::Immediate => set("recovery_target", "immediate".into()),
+            Target::Latest => {}
+            Target::Time(time) => set("recovery_target_time", postgres_time(*time)),
+            Target::Lsn(lsn) => set("recovery_target_lsn", lsn.to_string()),
+            Target::Xid(xid) => set("recovery_target_xid", xid.to_string()),
+            Target::Name(name) => set("recovery_target_name", name.clone()),
+        }
+        let action = match self.action {
+            Action::Promote => "promote",
+            Action::Pause => "pause",
+            Action::Shutdown => "shutdown",
+        };
+        if self.target != Target::Latest {
+            set("recovery_target_action", action.into());
+        }
+        settings
+    }
+}
+
+/// As PostgreSQL reads it, with all six digits that it keeps.
+pub fn postgres_time(time: Time) -> String {
+    jiff::Timestamp::from_microsecond(time.0.div_euclid(1000))
+        .map(|stamp| stamp.strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string())
+        .unwrap_or_default()
+}
