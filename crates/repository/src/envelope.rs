@@ -22,6 +22,8 @@ pub struct Envelope {
     pub magic: &'static [u8; 8],
     pub info: &'static [u8],
     pub signature: &'static str,
+    /// The signature is over the hash of the bytes.
+    pub hashed: bool,
     /// Of these roles a host needs one to write such an object.
     pub signers: Roles,
 }
@@ -84,9 +86,17 @@ impl Envelope {
     }
 
     pub fn sign(&self, out: &mut Vec<u8>, signer: &Signer) {
-        let signature = signer.sign(&[self.signature.as_bytes(), out].concat());
+        let signature = signer.sign(&self.signed(out));
         out.extend_from_slice(&signer.host().0);
         out.extend_from_slice(&signature);
+    }
+
+    /// What a signature is over: the bytes, or of large objects their hash.
+    fn signed(&self, message: &[u8]) -> Vec<u8> {
+        match self.hashed {
+            true => [self.signature.as_bytes(), blake3::hash(message).as_bytes()].concat(),
+            false => [self.signature.as_bytes(), message].concat(),
+        }
     }
 
     pub fn seal_to_index(&self, context: &[u8; 16], plain: &[u8], writer: &Writer) -> Vec<u8> {
@@ -100,6 +110,21 @@ impl Envelope {
         let verified = self.verify(bytes, reader, what)?;
         let (plain, _) = verified.section(HEADER, KeyRole::Index, self.info, reader)?;
         Ok(plain)
+    }
+
+    /// Opens the first section of an object of which only the beginning was read. Its signature is not looked at: what this
+    /// says is for showing and for comparing, not for restoring.
+    pub fn section_of_head(
+        &self,
+        head: &[u8],
+        what: &str,
+        role: KeyRole,
+        reader: &Unsealer<'_>,
+    ) -> Result<(Vec<u8>, usize)> {
+        if head.len() < HEADER || &head[..8] != self.magic || head[16..48] != reader.repository.0 {
+            return Err(RepositoryError::damaged(what, "it does not begin as such an object"));
+        }
+        Verified { message: head, what, signer: HostId([0; 16]) }.section(HEADER, role, self.info, reader)
     }
 
     /// Checks header, signature and the signer's role. Nothing in an object is looked at before that.
@@ -119,8 +144,7 @@ impl Envelope {
         let signature: [u8; 64] = tail[16..].try_into().expect("64 bytes");
         let untrusted = || RepositoryError::Untrusted { what: what.into() };
         let key = reader.signers.verify_key(&host, self.signers).ok_or_else(untrusted)?;
-        let signed = [self.signature.as_bytes(), message].concat();
-        sign::verify(&key, &signed, &signature)
+        sign::verify(&key, &self.signed(message), &signature)
             .map_err(|_| RepositoryError::damaged(what, "its signature is broken"))?;
         Ok(Verified { message, what, signer: host })
     }

@@ -24,6 +24,7 @@ mod session;
 mod signed;
 pub mod stream;
 pub mod trust;
+pub mod wal;
 
 pub use error::RepositoryError;
 pub use reader::Reader;

@@ -12,6 +12,7 @@ const ENVELOPE: Envelope = Envelope {
     magic: b"MSTYMAN1",
     info: b"mainstay v1 reach",
     signature: "mainstay v1 manifest\0",
+    hashed: false,
     signers: Roles::BACKUP.and(Roles::ADMIN),
 };
 const POINT_INFO: &[u8] = b"mainstay v1 point";

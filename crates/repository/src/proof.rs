@@ -13,6 +13,7 @@ const ENVELOPE: Envelope = Envelope {
     magic: b"MSTYPRF1",
     info: b"mainstay v1 proof",
     signature: "mainstay v1 proof\0",
+    hashed: false,
     signers: Roles::VERIFY.and(Roles::ADMIN),
 };
 

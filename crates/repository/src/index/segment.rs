@@ -101,6 +101,7 @@ const ENVELOPE: Envelope = Envelope {
     magic: b"MSTYIDX1",
     info: b"mainstay v1 index",
     signature: "mainstay v1 index\0",
+    hashed: false,
     signers: Roles::BACKUP.and(Roles::PRUNE).and(Roles::ADMIN),
 };
 

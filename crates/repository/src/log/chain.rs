@@ -322,7 +322,12 @@ fn is_there(store: &dyn Store, n: u64, hash: &EntryHash) -> Result<bool> {
 /// Creates an object for which several compete. `true`: it is ours. `false`: somebody else's stands there.
 ///
 /// While the answer is unclear, the same bytes are sent again. Reading tells whose an object is, not whether it lasts.
-fn create_settled(store: &dyn Store, name: &str, bytes: &[u8], delay: &dyn Fn(Duration)) -> Result<bool> {
+pub(crate) fn create_settled(
+    store: &dyn Store,
+    name: &str,
+    bytes: &[u8],
+    delay: &dyn Fn(Duration),
+) -> Result<bool> {
     let mut unclear = None;
     for attempt in 0..SENDS {
         match store.create(name, bytes) {

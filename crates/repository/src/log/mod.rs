@@ -21,6 +21,7 @@ mod reader;
 pub mod rules;
 pub mod state;
 
+pub(crate) use chain::create_settled as create_contested;
 pub use chain::{Hint, Log, LogContext, Trusted};
 pub use event::Event;
 pub use rules::{Ignored, Protocol, Role, Rules};

@@ -9,6 +9,7 @@ mod read;
 
 pub use build::{Builder, Built, Compressor, Staged, WriteContext};
 pub use read::Opened;
+pub(crate) use read::thread_decompress as decompress;
 
 use mainstay_domain::{ChunkId, DomainId, EpochId, PackId, RepositoryId, SessionId, stream::Pool};
 
@@ -21,8 +22,8 @@ pub const TAG: usize = 16;
 /// Bytes of one entry of the table of contents.
 const TOC_ENTRY: usize = 45;
 const TYPE_CHUNK: u8 = 1;
-const CODEC_STORED: u8 = 0;
-const CODEC_ZSTD: u8 = 1;
+pub(crate) const CODEC_STORED: u8 = 0;
+pub(crate) const CODEC_ZSTD: u8 = 1;
 
 /// Where a chunk lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -170,7 +170,7 @@ fn damaged_chunk(blob: &Blob, why: &'static str) -> RepositoryError {
 }
 
 /// Decompresses into the spare capacity of `out`, with a context kept by each thread.
-fn thread_decompress(data: &[u8], out: &mut Vec<u8>) -> std::io::Result<usize> {
+pub(crate) fn thread_decompress(data: &[u8], out: &mut Vec<u8>) -> std::io::Result<usize> {
     thread_local! {
         static CONTEXT: std::cell::RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { std::cell::RefCell::new(None) };
     }
