@@ -3,7 +3,7 @@
 //! The codes are [`Kind::exit_code`]; `doc/reference/exit-codes.md` is generated from [`CODES`].
 
 use crate::{context::Context, output, render::failure};
-use mainstay_domain::{Kind, Result};
+use mainstay_domain::{Failure, Kind, Result};
 use std::process::ExitCode;
 
 /// How a command ended that did not fail.
@@ -13,6 +13,8 @@ pub enum Exit {
     Done,
     /// It ran to its end, and its result is one that scripts must notice: an incomplete point, a failed verification.
     With(Kind),
+    /// It ran under a protocol of somebody else's, who reads this code.
+    Code(u8),
 }
 
 /// The name of a kind in JSON lines.
@@ -38,10 +40,16 @@ pub fn report(outcome: Result<Exit>, context: &Context) -> ExitCode {
     match outcome {
         Ok(Exit::Done) => ExitCode::SUCCESS,
         Ok(Exit::With(kind)) => ExitCode::from(kind.exit_code()),
+        Ok(Exit::Code(code)) => ExitCode::from(code),
         Err(error) => {
-            output::note(failure::text(&error));
-            context.output.json("error", &failure::json(&error));
+            show(&error, context);
             ExitCode::from(error.kind.exit_code())
         }
     }
+}
+
+/// What its reader sees of a failure.
+pub fn show(error: &Failure, context: &Context) {
+    output::note(failure::text(error));
+    context.output.json("error", &failure::json(error));
 }

@@ -69,6 +69,10 @@ impl Bundle {
         self.derived("mainstay v1 row digest")
     }
 
+    pub fn page_key(&self) -> [u8; 32] {
+        derive("mainstay v1 page hash", &self.domain_secret)
+    }
+
     pub fn domain_id(&self) -> DomainId {
         DomainId(self.derived("mainstay v1 domain id"))
     }

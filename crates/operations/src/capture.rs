@@ -13,6 +13,7 @@ use mainstay_sources::{files, postgres};
 pub fn probe(source: &SourceConfig, clock: &dyn Clock, monitor: &dyn Monitor) -> Result<()> {
     match source {
         SourceConfig::Files(config) => Ok(config.validate()?),
+        SourceConfig::Cluster(config) => postgres::cluster::probe(config).map(drop),
         SourceConfig::Postgres(config) => postgres::capture::probe(config, clock, monitor).map(drop),
     }
 }
@@ -103,6 +104,18 @@ fn one(
             )?;
             monitor.done("files", "");
             Ok(record)
+        }
+        SourceConfig::Cluster(config) => {
+            let previous = previous_record(repository, app, name, monitor);
+            let vault: &dyn Vault = session.reader();
+            let options = postgres::cluster::Options {
+                page_key: repository.keyring().current().page_key(),
+                full,
+                previous: previous.as_ref().map(|record| (vault, record)),
+                clock,
+            };
+            let record = postgres::cluster::capture(config, session, &options, monitor)?;
+            Ok(SourceRecord { name: name.to_owned(), ..record })
         }
         SourceConfig::Postgres(config) => {
             let row_key = repository.keyring().current().row_key();

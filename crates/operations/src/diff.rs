@@ -176,6 +176,10 @@ pub fn live(
             let found = database::diff_live(&opened.reader, &opened.record, &spec, &options, monitor)?;
             told(&source, found, &facts, None, visit)
         }
+        Some(SourceConfig::Cluster(_)) => {
+            Err(Failure::usage(format!("{source} is a whole cluster, which changes all the time"))
+                .hint("Compare a database of it: add a source of kind postgres."))
+        }
         None => Err(Failure::usage(format!("the configuration has no source named {source:?} any more"))
             .hint("Compare two recovery points instead, or put it back.")),
     }

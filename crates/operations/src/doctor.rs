@@ -211,6 +211,10 @@ fn examine_source(subject: &str, source: &SourceConfig, clock: &dyn Clock) -> Ve
                 (Ok(()), None) => vec![Item::good(subject, format!("{} paths are there", files.paths.len()))],
             }
         }
+        SourceConfig::Cluster(config) => match postgres::cluster::probe(config) {
+            Ok(server) => examine_cluster(subject, &server),
+            Err(failure) => vec![Item::bad(subject, &failure)],
+        },
         SourceConfig::Postgres(config) => {
             let patient = PostgresConfig { lock_wait: config.lock_wait.min(LOCK_WAIT), ..(**config).clone() };
             let mut items = match postgres::capture::probe(&patient, clock, &Silent) {
@@ -234,6 +238,25 @@ fn half_done(subject: &str, config: &PostgresConfig) -> Vec<Item> {
         Item::bad(subject, &failure)
     };
     found.iter().flatten().map(item).collect()
+}
+
+fn examine_cluster(subject: &str, server: &postgres::cluster::Server) -> Vec<Item> {
+    let setting = |wanted: &str| {
+        server.settings.iter().find(|(name, _)| name == wanted).map_or("", |(_, value)| value.as_str())
+    };
+    let checksums = if server.data_checksums { "with page checksums" } else { "without page checksums" };
+    let mut items = vec![Item::good(
+        subject,
+        format!("cluster {} of PostgreSQL {}, {checksums}", server.system, server.version_num / 10_000),
+    )];
+    if setting("archive_mode") == "off" || setting("archive_command").is_empty() {
+        items.push(Item::attention(
+            subject,
+            "its write-ahead log is not archived: it can be restored to its base backups, and to no moment between them",
+            "Set archive_mode = on and archive_command = 'mainstay wal push %p', and restart the server.",
+        ));
+    }
+    items
 }
 
 fn examine_database(subject: &str, probe: &postgres::capture::Probe) -> Vec<Item> {

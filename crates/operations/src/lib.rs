@@ -15,6 +15,7 @@ pub mod init;
 pub mod keys;
 pub mod kit;
 pub mod manage;
+pub mod pitr;
 pub mod points;
 pub mod prove;
 pub mod prune;
@@ -26,3 +27,4 @@ pub mod status;
 #[cfg(test)]
 mod testing;
 pub mod verify;
+pub mod wal;

@@ -110,7 +110,8 @@ pub fn find(repository: &Repository, app: &str, words: &str) -> Result<PointInfo
     }
 }
 
-fn time_of(words: &str) -> Option<Time> {
+/// The instant that words name: RFC 3339, with a space for the T if you like; without an offset, in the machine's own zone.
+pub fn time_of(words: &str) -> Option<Time> {
     let looks_like_a_time = words.len() >= 10 && words.as_bytes()[4] == b'-';
     if !looks_like_a_time {
         return None;

@@ -320,6 +320,7 @@ fn start_sandbox(
     let bin_dir = config.and_then(|config| {
         match config.apps.get(&opened.point.summary.app)?.sources.get(&opened.record.name)? {
             crate::config::SourceConfig::Postgres(postgres) => postgres.bin_dir.clone(),
+            crate::config::SourceConfig::Cluster(cluster) => cluster.bin_dir.clone(),
             crate::config::SourceConfig::Files(_) => None,
         }
     });

@@ -86,6 +86,16 @@ impl Opened<'_> {
         Ok(report)
     }
 
+    /// Restores a base backup by itself: to its own end.
+    pub fn restore_cluster(
+        &self,
+        options: &postgres::cluster::restore::Options,
+        monitor: &dyn Monitor,
+    ) -> Result<postgres::cluster::restore::Report> {
+        self.expect_kind("cluster")?;
+        postgres::cluster::restore::restore(&self.reader, &self.record, options, &mut |_| Ok(()), monitor)
+    }
+
     pub fn plan_database(
         &self,
         target: &postgres::restore::Target,

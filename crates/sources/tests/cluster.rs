@@ -49,7 +49,7 @@ fn facts(record: &SourceRecord) -> ClusterFacts {
 fn started(server: SandboxOptions, memory: &Memory, record: &SourceRecord) -> Sandbox {
     Sandbox::start_on(&server, &|data: &Path| {
         let options = restore::Options { sync: false, ..restore::Options::new(data.to_owned()) };
-        restore::restore(memory, record, &options, &Silent).map_err(std::io::Error::other)?;
+        restore::restore(memory, record, &options, &mut |_| Ok(()), &Silent).map_err(std::io::Error::other)?;
         Ok(())
     })
     .unwrap()

@@ -21,6 +21,7 @@ mod restore;
 mod show;
 mod status;
 mod verify;
+mod wal;
 
 use crate::{context::Context, demo, exit::Exit};
 use clap::Subcommand;
@@ -45,6 +46,7 @@ pub enum Command {
     Key(key::Args),
     Recover(Box<recover::Args>),
     Repair(repair::Args),
+    Wal(wal::Args),
     Config(config::Args),
     Demo(demo::Args),
     Completion(completion::Args),
@@ -69,6 +71,7 @@ pub fn run(command: Command, context: &Context) -> Result<Exit> {
         Command::Hold(args) => hold::run(args, context),
         Command::Key(args) => key::run(args, context),
         Command::Repair(args) => repair::run(args, context),
+        Command::Wal(args) => wal::run(args, context),
         Command::Config(args) => config::run(args, context),
         Command::Demo(args) => demo::run(args, context),
         Command::Completion(args) => completion::run(args, context),

@@ -11,6 +11,11 @@ pub fn local(time: Time) -> String {
     time.to_jiff().to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string()
 }
 
+/// `2026-11-20 14:02:30.881204 +01:00`: which of two neighbours is meant.
+pub fn precise(time: Time) -> String {
+    time.to_jiff().to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.6f %:z").to_string()
+}
+
 /// `2026-11-20 14:02`, for tables.
 pub fn local_short(time: Time) -> String {
     time.to_jiff().to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()

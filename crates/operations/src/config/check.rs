@@ -92,6 +92,7 @@ impl Config {
             check_name(&place, name, found);
             let verdict = match source {
                 SourceConfig::Postgres(config) => config.validate(),
+                SourceConfig::Cluster(config) => config.validate(),
                 SourceConfig::Files(config) => config.validate().map_err(Failure::from),
             };
             if let Err(failure) = verdict {

@@ -4,7 +4,10 @@ use super::schedule::Schedule;
 use mainstay_domain::ByteSize;
 use mainstay_domain::retention::Keep;
 use mainstay_keys::source::KeySpec;
-use mainstay_sources::{files::FilesConfig, postgres::config::PostgresConfig};
+use mainstay_sources::{
+    files::FilesConfig,
+    postgres::{cluster::ClusterConfig, config::PostgresConfig},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -131,6 +134,8 @@ pub struct AppConfig {
 pub enum SourceConfig {
     /// A PostgreSQL database, captured logically under one snapshot.
     Postgres(Box<PostgresConfig>),
+    /// A PostgreSQL server with all of its databases, captured as files, for point-in-time recovery.
+    Cluster(Box<ClusterConfig>),
     /// Folders and files.
     Files(Box<FilesConfig>),
 }
@@ -140,6 +145,7 @@ impl SourceConfig {
     pub fn kind(&self) -> &'static str {
         match self {
             SourceConfig::Postgres(_) => "postgres",
+            SourceConfig::Cluster(_) => "cluster",
             SourceConfig::Files(_) => "files",
         }
     }

@@ -1,5 +1,6 @@
 //! `mainstay restore`: a source of a recovery point, back into a folder or a database. The plan is shown first.
 
+mod cluster;
 mod database;
 mod files;
 mod replace;
@@ -50,6 +51,8 @@ pub struct How {
     files: Files,
     #[command(flatten)]
     database: Database,
+    #[command(flatten)]
+    cluster: cluster::Args,
 }
 
 #[derive(Debug, clap::Args)]
@@ -143,7 +146,11 @@ pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chos
         Some(source) => source.clone(),
         None => restore::only_source(&chosen.info, kind)?,
     };
+    let of_cluster = chosen.info.summary.sources.iter().any(|s| s.name == source && s.kind == "cluster");
     match (kind, how.database.replace, config) {
+        ("files" | "cluster", ..) if of_cluster => cluster::run(how, context, chosen, &source),
+        ("cluster", ..) => Err(Failure::usage(format!("{source} is no cluster, so it cannot be restored to a moment"))
+            .hint("`mainstay show` lists the kinds of a point's sources.")),
         ("files", ..) => files::run(how, context, chosen, &source),
         (_, false, _) => database::run(how, context, config, chosen, &source),
         (_, true, Some(config)) => replace::run(how, context, config, chosen, &source),
@@ -163,6 +170,7 @@ impl How {
     /// The kind of source that goes to such a destination.
     fn kind(&self) -> Result<&'static str> {
         match (&self.files.to_dir, &self.database.to_database, self.database.replace) {
+            (Some(_), ..) if self.cluster.is_wanted() => Ok("cluster"),
             (Some(_), ..) => Ok("files"),
             (None, Some(_), _) | (None, None, true) => Ok("postgres"),
             (None, None, false) => Err(Failure::usage("it is not said where to restore to")

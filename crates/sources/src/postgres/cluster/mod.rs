@@ -20,6 +20,7 @@ mod tree;
 pub use capture::{Options, capture, probe};
 pub use config::ClusterConfig;
 pub use facts::ClusterFacts;
+pub use server::Server;
 
 /// `SourceRecord::kind` of a cluster.
 pub const KIND: &str = "cluster";

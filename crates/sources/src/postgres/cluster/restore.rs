@@ -177,11 +177,13 @@ fn refuse_unfit(directory: &Path, facts: &ClusterFacts, delta: bool) -> Result<(
     }
 }
 
-/// Restores. The plan's checks are made again.
+/// Restores. The plan's checks are made again. `bring_log` is called with the data directory when the files are there and the
+/// control file is not: what replay needs beyond the record's own log is put into `pg_wal` then.
 pub fn restore(
     vault: &dyn Vault,
     record: &SourceRecord,
     options: &Options,
+    bring_log: &mut dyn FnMut(&Path) -> Result<()>,
     monitor: &dyn Monitor,
 ) -> Result<Report> {
     let plan = plan(record, options)?;
@@ -239,6 +241,7 @@ pub fn restore(
         writing.bytes(map.as_bytes(), &data.join(TABLESPACE_MAP))?;
     }
     writing.configure(data, &plan, options.recovery.as_ref())?;
+    bring_log(data)?;
 
     writing.stream(wanted(record, CONTROL)?, &control)?;
     if let Some(config) = &plan.config {
@@ -368,6 +371,16 @@ impl Writing<'_> {
         let signal = if recovery.standby { "standby.signal" } else { "recovery.signal" };
         self.bytes(b"", &data.join(signal))
     }
+}
+
+/// Gives a file to whom its directory belongs, where we may.
+pub fn give_to_owner_of(directory: &Path, path: &Path) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    fs::metadata(directory)
+        .and_then(|owner| chown(path, Some(owner.uid()), Some(owner.gid())))
+        .map_err(|error| Failure::failed(format!("{} cannot be given to its owner", path.display())).caused_by(error))
 }
 
 /// A line of an earlier recovery.

@@ -1,0 +1,221 @@
+//! Restoring a whole cluster: to the end of a base backup, or to a point in time.
+
+use super::{How, heading};
+use crate::{
+    commands::point::Chosen,
+    context::Context,
+    exit::Exit,
+    render::{confirm, count, time},
+};
+use mainstay_domain::{ByteSize, Failure, Lsn, Result};
+use mainstay_operations::{
+    pitr::{self, Request, Resolved},
+    points, restore,
+};
+use mainstay_sources::postgres::cluster::restore::{Action, Options, Recovery, Report, Target};
+use std::path::{PathBuf, absolute};
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Clusters, to a point in time")]
+pub struct Args {
+    /// To just before the first transaction that ended after this time ('2026-11-20 14:02:31+01'), or to the end: latest
+    #[arg(long, value_name = "TIME", requires = "to_dir", conflicts_with_all = ["lsn", "xid", "name", "immediate"])]
+    at: Option<String>,
+    /// To a position in the write-ahead log
+    #[arg(long, value_name = "LSN", requires = "to_dir", conflicts_with_all = ["xid", "name", "immediate"])]
+    lsn: Option<Lsn>,
+    /// To the end of a transaction
+    #[arg(long, value_name = "XID", requires = "to_dir", conflicts_with_all = ["name", "immediate"])]
+    xid: Option<u64>,
+    /// To a named restore point (pg_create_restore_point)
+    #[arg(long, value_name = "NAME", requires = "to_dir", conflicts_with = "immediate")]
+    name: Option<String>,
+    /// To the end of the base backup that --point names
+    #[arg(long, requires = "to_dir")]
+    immediate: bool,
+    /// The timeline to follow, where the archive has several
+    #[arg(long, value_name = "N", requires = "to_dir")]
+    timeline: Option<u32>,
+    /// Where a tablespace goes: OID=FOLDER; may be repeated [default: beside the data directory]
+    #[arg(long, value_name = "OID=FOLDER", requires = "to_dir", value_parser = tablespace)]
+    tablespace: Vec<(u32, PathBuf)>,
+    /// Put a stopped cluster back: write only files that differ, and remove the rest
+    #[arg(long, requires = "to_dir")]
+    delta: bool,
+    /// What the server does when it has reached the target
+    #[arg(long, value_name = "ACTION", requires = "to_dir", default_value = "promote")]
+    action: ActionArg,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ActionArg {
+    /// Take writes, on a timeline of its own
+    Promote,
+    /// Stay in recovery and answer queries
+    Pause,
+    /// Stop
+    Shutdown,
+}
+
+impl Args {
+    /// Whether something was said that only a cluster understands.
+    pub fn is_wanted(&self) -> bool {
+        self.target_given() || self.immediate || self.timeline.is_some() || self.delta || !self.tablespace.is_empty()
+    }
+
+    fn target_given(&self) -> bool {
+        self.at.is_some() || self.lsn.is_some() || self.xid.is_some() || self.name.is_some()
+    }
+
+    fn target(&self) -> Result<Target> {
+        Ok(match (&self.at, self.lsn, self.xid, &self.name) {
+            (Some(at), ..) if at == "latest" => Target::Latest,
+            (Some(at), ..) => Target::Time(points::time_of(at).ok_or_else(|| {
+                Failure::usage(format!("{at:?} is no time"))
+                    .hint("Write it as 2026-11-20 14:02:31+01, or latest. Without an offset it is this machine's own time.")
+            })?),
+            (_, Some(lsn), ..) => Target::Lsn(lsn),
+            (_, _, Some(xid), _) => Target::Xid(xid),
+            (.., Some(name)) => Target::Name(name.clone()),
+            _ => Target::Immediate,
+        })
+    }
+}
+
+fn tablespace(text: &str) -> Result<(u32, PathBuf), String> {
+    let (oid, folder) = text.split_once('=').ok_or("write it as OID=FOLDER")?;
+    let oid = oid.parse().map_err(|_| format!("{oid:?} is no oid of a tablespace"))?;
+    let folder = PathBuf::from(folder);
+    if folder.is_absolute() { Ok((oid, folder)) } else { Err("the folder must be an absolute path".to_owned()) }
+}
+
+pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Result<Exit> {
+    let given = how.files.to_dir.clone().unwrap_or_default();
+    let destination = absolute(&given)
+        .map_err(|error| Failure::usage(format!("{} is no folder", given.display())).caused_by(error))?;
+    let target = how.cluster.target()?;
+    let mut options = Options {
+        tablespaces: how.cluster.tablespace.iter().cloned().collect(),
+        delta: how.cluster.delta,
+        ..Options::new(destination)
+    };
+
+    // Which base backup, which segments; or just the point's own base backup.
+    let resolved = match how.cluster.target_given() {
+        false => None,
+        true => {
+            let points = points::list(&chosen.repository, Some(&chosen.info.summary.app))?;
+            let request = Request { target, timeline: how.cluster.timeline };
+            Some(pitr::resolve(&chosen.repository, &points, source, &request)?)
+        }
+    };
+    let base = resolved.as_ref().map_or(&chosen.info, |resolved| &resolved.base);
+    options.recovery = resolved.as_ref().map(|resolved| recovery(how, resolved));
+    let opened = restore::open(&chosen.repository, base, source)?;
+    let plan = mainstay_sources::postgres::cluster::restore::plan(&opened.record, &options)?;
+
+    heading(context, chosen, source, &options.destination.display().to_string());
+    show_plan(context, resolved.as_ref(), &plan, base);
+    if how.dry_run {
+        return Ok(Exit::Done);
+    }
+    if options.delta {
+        confirm::typed(context, how.yes, &format!("overwrite {}", options.destination.display()), "overwrite")?;
+    }
+    let report = match &resolved {
+        Some(resolved) => pitr::restore(&opened, resolved, &options, &context.progress)?,
+        None => opened.restore_cluster(&options, &context.progress)?,
+    };
+    context.progress.finish();
+    show_report(context, &options, &report, &plan.facts);
+    Ok(Exit::Done)
+}
+
+fn recovery(how: &How, resolved: &Resolved<'_>) -> Recovery {
+    Recovery {
+        target: resolved.target.clone(),
+        timeline: resolved.ancestry.timeline,
+        // Everything that replay needs lies in pg_wal: the archive is not asked.
+        restore_command: "false".to_owned(),
+        action: match how.cluster.action {
+            ActionArg::Promote => Action::Promote,
+            ActionArg::Pause => Action::Pause,
+            ActionArg::Shutdown => Action::Shutdown,
+        },
+        standby: false,
+    }
+}
+
+fn show_plan(
+    context: &Context,
+    resolved: Option<&Resolved<'_>>,
+    plan: &mainstay_sources::postgres::cluster::restore::Plan,
+    base: &points::PointInfo,
+) {
+    let out = &context.output;
+    let facts = &plan.facts;
+    out.line(format_args!(
+        "  base backup   {} of {} ({}), PostgreSQL {}",
+        base.id.short(),
+        time::local(base.summary.finished),
+        ByteSize(plan.bytes),
+        facts.version_num / 10_000
+    ));
+    if let Some(resolved) = resolved {
+        let window = &resolved.window;
+        out.line(format_args!("  timeline      {}", window.timeline));
+        let to = window.to.map(time::local).unwrap_or_else(|| window.to_lsn.to_string());
+        out.line(format_args!("  reachable     {} to {to}", time::local(window.from)));
+        if let Some(kept) = resolved.last_kept {
+            out.line(format_args!("  last kept     the transaction that ended at {}", time::precise(kept)));
+        }
+        if let Some(lost) = resolved.first_lost {
+            out.line(format_args!("  first undone  the transaction that ended at {}", time::precise(lost)));
+        }
+        out.line(format_args!("  to replay     {}", count(resolved.segments.len() as u64, "segment")));
+    }
+    for (oid, name, path) in &plan.tablespaces {
+        out.line(format_args!("  tablespace    {name} ({oid}) to {}", path.display()));
+    }
+    out.line("");
+    out.json(
+        "plan",
+        &serde_json::json!({
+            "base": base.id, "bytes": plan.bytes, "destination": plan.destination,
+            "window": resolved.map(|r| &r.window), "last_kept": resolved.and_then(|r| r.last_kept),
+            "first_undone": resolved.and_then(|r| r.first_lost),
+            "segments": resolved.map(|r| r.segments.len()),
+        }),
+    );
+}
+
+fn show_report(
+    context: &Context,
+    options: &Options,
+    report: &Report,
+    facts: &mainstay_sources::postgres::cluster::ClusterFacts,
+) {
+    let out = &context.output;
+    out.line(format_args!(
+        "Restored {} ({}); {} right already, {} removed.",
+        count(report.files, "file"),
+        ByteSize(report.bytes),
+        report.kept,
+        report.removed
+    ));
+    for notice in &report.notices {
+        out.line(format_args!("  note: {notice}"));
+    }
+    let destination = options.destination.display();
+    out.line(format_args!(
+        "\nNext, as the user that owns it, with the programs of PostgreSQL {}:\n  pg_ctl -D {destination} -o '-p 5433 -c archive_mode=off' -w start",
+        facts.version_num / 10_000
+    ));
+    out.json(
+        "restored",
+        &serde_json::json!({
+            "state": report.state, "files": report.files, "bytes": report.bytes, "kept": report.kept,
+            "removed": report.removed, "notices": report.notices,
+        }),
+    );
+}

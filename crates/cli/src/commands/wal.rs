@@ -1,0 +1,131 @@
+//! `mainstay wal`: archiving PostgreSQL's write-ahead log, and giving it back.
+
+use crate::{
+    context::Context,
+    exit::{self, Exit},
+    render::table::Table,
+};
+use mainstay_domain::{ByteSize, Failure, Result};
+use mainstay_operations::{
+    access,
+    wal::{self, TimelineStatus},
+};
+use mainstay_repository::wal::Put;
+use std::path::PathBuf;
+
+/// Archive PostgreSQL's write-ahead log, fetch it for a recovery, and look at the archive
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Archive one file: archive_command = 'mainstay wal push %p'
+    ///
+    /// Succeeds only when the file is durable in the repository. The same file again is success; a different file under the
+    /// same name is refused. PostgreSQL keeps what it could not archive and tries again.
+    Push {
+        /// The file, as PostgreSQL gives it with %p
+        path: PathBuf,
+        /// The application, where several have a source of kind cluster
+        #[arg(long)]
+        app: Option<String>,
+    },
+    /// Fetch one file for a server in recovery: restore_command = 'mainstay wal fetch %f %p'
+    ///
+    /// Exits with 1 when the archive does not have the file, and with 126 on every real failure: PostgreSQL takes the first for
+    /// the end of the log, and stops at the second.
+    Fetch {
+        /// The file's name, as PostgreSQL gives it with %f
+        file: String,
+        /// Where to write it, as PostgreSQL gives it with %p
+        path: PathBuf,
+        /// The application, where several have a source of kind cluster
+        #[arg(long)]
+        app: Option<String>,
+    },
+    /// Show what is archived: timelines, gaps, the last transaction
+    Status {
+        /// The application, where several have a source of kind cluster
+        #[arg(long)]
+        app: Option<String>,
+    },
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Exit> {
+    match args.action {
+        Action::Push { path, app } => {
+            let pushed = context.config().and_then(|config| wal::push(&config, app.as_deref(), &path, context.clock()));
+            match pushed {
+                Ok(put) => {
+                    let known = put == Put::Known;
+                    context.output.json("archived", &serde_json::json!({ "path": path, "known": known }));
+                    Ok(Exit::Done)
+                }
+                Err(failure) => Ok(failed(context, &failure, wal::push_exit_code(failure.kind))),
+            }
+        }
+        Action::Fetch { file, path, app } => {
+            let fetched =
+                context.config().and_then(|config| wal::fetch(&config, app.as_deref(), &file, &path, context.clock()));
+            match fetched {
+                Ok(true) => Ok(Exit::Done),
+                Ok(false) => Ok(Exit::Code(wal::NOT_THERE)),
+                Err(failure) => Ok(failed(context, &failure, wal::FETCH_FAILED)),
+            }
+        }
+        Action::Status { app } => {
+            let config = context.config()?;
+            let repository = access::open(&config, &wal::repository_for(&config, app.as_deref())?, context.clock())?;
+            show(context, &wal::status(&repository)?);
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// PostgreSQL reads the exit code; people read the server's log, where this goes.
+fn failed(context: &Context, failure: &Failure, code: u8) -> Exit {
+    exit::show(failure, context);
+    Exit::Code(code)
+}
+
+fn show(context: &Context, clusters: &[wal::ClusterStatus]) {
+    let out = &context.output;
+    if clusters.is_empty() {
+        out.line("Nothing is archived yet. Set archive_mode = on and archive_command = 'mainstay wal push %p'.");
+    }
+    for cluster in clusters {
+        out.line(format_args!("Cluster {}, {} archived\n", cluster.system, ByteSize(cluster.stored_bytes)));
+        let mut table = Table::new(&["TIMELINE", "FROM", ">SEGMENTS", "FIRST", "LAST", "LAST TRANSACTION", ">MISSING"]);
+        for timeline in &cluster.timelines {
+            table.row(row(timeline));
+        }
+        out.line(table.render());
+        for timeline in cluster.timelines.iter().filter(|timeline| !timeline.missing.is_empty()) {
+            let shown: Vec<&str> = timeline.missing.iter().take(5).map(String::as_str).collect();
+            out.line(format_args!(
+                "  timeline {} has a gap of {}: {}{}. Make a new base backup: nothing after the gap can be reached from before it.",
+                timeline.timeline,
+                timeline.missing.len(),
+                shown.join(", "),
+                if timeline.missing.len() > shown.len() { ", …" } else { "" }
+            ));
+        }
+        out.json("wal", cluster);
+    }
+}
+
+fn row(timeline: &TimelineStatus) -> [String; 7] {
+    let text = |name: &Option<String>| name.clone().unwrap_or_default();
+    [
+        timeline.timeline.to_string(),
+        text(&timeline.from),
+        timeline.segments.to_string(),
+        text(&timeline.first),
+        text(&timeline.last),
+        timeline.last_end.map(crate::render::time::local).unwrap_or_default(),
+        timeline.missing.len().to_string(),
+    ]
+}

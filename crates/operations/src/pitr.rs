@@ -1,0 +1,428 @@
+//! Point-in-time recovery: from "14:02:31" to a base backup, a timeline and the segments between, before anything is written.
+//!
+//! PostgreSQL finds out that a target cannot be reached when it has replayed everything and found no end; here it is known
+//! beforehand, from the archive alone: which stretch can be reached, which transaction is the last one before the target, and
+//! on which timeline. Nothing is guessed: where two timelines would do, both are named and the choice is asked for.
+
+use crate::{
+    points::PointInfo,
+    restore::Opened,
+    wal::{Holdings, write},
+};
+use mainstay_domain::{
+    Failure, Kind, Lsn, Monitor, Result, Time,
+    point::State,
+    wal::{Segment, WalFile},
+};
+use mainstay_repository::{Repository, wal::Ends};
+use mainstay_sources::postgres::{
+    cluster::{
+        ClusterFacts, KIND,
+        restore::{self as files, Target},
+    },
+    wal::{Ancestry, Mark, Scanner},
+};
+use serde::Serialize;
+use std::path::Path;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub target: Target,
+    /// `None`: the one that the newest base backup leads to, if there is only one.
+    pub timeline: Option<u32>,
+}
+
+/// A stretch of time, or of the log, that can be restored to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Window {
+    /// The end of the oldest base backup.
+    pub from: Time,
+    /// When the last transaction ended that is in unbroken archived log.
+    pub to: Option<Time>,
+    /// Where unbroken log ends.
+    pub to_lsn: Lsn,
+    pub timeline: u32,
+    /// The first segment that is missing although later ones are there.
+    pub gap: Option<String>,
+}
+
+/// How a request is met.
+#[derive(Debug)]
+pub struct Resolved<'r> {
+    pub base: PointInfo,
+    pub facts: ClusterFacts,
+    pub ancestry: Ancestry,
+    pub window: Window,
+    /// The last transaction that is kept, and the first that is not.
+    pub last_kept: Option<Time>,
+    pub first_lost: Option<Time>,
+    /// What replay needs beyond the base backup's own log, in order.
+    pub segments: Vec<Segment>,
+    pub target: Target,
+    holdings: Holdings<'r>,
+}
+
+impl std::fmt::Debug for Holdings<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Holdings({})", self.system)
+    }
+}
+
+/// A base backup that a recovery may begin with.
+struct Base {
+    point: PointInfo,
+    facts: ClusterFacts,
+    /// When the server confirmed its end.
+    consistent_at: Time,
+}
+
+/// The base backups of a source, oldest first. A damaged manifest is passed over: an older base backup does as well.
+fn bases(repository: &Repository, points: &[PointInfo], source: &str) -> Result<Vec<Base>> {
+    let mut found = Vec::new();
+    for point in points {
+        let usable = point.summary.sources.iter().any(|s| s.name == source && s.kind == KIND && s.state != State::Failed);
+        if !usable {
+            continue;
+        }
+        let Ok(manifest) = repository.manifest(&point.id) else { continue };
+        if let Some(record) = manifest.point.sources.iter().find(|record| record.name == source) {
+            found.push(Base {
+                point: point.clone(),
+                facts: ClusterFacts::from_json(&record.facts)?,
+                consistent_at: record.consistent_at.unwrap_or(record.finished),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// The end of a base backup in time: where its own recovery can end at the earliest.
+fn ended(base: &Base) -> Time {
+    base.consistent_at
+}
+
+/// Meets a request from what is in the repository.
+///
+/// # Errors
+/// `NoRepository`: there is no base backup before it. `Preflight`: it is out of reach; the message says what can be reached.
+/// `Usage`: several timelines would do.
+pub fn resolve<'r>(
+    repository: &'r Repository,
+    points: &[PointInfo],
+    source: &str,
+    request: &Request,
+) -> Result<Resolved<'r>> {
+    let bases = bases(repository, points, source)?;
+    let Some(newest) = bases.last() else {
+        return Err(Failure::new(Kind::NoRepository, format!("there is no base backup of {source}"))
+            .hint("Make one: `mainstay backup APP --source NAME`, for a source of kind cluster."));
+    };
+    // After pg_upgrade or initdb, another cluster has the source's name: the newest base backup says which one is meant.
+    let system = newest.facts.system;
+    let holdings = Holdings::read(repository, system)?;
+    let of_cluster: Vec<&Base> = bases.iter().filter(|base| base.facts.system == system).collect();
+    let ancestry = holdings.ancestry(choose_timeline(&holdings, newest, request.timeline)?);
+    let on_line: Vec<&Base> =
+        of_cluster.into_iter().filter(|b| ancestry.includes(b.facts.timeline, b.facts.stop)).collect();
+    let Some(oldest) = on_line.first() else {
+        return Err(Failure::preflight(format!("no base backup leads to timeline {}", ancestry.timeline))
+            .hint("`mainstay wal status` shows the timelines; name another with --timeline."));
+    };
+    let base = choose_base(&on_line, &request.target).ok_or_else(|| before_all(oldest, source))?;
+    let (segments, gap) = follow(&holdings, &ancestry, &base.facts);
+    let window = Window {
+        from: ended(oldest),
+        to: last_end(&holdings, &segments)?,
+        to_lsn: segments.last().map_or(base.facts.stop, |last| last.end(base.facts.segment_size)),
+        timeline: ancestry.timeline,
+        gap,
+    };
+    let mut resolved = Resolved {
+        base: base.point.clone(),
+        facts: base.facts.clone(),
+        ancestry,
+        window,
+        last_kept: None,
+        first_lost: None,
+        segments,
+        target: request.target.clone(),
+        holdings,
+    };
+    resolved.aim()?;
+    Ok(resolved)
+}
+
+/// The timeline that is asked for, or the only one that goes on from the newest base backup.
+fn choose_timeline(holdings: &Holdings<'_>, newest: &Base, asked: Option<u32>) -> Result<u32> {
+    let own = newest.facts.timeline;
+    let known = holdings.timelines();
+    if let Some(asked) = asked {
+        return match asked == own || known.contains(&asked) {
+            true => Ok(asked),
+            false => Err(Failure::usage(format!("nothing is archived of timeline {asked}"))
+                .hint(format!("There is: {}.", numbers(&known)))),
+        };
+    }
+    let later: Vec<u32> = known
+        .into_iter()
+        .filter(|timeline| *timeline > own && holdings.ancestry(*timeline).includes(own, newest.facts.stop))
+        .collect();
+    // One that another one came from is not where the line of history ends.
+    let ends = |timeline: &u32| {
+        !later.iter().any(|other| holdings.ancestry(*other).switches.iter().any(|switch| switch.from == *timeline))
+    };
+    let leaves: Vec<u32> = later.iter().filter(|timeline| ends(timeline)).copied().collect();
+    match leaves.as_slice() {
+        [] => Ok(own),
+        [only] => Ok(*only),
+        several => Err(Failure::usage(format!(
+            "the history of this cluster branches after its newest base backup: timelines {}",
+            numbers(several)
+        ))
+        .hint("Say which one is meant: --timeline N. `mainstay wal status` shows where each came from.")),
+    }
+}
+
+fn numbers(timelines: &[u32]) -> String {
+    timelines.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The newest base backup that ends before the target.
+fn choose_base<'b>(bases: &[&'b Base], target: &Target) -> Option<&'b Base> {
+    let fits = |base: &&&Base| match target {
+        Target::Time(time) => ended(base) <= *time,
+        Target::Lsn(lsn) => base.facts.stop <= *lsn,
+        // Found by looking: from the oldest on, it is certainly there.
+        Target::Xid(_) | Target::Name(_) => true,
+        Target::Immediate | Target::Latest => true,
+    };
+    match target {
+        Target::Xid(_) | Target::Name(_) => bases.iter().find(fits).copied(),
+        _ => bases.iter().rev().find(fits).copied(),
+    }
+}
+
+fn before_all(oldest: &Base, source: &str) -> Failure {
+    Failure::preflight(format!("no base backup of {source} ended before that"))
+        .hint(format!("The oldest one ended at {}: nothing before it can be reached.", ended(oldest)))
+}
+
+/// The archived segments from a base backup's end on, as far as they follow one another; and the first one missing, if later
+/// ones are there.
+fn follow(holdings: &Holdings<'_>, ancestry: &Ancestry, facts: &ClusterFacts) -> (Vec<Segment>, Option<String>) {
+    let size = facts.segment_size;
+    let first = Segment::holding(facts.timeline, facts.start, size);
+    let mut segments = Vec::new();
+    let mut number = first;
+    loop {
+        // The segment in which a timeline branches off is whole on the new one, and may be partial on the old.
+        let end = Lsn(number.end(size).0 - 1);
+        let wanted = number.on(ancestry.timeline_at(end));
+        let in_record = facts.wal.iter().any(|own| *own == wanted.to_string());
+        if !holdings.has(wanted) && !in_record {
+            let later = holdings
+                .files()
+                .iter()
+                .any(|archived| matches!(&archived.file, WalFile::Segment(s) if s.timeline == wanted.timeline && *s > wanted));
+            return (segments, later.then(|| wanted.to_string()));
+        }
+        if holdings.has(wanted) {
+            segments.push(wanted);
+        }
+        number = number.next(size);
+    }
+}
+
+fn last_end(holdings: &Holdings<'_>, segments: &[Segment]) -> Result<Option<Time>> {
+    for segment in segments.iter().rev() {
+        if let Some(ends) = ends_of(holdings, *segment)? {
+            return Ok(Some(ends.last));
+        }
+    }
+    Ok(None)
+}
+
+fn ends_of(holdings: &Holdings<'_>, segment: Segment) -> Result<Option<Ends>> {
+    Ok(holdings.archive.head(&WalFile::Segment(segment))?.and_then(|head| head.ends))
+}
+
+impl Resolved<'_> {
+    /// Makes sure that the target is there, and leaves only the segments that lead to it.
+    fn aim(&mut self) -> Result<()> {
+        match self.target.clone() {
+            Target::Immediate => {
+                self.segments.clear();
+                Ok(())
+            }
+            Target::Latest => {
+                self.last_kept = self.window.to;
+                Ok(())
+            }
+            Target::Lsn(lsn) if lsn > self.window.to_lsn => Err(self.out_of_reach(&format!("position {lsn}"))),
+            Target::Lsn(lsn) => {
+                let size = self.facts.segment_size;
+                self.segments.retain(|segment| segment.start(size) <= lsn);
+                Ok(())
+            }
+            Target::Time(time) => self.aim_at_time(time),
+            Target::Xid(xid) => {
+                let is = |mark: &Mark| matches!(mark, Mark::End { xid: found, .. } if u64::from(*found) == xid & 0xffff_ffff);
+                self.aim_at_mark(&format!("the end of transaction {xid}"), &is)
+            }
+            Target::Name(name) => {
+                let is = |mark: &Mark| matches!(mark, Mark::RestorePoint { name: found, .. } if *found == name);
+                self.aim_at_mark(&format!("the restore point {name:?}"), &is)
+            }
+        }
+    }
+
+    /// PostgreSQL stops before the first transaction that ended later: there must be one, or it would not know that it is
+    /// there.
+    fn aim_at_time(&mut self, time: Time) -> Result<()> {
+        let mut scanner = Scanner::default();
+        let (mut kept, mut lost) = (None, None);
+        let mut needed = self.segments.len();
+        let begin = self.first_worth_reading(time)?;
+        for (index, segment) in self.segments.iter().enumerate().skip(begin) {
+            self.scan(&mut scanner, *segment, &mut |mark| {
+                if let Mark::End { time: ended, .. } = mark {
+                    match ended <= time {
+                        true if lost.is_none() => kept = Some(ended),
+                        false if lost.is_none() => lost = Some(ended),
+                        _ => {}
+                    }
+                }
+            })?;
+            if lost.is_some() {
+                needed = index + 1;
+                break;
+            }
+        }
+        if lost.is_none() {
+            return Err(self.out_of_reach(&time.to_string()));
+        }
+        self.segments.truncate(needed);
+        (self.last_kept, self.first_lost) = (kept, lost);
+        Ok(())
+    }
+
+    /// The last segment in which everything ended before `time`: what it and the later ones hold decides.
+    fn first_worth_reading(&self, time: Time) -> Result<usize> {
+        let (mut low, mut high) = (0, self.segments.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            // Segments without any end say nothing: the next one that has some decides.
+            let mut at = middle;
+            let mut ends = None;
+            while at < high && ends.is_none() {
+                ends = ends_of(&self.holdings, self.segments[at])?;
+                at += 1;
+            }
+            match ends {
+                Some(ends) if ends.last <= time => low = at,
+                _ => high = middle,
+            }
+        }
+        // Times are not quite in order: one segment more, and the record that may reach into it.
+        Ok(low.saturating_sub(2))
+    }
+
+    fn aim_at_mark(&mut self, what: &str, is: &dyn Fn(&Mark) -> bool) -> Result<()> {
+        let mut scanner = Scanner::default();
+        let mut found = None;
+        for (index, segment) in self.segments.iter().enumerate() {
+            self.scan(&mut scanner, *segment, &mut |mark| {
+                if is(&mark) {
+                    found.get_or_insert((index, mark.time()));
+                }
+            })?;
+            if found.is_some() {
+                break;
+            }
+        }
+        let Some((index, time)) = found else { return Err(self.out_of_reach(what)) };
+        self.segments.truncate(index + 1);
+        self.last_kept = Some(time);
+        Ok(())
+    }
+
+    fn scan(&self, scanner: &mut Scanner, segment: Segment, visit: &mut dyn FnMut(Mark)) -> Result<()> {
+        let file = WalFile::Segment(segment);
+        let bytes = self.holdings.archive.get(&file)?.ok_or_else(|| {
+            Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
+        })?;
+        scanner.feed(segment.start(self.facts.segment_size), &bytes, visit);
+        Ok(())
+    }
+
+    fn out_of_reach(&self, what: &str) -> Failure {
+        let Window { from, to, to_lsn, timeline, gap } = &self.window;
+        let until = match to {
+            Some(to) => format!("the last transaction at {to} ({to_lsn})"),
+            None => format!("{to_lsn}"),
+        };
+        let gap = gap.as_ref().map(|gap| format!(" The archive has a gap: {gap} is missing.")).unwrap_or_default();
+        Failure::preflight(format!("{what} cannot be reached on timeline {timeline}"))
+            .hint(format!("Reachable: from {from} to {until}.{gap} Without a target, recovery goes to the end: --at latest."))
+    }
+
+    /// Puts what replay needs into a restored data directory's `pg_wal`.
+    pub fn bring_log(&self, data: &Path, monitor: &dyn Monitor) -> Result<u64> {
+        let folder = data.join("pg_wal");
+        let size = self.facts.segment_size.bytes();
+        monitor.step("log", Some(self.segments.len() as u64 * size));
+        let histories = self.holdings.files().iter().filter(|archived| match archived.file {
+            WalFile::History(timeline) => timeline <= self.ancestry.timeline,
+            _ => false,
+        });
+        let histories: Vec<WalFile> = histories.map(|archived| archived.file.clone()).collect();
+        let wanted: Vec<WalFile> =
+            histories.into_iter().chain(self.segments.iter().map(|segment| WalFile::Segment(*segment))).collect();
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let outcome = std::sync::Mutex::new(Ok(()));
+        std::thread::scope(|scope| {
+            for _ in 0..crate::access::threads() {
+                scope.spawn(|| {
+                    while let Some(file) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                        let done = self.bring(file, &folder, monitor);
+                        if let Err(failure) = done {
+                            let mut outcome = outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                            if outcome.is_ok() {
+                                *outcome = Err(failure);
+                            }
+                            next.store(wanted.len(), std::sync::atomic::Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        outcome.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())?;
+        monitor.done("log", "");
+        Ok(wanted.len() as u64)
+    }
+
+    fn bring(&self, file: &WalFile, folder: &Path, monitor: &dyn Monitor) -> Result<()> {
+        if monitor.cancelled() {
+            return Err(Failure::new(Kind::Cancelled, "the restore was stopped"));
+        }
+        let content = self.holdings.archive.get(file)?.ok_or_else(|| {
+            Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
+        })?;
+        let path = folder.join(file.to_string());
+        write(&path, &content)?;
+        monitor.advance(1, content.len() as u64);
+        files::give_to_owner_of(folder, &path)
+    }
+}
+
+/// Restores a resolved request into a directory: files, log, and the instructions for recovery.
+pub fn restore(
+    opened: &Opened<'_>,
+    resolved: &Resolved<'_>,
+    options: &files::Options,
+    monitor: &dyn Monitor,
+) -> Result<files::Report> {
+    let mut bring_log = |data: &Path| resolved.bring_log(data, monitor).map(drop);
+    files::restore(&opened.reader, &opened.record, options, &mut bring_log, monitor)
+}

@@ -1,0 +1,266 @@
+//! `mainstay wal`: what PostgreSQL's `archive_command` and `restore_command` call, and what the archive holds.
+//!
+//! A push is done when the file is durable, and not before. A fetch tells apart what is not there (the end of the log, for
+//! PostgreSQL) from what could not be had: for a server in recovery the difference is that between waiting and opening early.
+
+use crate::{
+    access::{self, Named},
+    config::{Config, SourceConfig},
+};
+use mainstay_domain::{
+    Clock, Failure, Kind, Result, Time,
+    wal::{Segment, SegmentSize, WalFile},
+};
+use mainstay_repository::{
+    Repository,
+    wal::{Archive, Archived, Ends, Put},
+};
+use mainstay_sources::postgres::{
+    cluster::control,
+    wal::{Ancestry, Scanner, check_segment},
+};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::Arc,
+};
+
+/// The repository of an application, or of the only one that has a cluster.
+pub fn repository_for<'c>(config: &'c Config, app: Option<&str>) -> Result<Named<'c>> {
+    if let Some(app) = app {
+        return access::repository_of(config, app);
+    }
+    let has_cluster = |sources: &BTreeMap<String, SourceConfig>| {
+        sources.values().any(|source| matches!(source, SourceConfig::Cluster(_)))
+    };
+    let mut apps = config.apps.iter().filter(|(_, app)| has_cluster(&app.sources));
+    match (apps.next(), apps.next()) {
+        (Some((name, _)), None) => access::repository_of(config, name),
+        (None, _) => Err(Failure::usage("no application of the configuration has a source of kind cluster")
+            .hint("Add one, or say whose repository: --app NAME.")),
+        (Some(_), Some(_)) => Err(Failure::usage("several applications have a source of kind cluster")
+            .hint("Say which: --app NAME.")),
+    }
+}
+
+/// Archives the file at `path`, which PostgreSQL gives relative to the data directory that is the working directory.
+pub fn push(config: &Config, app: Option<&str>, path: &Path, clock: Arc<dyn Clock>) -> Result<Put> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let file: WalFile = name.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+    let content = fs::read(path).map_err(|error| {
+        Failure::failed(format!("{} cannot be read", path.display()))
+            .hint("PostgreSQL runs archive_command in its data directory; by hand, give the whole path.")
+            .caused_by(error)
+    })?;
+    let named = repository_for(config, app)?;
+    let repository = access::open(config, &named, clock)?;
+    let system = system_of(path, &file, &content)?;
+    if let WalFile::Segment(segment) | WalFile::Partial(segment) = &file {
+        check_segment(*segment, &content, system)?;
+    }
+    let ends = ends_in(&file, &content);
+    Ok(Archive::of(&repository, system).put(&file, &content, ends)?)
+}
+
+/// Which cluster a file belongs to: a segment says so itself, and must agree with the data directory where that can be seen.
+fn system_of(path: &Path, file: &WalFile, content: &[u8]) -> Result<u64> {
+    let beside = path.parent().and_then(Path::parent).map(|data| if data.as_os_str().is_empty() { Path::new(".") } else { data });
+    let directory = beside.filter(|data| data.join("global/pg_control").exists());
+    let own = directory.map(control::read).transpose()?.map(|control| control.system);
+    let said = match file {
+        WalFile::Segment(_) | WalFile::Partial(_) => {
+            mainstay_sources::postgres::wal::SegmentHeader::parse(content).map(|header| header.system)
+        }
+        WalFile::History(_) | WalFile::Backup(..) => None,
+    };
+    own.or(said).ok_or_else(|| {
+        Failure::usage(format!("it is not known which cluster {file} belongs to"))
+            .hint("Give the path of the file in the data directory's pg_wal.")
+    })
+}
+
+/// When transactions ended that end in this segment.
+fn ends_in(file: &WalFile, content: &[u8]) -> Option<Ends> {
+    let WalFile::Segment(segment) = file else { return None };
+    let size = SegmentSize::try_from(content.len() as u64).ok()?;
+    let mut ends: Option<Ends> = None;
+    Scanner::default().feed(segment.start(size), content, |mark| {
+        let time = mark.time();
+        ends = Some(ends.map_or(Ends { first: time, last: time }, |ends| Ends {
+            first: ends.first.min(time),
+            last: ends.last.max(time),
+        }));
+    });
+    ends
+}
+
+/// Fetches a file for a server in recovery into `path`. `false`: it is not in the archive.
+pub fn fetch(config: &Config, app: Option<&str>, name: &str, path: &Path, clock: Arc<dyn Clock>) -> Result<bool> {
+    // Names that are no files of the log are asked for too, by some tools; they are not there.
+    let Ok(file) = name.parse::<WalFile>() else { return Ok(false) };
+    let named = repository_for(config, app)?;
+    let repository = access::open(config, &named, clock)?;
+    let system = control::read(Path::new("."))
+        .or_else(|failure| match path.parent().and_then(Path::parent) {
+            Some(data) => control::read(data),
+            None => Err(failure),
+        })?
+        .system;
+    match Archive::of(&repository, system).get(&file)? {
+        Some(content) => write(path, &content).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// Writes a file whole or not at all.
+pub(crate) fn write(path: &Path, content: &[u8]) -> Result<()> {
+    let failed = |error| Failure::failed(format!("{} cannot be written", path.display())).caused_by(error);
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".mainstay-new");
+    fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path)).map_err(failed)
+}
+
+/// What is archived of one cluster.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClusterStatus {
+    pub system: u64,
+    pub timelines: Vec<TimelineStatus>,
+    pub stored_bytes: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct TimelineStatus {
+    pub timeline: u32,
+    /// Where it came from: the timeline before and the position.
+    pub from: Option<String>,
+    pub segments: usize,
+    pub first: Option<String>,
+    pub last: Option<String>,
+    /// Segments that are missing between the first and the last.
+    pub missing: Vec<String>,
+    /// When the last transaction ended that is archived.
+    pub last_end: Option<Time>,
+    pub stored_bytes: u64,
+}
+
+/// What a repository's archives hold.
+pub fn status(repository: &Repository) -> Result<Vec<ClusterStatus>> {
+    let systems = mainstay_repository::wal::systems(repository)?;
+    systems.into_iter().map(|system| Holdings::read(repository, system)?.status()).collect()
+}
+
+/// The files of one cluster's archive, as they were when it was listed.
+pub struct Holdings<'r> {
+    pub archive: Archive<'r>,
+    pub system: u64,
+    pub segment_size: SegmentSize,
+    files: Vec<Archived>,
+    segments: BTreeSet<Segment>,
+    histories: BTreeMap<u32, Ancestry>,
+}
+
+impl<'r> Holdings<'r> {
+    pub fn read(repository: &'r Repository, system: u64) -> Result<Holdings<'r>> {
+        let archive = Archive::of(repository, system);
+        let files = archive.list()?;
+        let mut segments = BTreeSet::new();
+        let mut histories = BTreeMap::new();
+        let mut segment_size = None;
+        for archived in &files {
+            match &archived.file {
+                WalFile::Segment(segment) => {
+                    if segment_size.is_none() {
+                        segment_size = archive.head(&archived.file)?.map(|head| head.bytes);
+                    }
+                    segments.insert(*segment);
+                }
+                WalFile::History(timeline) => {
+                    let text = archive.get(&archived.file)?.unwrap_or_default();
+                    let ancestry = Ancestry::parse(*timeline, &String::from_utf8_lossy(&text)).ok_or_else(|| {
+                        Failure::verification(format!("{} of cluster {system} makes no sense", archived.file))
+                    })?;
+                    histories.insert(*timeline, ancestry);
+                }
+                WalFile::Partial(_) | WalFile::Backup(..) => {}
+            }
+        }
+        let segment_size = segment_size.and_then(|bytes| bytes.try_into().ok()).unwrap_or(SegmentSize::DEFAULT);
+        Ok(Holdings { archive, system, segment_size, files, segments, histories })
+    }
+
+    pub fn has(&self, segment: Segment) -> bool {
+        self.segments.contains(&segment)
+    }
+
+    pub fn files(&self) -> &[Archived] {
+        &self.files
+    }
+
+    /// A timeline's history, as far as it is archived.
+    pub fn ancestry(&self, timeline: u32) -> Ancestry {
+        self.histories.get(&timeline).cloned().unwrap_or_else(|| Ancestry::root(timeline))
+    }
+
+    /// Every timeline of which something is archived, in order.
+    pub fn timelines(&self) -> Vec<u32> {
+        let of_segments = self.segments.iter().map(|segment| segment.timeline);
+        of_segments.chain(self.histories.keys().copied()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// When the last transaction ended in the archived segments up to `last` of its timeline.
+    pub fn last_end(&self, timeline: u32, up_to: Option<Segment>) -> Result<Option<Time>> {
+        let of_timeline = self.segments.iter().rev().filter(|s| s.timeline == timeline);
+        for segment in of_timeline.filter(|segment| up_to.is_none_or(|last| **segment <= last)) {
+            let head = self.archive.head(&WalFile::Segment(*segment))?;
+            if let Some(ends) = head.and_then(|head| head.ends) {
+                return Ok(Some(ends.last));
+            }
+        }
+        Ok(None)
+    }
+
+    fn status(&self) -> Result<ClusterStatus> {
+        let timelines = self.timelines().into_iter().map(|timeline| self.timeline(timeline)).collect::<Result<_>>()?;
+        Ok(ClusterStatus {
+            system: self.system,
+            timelines,
+            stored_bytes: self.files.iter().map(|file| file.stored_bytes).sum(),
+        })
+    }
+
+    fn timeline(&self, timeline: u32) -> Result<TimelineStatus> {
+        let own: Vec<Segment> = self.segments.iter().filter(|s| s.timeline == timeline).copied().collect();
+        let mut missing = Vec::new();
+        for pair in own.windows(2) {
+            let mut next = pair[0].next(self.segment_size);
+            while next < pair[1] && missing.len() < 1000 {
+                missing.push(next.to_string());
+                next = next.next(self.segment_size);
+            }
+        }
+        let from = self.ancestry(timeline).switches.last().map(|switch| format!("{} at {}", switch.from, switch.at));
+        let stored = self.files.iter().filter(|archived| archived.file.timeline() == timeline);
+        Ok(TimelineStatus {
+            timeline,
+            from,
+            segments: own.len(),
+            first: own.first().map(ToString::to_string),
+            last: own.last().map(ToString::to_string),
+            missing,
+            last_end: self.last_end(timeline, None)?,
+            stored_bytes: stored.map(|archived| archived.stored_bytes).sum(),
+        })
+    }
+}
+
+/// What PostgreSQL is to do after a fetch that failed: not take it for the end of the log.
+pub const FETCH_FAILED: u8 = 126;
+/// What it is to understand as "not there".
+pub const NOT_THERE: u8 = 1;
+
+/// The exit code of a push that failed: PostgreSQL counts it and tries again. Above 125 it would not count.
+pub fn push_exit_code(kind: Kind) -> u8 {
+    kind.exit_code().clamp(1, 125)
+}
