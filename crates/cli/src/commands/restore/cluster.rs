@@ -17,7 +17,7 @@ use std::path::{PathBuf, absolute};
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Clusters, to a point in time")]
-pub struct Args {
+pub struct Cluster {
     /// To just before the first transaction that ended after this time ('2026-11-20 14:02:31+01'), or to the end: latest
     #[arg(long, value_name = "TIME", requires = "to_dir", conflicts_with_all = ["lsn", "xid", "name", "immediate"])]
     at: Option<String>,
@@ -57,7 +57,7 @@ enum ActionArg {
     Shutdown,
 }
 
-impl Args {
+impl Cluster {
     /// Whether something was said that only a cluster understands.
     pub fn is_wanted(&self) -> bool {
         self.target_given() || self.immediate || self.timeline.is_some() || self.delta || !self.tablespace.is_empty()

@@ -52,7 +52,7 @@ pub struct How {
     #[command(flatten)]
     database: Database,
     #[command(flatten)]
-    cluster: cluster::Args,
+    cluster: cluster::Cluster,
 }
 
 #[derive(Debug, clap::Args)]

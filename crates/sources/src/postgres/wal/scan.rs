@@ -49,14 +49,15 @@ pub struct Scanner {
     /// Bytes of a record that are passed over: one that began before the first byte fed, or one that is of no interest.
     passing: u64,
     last: Option<Lsn>,
-    /// The log ends here: what follows is not part of it.
+    /// The log of this stretch ends here: what follows in it is not part of the log.
     ended: bool,
 }
 
 impl Scanner {
     /// Feeds whole pages that begin at `start`. If that is not where the last ones ended, begins anew.
     pub fn feed(&mut self, start: Lsn, bytes: &[u8], mut visit: impl FnMut(Mark)) {
-        if self.at != Some(start) {
+        // What was switched away from ends early; the next segment goes on as if nothing were missing.
+        if self.at != Some(start) || self.ended {
             *self = Scanner { at: Some(start), ..Scanner::default() };
         }
         let mut first = self.last.is_none() && self.record.is_none() && self.passing == 0;
