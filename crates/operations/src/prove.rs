@@ -5,8 +5,10 @@
 //! proof says *partial*, never *passed*, when something could not be compared. A test that could not run (no PostgreSQL of that
 //! version, no room) says something of this machine and nothing of the point: it leaves no proof.
 
+mod cluster;
+
 use crate::{
-    config::Config,
+    config::{Config, SourceConfig},
     points::PointInfo,
     restore::{self, Opened},
 };
@@ -27,7 +29,10 @@ use mainstay_sources::{
     },
 };
 use serde::Serialize;
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 /// The name of the database that a proof restores into.
 const DATABASE: &str = "mainstay_proof";
@@ -188,6 +193,7 @@ fn prove_source(
     match opened.record.kind.as_str() {
         "files" => prove_files(opened, scratch, clock, monitor),
         "postgres" => prove_database(config, repository, opened, scratch, clock, monitor),
+        "cluster" => cluster::prove(config, opened, scratch, clock, monitor),
         other => Err(Failure::failed(format!("this version cannot restore sources of kind {other}"))),
     }
 }
@@ -268,12 +274,7 @@ fn prove_database(
     let spec = sandbox.spec(DATABASE);
     let comparison = postgres::compare::compare(&opened.reader, &opened.record, &spec, &compare, monitor)?;
     let compared_at = clock.now();
-    // `postgres (PostgreSQL) 15.20 (Debian …)`: from the number on.
-    let version = &sandbox.tools().version;
-    let environment = format!(
-        "a throw-away PostgreSQL {}",
-        version.split_once(") ").map_or(version.as_str(), |(_, number)| number)
-    );
+    let environment = environment(&sandbox);
     sandbox.stop();
     let verdict = match (comparison.verdict(), restored.state, opened.record.state) {
         (DatabaseVerdict::Different, _, _) => Verdict::Failed,
@@ -317,19 +318,29 @@ fn start_sandbox(
     facts: &Facts,
     scratch: &Path,
 ) -> Result<Sandbox> {
-    let bin_dir = config.and_then(|config| {
-        match config.apps.get(&opened.point.summary.app)?.sources.get(&opened.record.name)? {
-            crate::config::SourceConfig::Postgres(postgres) => postgres.bin_dir.clone(),
-            crate::config::SourceConfig::Cluster(cluster) => cluster.bin_dir.clone(),
-            crate::config::SourceConfig::Files(_) => None,
-        }
-    });
+    let bin_dir = bin_dir(config, opened);
     let tools = tools::find(Purpose::Server, facts.server.major(), bin_dir.as_deref())?;
     let options = SandboxOptions { parent: Some(scratch.to_owned()), ..SandboxOptions::new(tools) };
     Sandbox::start(&options).map_err(|error| {
         Failure::preflight("a throw-away PostgreSQL for the restore test could not be started")
             .caused_by(error)
     })
+}
+
+/// Where the configuration says that the server's programs are.
+fn bin_dir(config: Option<&Config>, opened: &Opened<'_>) -> Option<PathBuf> {
+    match config?.apps.get(&opened.point.summary.app)?.sources.get(&opened.record.name)? {
+        SourceConfig::Postgres(postgres) => postgres.bin_dir.clone(),
+        SourceConfig::Cluster(cluster) => cluster.bin_dir.clone(),
+        SourceConfig::Files(_) => None,
+    }
+}
+
+/// `postgres (PostgreSQL) 15.20 (Debian …)`: from the number on.
+fn environment(sandbox: &Sandbox) -> String {
+    let version = &sandbox.tools().version;
+    let number = version.split_once(") ").map_or(version.as_str(), |(_, number)| number);
+    format!("a throw-away PostgreSQL {number}")
 }
 
 /// What a backup could not capture cannot be restored either: known since then, and no news about what it did capture.

@@ -143,6 +143,7 @@ fn recovery(how: &How, resolved: &Resolved<'_>) -> Recovery {
             ActionArg::Shutdown => Action::Shutdown,
         },
         standby: false,
+        archive: how.cluster.delta,
     }
 }
 
@@ -206,9 +207,13 @@ fn show_report(
     for notice in &report.notices {
         out.line(format_args!("  note: {notice}"));
     }
+    if options.recovery.as_ref().is_some_and(|recovery| !recovery.archive) {
+        out.line("  note: it does not archive (archive_mode = off), because it may be a copy beside its original;");
+        out.line("        if it takes the original's place: ALTER SYSTEM RESET archive_mode, and restart it");
+    }
     let destination = options.destination.display();
     out.line(format_args!(
-        "\nNext, as the user that owns it, with the programs of PostgreSQL {}:\n  pg_ctl -D {destination} -o '-p 5433 -c archive_mode=off' -w start",
+        "\nNext, as the user that owns it, with the programs of PostgreSQL {}:\n  pg_ctl -D {destination} -o '-p 5433' -w start",
         facts.version_num / 10_000
     ));
     out.json(

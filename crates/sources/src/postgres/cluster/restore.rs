@@ -59,6 +59,8 @@ pub struct Recovery {
     pub action: Action,
     /// Follow the archive for ever, as a warm standby.
     pub standby: bool,
+    /// Archive as its configuration says, once recovery is over: it takes the original's place.
+    pub archive: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -367,6 +369,10 @@ impl Writing<'_> {
         for (name, value) in recovery.settings(&plan.facts) {
             let _ = writeln!(text, "{name} = '{}'", value.replace('\'', "''"));
         }
+        if !recovery.archive {
+            // A copy that lives beside its original must not archive into the same place.
+            text += "archive_mode = 'off'\n";
+        }
         self.bytes(text.as_bytes(), &auto)?;
         let signal = if recovery.standby { "standby.signal" } else { "recovery.signal" };
         self.bytes(b"", &data.join(signal))
@@ -386,7 +392,7 @@ pub fn give_to_owner_of(directory: &Path, path: &Path) -> Result<()> {
 /// A line of an earlier recovery.
 fn is_ours(line: &str) -> bool {
     let name = line.split('=').next().unwrap_or_default().trim();
-    name == "restore_command" || name.starts_with("recovery_target") || line.starts_with("# Written by mainstay restore")
+    name == "restore_command" || name == "archive_mode" || name.starts_with("recovery_target") || line.starts_with("# Written by mainstay restore")
 }
 
 impl Recovery {

@@ -1,0 +1,307 @@
+//! A whole server on the command line: base backups, its log, and the way back to a moment.
+
+use crate::{KEY, Place, Ran};
+use mainstay_sources::postgres::{
+    sandbox::{Sandbox, SandboxOptions},
+    tools::{self, Purpose, Tools},
+};
+use std::{
+    fs,
+    os::unix::{
+        fs::{MetadataExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// A server that archives into a repository, and a ledger in it. All of it belongs to the user that runs the server.
+struct Bank {
+    place: Place,
+    server: Sandbox,
+    tools: Tools,
+}
+
+fn newest() -> Tools {
+    let installed = tools::installed(Purpose::Server, None);
+    installed.into_iter().max_by_key(|tools| tools.major).expect("`make setup` installs PostgreSQL")
+}
+
+impl Bank {
+    fn new(tools: Tools) -> Bank {
+        let place = Place::new();
+        let config = place.at("mainstay.yaml");
+        let push = format!(
+            "env MAINSTAY_KEY={KEY} HOME={} {} --config {} --quiet wal push %p",
+            place.path().display(),
+            env!("CARGO_BIN_EXE_mainstay"),
+            config.display()
+        );
+        let options = SandboxOptions::new(tools.clone())
+            .setting("archive_mode", "on")
+            .setting("archive_command", &push)
+            .setting("full_page_writes", "on")
+            .setting("wal_level", "replica");
+        let server = Sandbox::start(&options).unwrap();
+        place.write(
+            "mainstay.yaml",
+            &format!(
+                "version: 1
+stores: {{ local: {{ url: \"file://{}/store\" }} }}
+repositories: {{ main: {{ key: {{ env: MAINSTAY_KEY }}, stores: [local] }} }}
+apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgres://postgres@/postgres?host={}&port={}\" }} }} }} }} }}
+",
+                place.path().display(),
+                server.socket_directory().display(),
+                server.port()
+            ),
+        );
+        let bank = Bank { place, server, tools };
+        for path in [bank.place.path(), &config] {
+            let (uid, gid) = bank.owner();
+            chown(path, Some(uid), Some(gid)).unwrap();
+        }
+        let created = "CREATE TABLE ledger (id int PRIMARY KEY, note text)";
+        bank.server.connect("postgres").unwrap().execute(created).unwrap();
+        assert_eq!(bank.run(&["init"]).code, 0);
+        bank
+    }
+
+    fn owner(&self) -> (u32, u32) {
+        let found = fs::metadata(self.server.data_directory()).unwrap();
+        (found.uid(), found.gid())
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+        command
+            .args(arguments)
+            .current_dir(self.place.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.place.path())
+            .env("MAINSTAY_KEY", KEY)
+            .env("MAINSTAY_PG_TREES", concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql"))
+            .env("TZ", "UTC");
+        if rustix::process::geteuid().is_root() {
+            let (uid, gid) = self.owner();
+            command.uid(uid).gid(gid);
+        }
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap().replace(self.place.path().to_str().unwrap(), "PLACE");
+        Ran { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    fn done(&self, arguments: &[&str]) -> Ran {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}\n{}", ran.all());
+        ran
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        self.server.connect("postgres").unwrap().query_text(sql).unwrap().unwrap_or_default()
+    }
+
+    /// Makes the server archive what it has, and waits until it did.
+    fn archive_all(&self) {
+        let last = self.sql("SELECT pg_walfile_name(pg_switch_wal())");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.sql("SELECT coalesce(last_archived_wal, '') FROM pg_stat_archiver") < last {
+            assert!(Instant::now() < deadline, "{}", self.sql("SELECT pg_stat_archiver::text FROM pg_stat_archiver"));
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
+    /// A server that is started on what a restore with these arguments brings.
+    fn restored(&self, arguments: &[&str]) -> Sandbox {
+        let server = Sandbox::start_on(&SandboxOptions::new(self.tools.clone()), &|data: &Path| {
+            // The sandbox's own folder is private to its server's user, which is who restores.
+            let ran = self.run(&[&["restore", "bank", "--source", "db", "--to-dir", data.to_str().unwrap()], arguments].concat());
+            assert_eq!(ran.code, 0, "{arguments:?}\n{}", ran.all());
+            Ok(())
+        })
+        .unwrap();
+        // It answers as soon as it is consistent; it is where it was sent when it is no longer in recovery.
+        let mut session = server.connect("postgres").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while session.query_text("SELECT pg_is_in_recovery()").unwrap().as_deref() != Some("f") {
+            assert!(Instant::now() < deadline, "{arguments:?}: recovery does not end");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        server
+    }
+
+    fn segment(&self, name: &str) -> PathBuf {
+        self.server.data_directory().join("pg_wal").join(name)
+    }
+}
+
+fn ids(server: &Sandbox) -> String {
+    let sql = "SELECT count(*) || ' ' || coalesce(max(id), 0) FROM ledger";
+    server.connect("postgres").unwrap().query_text(sql).unwrap().unwrap()
+}
+
+#[test]
+fn every_moment_between_base_backups_can_be_returned_to() {
+    let bank = Bank::new(newest());
+    let mut moments = Vec::new();
+    let mut session = bank.server.connect("postgres").unwrap();
+    let mut write = |from: i32, to: i32, moments: &mut Vec<(i32, String)>| {
+        for id in from..=to {
+            session.execute(&format!("INSERT INTO ledger VALUES ({id}, repeat('x', 1000))")).unwrap();
+            if id % 97 == 0 {
+                moments.push((id, session.query_text("SELECT clock_timestamp()").unwrap().unwrap()));
+            }
+        }
+    };
+    write(1, 200, &mut moments);
+    bank.done(&["backup", "bank"]);
+    let before = moments.len();
+    write(201, 700, &mut moments);
+    bank.done(&["backup", "bank"]);
+    write(701, 1000, &mut moments);
+    session.execute("DELETE FROM ledger").unwrap();
+    bank.archive_all();
+
+    for (id, moment) in moments.iter().skip(before).step_by(2) {
+        let server = bank.restored(&["--at", moment]);
+        assert_eq!(ids(&server), format!("{id} {id}"), "at {moment}");
+    }
+    assert_eq!(ids(&bank.restored(&["--at", "latest"])), "0 0");
+    // A base backup by itself, without the archive.
+    assert_eq!(ids(&bank.restored(&["--immediate"])), "700 700");
+}
+
+#[test]
+fn positions_transactions_and_names_are_targets_too() {
+    let bank = Bank::new(newest());
+    bank.done(&["backup", "bank"]);
+    let mut session = bank.server.connect("postgres").unwrap();
+    session.execute("INSERT INTO ledger VALUES (1)").unwrap();
+    session.execute("BEGIN; INSERT INTO ledger VALUES (2)").unwrap();
+    let xid = session.query_text("SELECT pg_current_xact_id()").unwrap().unwrap();
+    session.execute("COMMIT; INSERT INTO ledger VALUES (3)").unwrap();
+    let lsn = session.query_text("SELECT pg_current_wal_insert_lsn()").unwrap().unwrap();
+    session.execute("INSERT INTO ledger VALUES (4)").unwrap();
+    session.query("SELECT pg_create_restore_point('before the mistake')").unwrap();
+    session.execute("DELETE FROM ledger").unwrap();
+    bank.archive_all();
+
+    assert_eq!(ids(&bank.restored(&["--xid", &xid])), "2 2");
+    assert_eq!(ids(&bank.restored(&["--lsn", &lsn])), "3 3");
+    assert_eq!(ids(&bank.restored(&["--name", "before the mistake"])), "4 4");
+}
+
+#[test]
+fn what_is_out_of_reach_is_refused_with_what_can_be_reached() {
+    let bank = Bank::new(newest());
+    bank.done(&["backup", "bank"]);
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    bank.archive_all();
+    let to = ["--to-dir", "never"];
+    for (target, says) in [
+        (["--at", "2090-01-01 00:00:00Z"], "cannot be reached on timeline 1"),
+        (["--at", "2001-01-01 00:00:00Z"], "no base backup of db ended before that"),
+        (["--lsn", "FFFF/0"], "cannot be reached on timeline 1"),
+        (["--name", "nobody made it"], "the restore point \"nobody made it\" cannot be reached"),
+        (["--xid", "4000000000"], "cannot be reached"),
+    ] {
+        let ran = bank.run(&[&["restore", "bank", "--source", "db"], &to[..], &target[..]].concat());
+        assert!(ran.code == 14 && ran.stderr.contains(says), "{target:?}\n{}", ran.all());
+        assert!(!bank.place.at("never").exists());
+    }
+    let ran = bank.run(&["restore", "bank", "--source", "db", "--to-dir", "never", "--at", "half past two"]);
+    assert!(ran.code == 2 && ran.stderr.contains("is no time"), "{}", ran.all());
+
+    // A gap ends the window, and is said.
+    for id in 2..5 {
+        bank.sql(&format!("INSERT INTO ledger VALUES ({id})"));
+        bank.archive_all();
+    }
+    let archived = walk(&bank.place.at("store/wal"));
+    let middle = &archived[archived.len() - 2];
+    fs::remove_file(middle).unwrap();
+    let ran = bank.run(&["restore", "bank", "--source", "db", "--to-dir", "never", "--at", "2090-01-01 00:00:00Z"]);
+    let name = middle.file_name().unwrap().to_str().unwrap();
+    assert!(ran.stderr.contains(&format!("The archive has a gap: {name} is missing")), "{}", ran.all());
+    let status = bank.done(&["wal", "status"]);
+    assert!(status.stdout.contains(&format!("timeline 1 has a gap of 1: {name}")), "{}", status.all());
+}
+
+/// The segments in an archive, in order.
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found.retain(|path| path.file_name().is_some_and(|name| name.len() == 24));
+    found.sort_by_key(|path| path.file_name().unwrap().to_owned());
+    found
+}
+
+#[test]
+fn the_archive_takes_a_file_once_and_tells_absence_from_damage() {
+    let bank = Bank::new(newest());
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    let name = bank.sql("SELECT pg_walfile_name(pg_current_wal_lsn())");
+    bank.archive_all();
+    let path = bank.segment(&name);
+    let path = path.to_str().unwrap();
+    bank.done(&["wal", "push", path]);
+
+    // Another content under the same name: from a copy of this machine, say.
+    let copy = bank.place.at(&name);
+    let mut bytes = fs::read(path).unwrap();
+    bytes[100_000] ^= 1;
+    fs::write(&copy, &bytes).unwrap();
+    let ran = bank.run(&["wal", "push", copy.to_str().unwrap()]);
+    assert!(ran.code == 13 && ran.stderr.contains("is in the archive already"), "{}", ran.all());
+    // A segment that is not what its name says, and one that is too short.
+    let other = bank.place.at("0000000100000000000000AA");
+    fs::copy(path, &other).unwrap();
+    let (uid, gid) = bank.owner();
+    chown(&other, Some(uid), Some(gid)).unwrap();
+    let ran = bank.run(&["wal", "push", other.to_str().unwrap()]);
+    assert!(ran.code == 13 && ran.stderr.contains("it holds the log from"), "{}", ran.all());
+    fs::write(&copy, &bytes[..1 << 20]).unwrap();
+    let ran = bank.run(&["wal", "push", copy.to_str().unwrap()]);
+    assert!(ran.code == 13 && ran.stderr.contains("has 1048576 bytes"), "{}", ran.all());
+
+    let data = bank.server.data_directory();
+    let target = data.join("pg_wal/FETCHED");
+    let fetch = |name: &str| bank.run(&["wal", "fetch", name, target.to_str().unwrap()]);
+    assert_eq!(fetch(&name).code, 0);
+    assert_eq!(fs::read(&target).unwrap(), fs::read(path).unwrap());
+    assert_eq!(fetch("0000000100000000000000EE").code, 1, "not there");
+    assert_eq!(fetch("00000007.history").code, 1);
+
+    let stored = walk(&bank.place.at("store/wal")).into_iter().find(|path| path.ends_with(&name)).unwrap();
+    let mut damaged = fs::read(&stored).unwrap();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    fs::write(&stored, damaged).unwrap();
+    let ran = fetch(&name);
+    assert!(ran.code == 126 && ran.stderr.contains("damaged"), "never the end of the log\n{}", ran.all());
+}
+
+#[test]
+fn a_base_backup_is_proven_by_a_server_that_starts_on_it() {
+    let bank = Bank::new(newest());
+    bank.sql("INSERT INTO ledger SELECT n, 'note' FROM generate_series(1, 5000) n");
+    bank.done(&["backup", "bank"]);
+    let ran = bank.run(&["verify", "bank", "--level", "restore"]);
+    assert!(ran.code == 0 && ran.stdout.contains("every table and index by pg_amcheck"), "{}", ran.all());
+
+    // A later backup stores what changed, and is a whole one all the same.
+    bank.sql("UPDATE ledger SET note = 'other' WHERE id = 77");
+    bank.done(&["backup", "bank"]);
+    bank.done(&["verify", "bank", "--level", "data"]);
+    let server = bank.restored(&["--point", "latest"]);
+    let note = server.connect("postgres").unwrap().query_text("SELECT note FROM ledger WHERE id = 77").unwrap();
+    assert_eq!(note.as_deref(), Some("other"));
+}
