@@ -192,17 +192,18 @@ impl FromStr for WalFile {
     type Err = NotOfTheLog;
 
     fn from_str(text: &str) -> Result<WalFile, NotOfTheLog> {
-        let number = |digits: &str| {
-            (digits.len() == 8).then(|| u32::from_str_radix(digits, 16).ok()).flatten()
-        };
+        let number =
+            |digits: &str| (digits.len() == 8).then(|| u32::from_str_radix(digits, 16).ok()).flatten();
         let parts: Vec<&str> = text.split('.').collect();
         let parsed = match parts.as_slice() {
             [segment] => segment.parse().ok().map(WalFile::Segment),
             [segment, "partial"] => segment.parse().ok().map(WalFile::Partial),
             [timeline, "history"] => number(timeline).map(WalFile::History),
-            [segment, offset, "backup"] => {
-                segment.parse().ok().zip(number(offset)).map(|(segment, offset)| WalFile::Backup(segment, offset))
-            }
+            [segment, offset, "backup"] => segment
+                .parse()
+                .ok()
+                .zip(number(offset))
+                .map(|(segment, offset)| WalFile::Backup(segment, offset)),
             _ => None,
         };
         // A name is taken as it is written by PostgreSQL, or not at all.
@@ -242,7 +243,9 @@ mod tests {
         ] {
             assert_eq!(name.parse::<WalFile>().unwrap().to_string(), name);
         }
-        for name in ["", "../../etc/passwd", "00000001000000000000000a", "2.history", "000000010000000000000003.gz"] {
+        for name in
+            ["", "../../etc/passwd", "00000001000000000000000a", "2.history", "000000010000000000000003.gz"]
+        {
             assert!(name.parse::<WalFile>().is_err(), "{name}");
         }
         for text in ["", "0", "0/", "G/0", "0/123456789", "+1/0"] {

@@ -81,7 +81,11 @@ struct Base {
 fn bases(repository: &Repository, points: &[PointInfo], source: &str) -> Result<Vec<Base>> {
     let mut found = Vec::new();
     for point in points {
-        let usable = point.summary.sources.iter().any(|s| s.name == source && s.kind == KIND && s.state != State::Failed);
+        let usable = point
+            .summary
+            .sources
+            .iter()
+            .any(|s| s.name == source && s.kind == KIND && s.state != State::Failed);
         if !usable {
             continue;
         }
@@ -170,7 +174,9 @@ fn choose_timeline(holdings: &Holdings<'_>, newest: &Base, asked: Option<u32>) -
         .collect();
     // One that another one came from is not where the line of history ends.
     let ends = |timeline: &u32| {
-        !later.iter().any(|other| holdings.ancestry(*other).switches.iter().any(|switch| switch.from == *timeline))
+        !later
+            .iter()
+            .any(|other| holdings.ancestry(*other).switches.iter().any(|switch| switch.from == *timeline))
     };
     let leaves: Vec<u32> = later.iter().filter(|timeline| ends(timeline)).copied().collect();
     match leaves.as_slice() {
@@ -210,7 +216,11 @@ fn before_all(oldest: &Base, source: &str) -> Failure {
 
 /// The archived segments from a base backup's end on, as far as they follow one another; and the first one missing, if later
 /// ones are there.
-fn follow(holdings: &Holdings<'_>, ancestry: &Ancestry, facts: &ClusterFacts) -> (Vec<Segment>, Option<String>) {
+fn follow(
+    holdings: &Holdings<'_>,
+    ancestry: &Ancestry,
+    facts: &ClusterFacts,
+) -> (Vec<Segment>, Option<String>) {
     let size = facts.segment_size;
     let first = Segment::holding(facts.timeline, facts.start, size);
     let mut segments = Vec::new();
@@ -259,7 +269,9 @@ impl Resolved<'_> {
                 self.last_kept = self.window.to;
                 Ok(())
             }
-            Target::Lsn(lsn) if lsn > self.window.to_lsn => Err(self.out_of_reach(&format!("position {lsn}"))),
+            Target::Lsn(lsn) if lsn > self.window.to_lsn => {
+                Err(self.out_of_reach(&format!("position {lsn}")))
+            }
             Target::Lsn(lsn) => {
                 let size = self.facts.segment_size;
                 self.segments.retain(|segment| segment.start(size) <= lsn);
@@ -271,7 +283,8 @@ impl Resolved<'_> {
                 self.aim_at_mark(&format!("the end of transaction {xid}"), &is)
             }
             Target::Name(name) => {
-                let is = |mark: &Mark| matches!(mark, Mark::RestorePoint { name: found, .. } if *found == name);
+                let is =
+                    |mark: &Mark| matches!(mark, Mark::RestorePoint { name: found, .. } if *found == name);
                 self.aim_at_mark(&format!("the restore point {name:?}"), &is)
             }
         }
@@ -362,9 +375,11 @@ impl Resolved<'_> {
             Some(to) => format!("the last transaction at {to} ({to_lsn})"),
             None => format!("{to_lsn}"),
         };
-        let gap = gap.as_ref().map(|gap| format!(" The archive has a gap: {gap} is missing.")).unwrap_or_default();
-        Failure::preflight(format!("{what} cannot be reached on timeline {timeline}"))
-            .hint(format!("Reachable: from {from} to {until}.{gap} Without a target, recovery goes to the end: --at latest."))
+        let gap =
+            gap.as_ref().map(|gap| format!(" The archive has a gap: {gap} is missing.")).unwrap_or_default();
+        Failure::preflight(format!("{what} cannot be reached on timeline {timeline}")).hint(format!(
+            "Reachable: from {from} to {until}.{gap} Without a target, recovery goes to the end: --at latest."
+        ))
     }
 
     /// Puts what replay needs into a restored data directory's `pg_wal`.
@@ -377,14 +392,17 @@ impl Resolved<'_> {
             _ => false,
         });
         let histories: Vec<WalFile> = histories.map(|archived| archived.file.clone()).collect();
-        let wanted: Vec<WalFile> =
-            histories.into_iter().chain(self.segments.iter().map(|segment| WalFile::Segment(*segment))).collect();
+        let wanted: Vec<WalFile> = histories
+            .into_iter()
+            .chain(self.segments.iter().map(|segment| WalFile::Segment(*segment)))
+            .collect();
         let next = std::sync::atomic::AtomicUsize::new(0);
         let outcome = std::sync::Mutex::new(Ok(()));
         std::thread::scope(|scope| {
             for _ in 0..crate::access::threads() {
                 scope.spawn(|| {
-                    while let Some(file) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    while let Some(file) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+                    {
                         let done = self.bring(file, &folder, monitor);
                         if let Err(failure) = done {
                             let mut outcome = outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -66,7 +66,10 @@ pub fn push(config: &Config, app: Option<&str>, path: &Path, clock: Arc<dyn Cloc
 
 /// Which cluster a file belongs to: a segment says so itself, and must agree with the data directory where that can be seen.
 fn system_of(path: &Path, file: &WalFile, content: &[u8]) -> Result<u64> {
-    let beside = path.parent().and_then(Path::parent).map(|data| if data.as_os_str().is_empty() { Path::new(".") } else { data });
+    let beside = path
+        .parent()
+        .and_then(Path::parent)
+        .map(|data| if data.as_os_str().is_empty() { Path::new(".") } else { data });
     let directory = beside.filter(|data| data.join("global/pg_control").exists());
     let own = directory.map(control::read).transpose()?.map(|control| control.system);
     let said = match file {
@@ -97,7 +100,13 @@ fn ends_in(file: &WalFile, content: &[u8]) -> Option<Ends> {
 }
 
 /// Fetches a file for a server in recovery into `path`. `false`: it is not in the archive.
-pub fn fetch(config: &Config, app: Option<&str>, name: &str, path: &Path, clock: Arc<dyn Clock>) -> Result<bool> {
+pub fn fetch(
+    config: &Config,
+    app: Option<&str>,
+    name: &str,
+    path: &Path,
+    clock: Arc<dyn Clock>,
+) -> Result<bool> {
     // Names that are no files of the log are asked for too, by some tools; they are not there.
     let Ok(file) = name.parse::<WalFile>() else { return Ok(false) };
     let named = repository_for(config, app)?;
@@ -178,15 +187,20 @@ impl<'r> Holdings<'r> {
                 }
                 WalFile::History(timeline) => {
                     let text = archive.get(&archived.file)?.unwrap_or_default();
-                    let ancestry = Ancestry::parse(*timeline, &String::from_utf8_lossy(&text)).ok_or_else(|| {
-                        Failure::verification(format!("{} of cluster {system} makes no sense", archived.file))
-                    })?;
+                    let ancestry =
+                        Ancestry::parse(*timeline, &String::from_utf8_lossy(&text)).ok_or_else(|| {
+                            Failure::verification(format!(
+                                "{} of cluster {system} makes no sense",
+                                archived.file
+                            ))
+                        })?;
                     histories.insert(*timeline, ancestry);
                 }
                 WalFile::Partial(_) | WalFile::Backup(..) => {}
             }
         }
-        let segment_size = segment_size.and_then(|bytes| bytes.try_into().ok()).unwrap_or(SegmentSize::DEFAULT);
+        let segment_size =
+            segment_size.and_then(|bytes| bytes.try_into().ok()).unwrap_or(SegmentSize::DEFAULT);
         Ok(Holdings { archive, system, segment_size, files, segments, histories })
     }
 
@@ -222,7 +236,8 @@ impl<'r> Holdings<'r> {
     }
 
     fn status(&self) -> Result<ClusterStatus> {
-        let timelines = self.timelines().into_iter().map(|timeline| self.timeline(timeline)).collect::<Result<_>>()?;
+        let timelines =
+            self.timelines().into_iter().map(|timeline| self.timeline(timeline)).collect::<Result<_>>()?;
         Ok(ClusterStatus {
             system: self.system,
             timelines,
@@ -240,7 +255,8 @@ impl<'r> Holdings<'r> {
                 next = next.next(self.segment_size);
             }
         }
-        let from = self.ancestry(timeline).switches.last().map(|switch| format!("{} at {}", switch.from, switch.at));
+        let from =
+            self.ancestry(timeline).switches.last().map(|switch| format!("{} at {}", switch.from, switch.at));
         let stored = self.files.iter().filter(|archived| archived.file.timeline() == timeline);
         Ok(TimelineStatus {
             timeline,

@@ -208,7 +208,9 @@ impl<'r> Archive<'r> {
     /// Segments of one range stand together, so that no folder holds them all.
     fn name(&self, host: &HostId, file: &WalFile) -> String {
         let group = match file {
-            WalFile::Segment(segment) | WalFile::Partial(segment) | WalFile::Backup(segment, _) => segment.group(),
+            WalFile::Segment(segment) | WalFile::Partial(segment) | WalFile::Backup(segment, _) => {
+                segment.group()
+            }
             WalFile::History(_) => "history".to_owned(),
         };
         format!("wal/{host}/{}/{:08X}/{group}/{file}", self.system, file.timeline())

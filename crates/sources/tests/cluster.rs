@@ -49,7 +49,8 @@ fn facts(record: &SourceRecord) -> ClusterFacts {
 fn started(server: SandboxOptions, memory: &Memory, record: &SourceRecord) -> Sandbox {
     Sandbox::start_on(&server, &|data: &Path| {
         let options = restore::Options { sync: false, ..restore::Options::new(data.to_owned()) };
-        restore::restore(memory, record, &options, &mut |_| Ok(()), &Silent).map_err(std::io::Error::other)?;
+        restore::restore(memory, record, &options, &mut |_| Ok(()), &Silent)
+            .map_err(std::io::Error::other)?;
         Ok(())
     })
     .unwrap()
@@ -85,7 +86,11 @@ fn every_version_comes_back_as_it_was_and_the_next_backup_stores_what_changed() 
         let first = capture(&server, &memory, None);
         assert_eq!(first.state, State::Complete, "{major}: {:?}", first.problems);
 
-        server.connect("postgres").unwrap().execute("UPDATE ledger SET balance = 1 WHERE id % 5000 = 7").unwrap();
+        server
+            .connect("postgres")
+            .unwrap()
+            .execute("UPDATE ledger SET balance = 1 WHERE id % 5000 = 7")
+            .unwrap();
         let before = text(&server, SUM);
         let second = capture(&server, &memory, Some(&first));
         let (all, changed) = (facts(&second).counts.bytes, facts(&second).counts.changed_bytes);
@@ -94,7 +99,11 @@ fn every_version_comes_back_as_it_was_and_the_next_backup_stores_what_changed() 
 
         let restored = started(SandboxOptions::new(tools), &memory, &second);
         assert_eq!(text(&restored, SUM), before, "{major}");
-        assert_eq!(text(&restored, "SELECT count(*) FROM scratch"), "0", "{major}: unlogged tables are emptied");
+        assert_eq!(
+            text(&restored, "SELECT count(*) FROM scratch"),
+            "0",
+            "{major}: unlogged tables are emptied"
+        );
         assert_eq!(text(&restored, "SELECT pg_is_in_recovery()"), "f");
     }
 }

@@ -57,7 +57,9 @@ enum Action {
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
     match args.action {
         Action::Push { path, app } => {
-            let pushed = context.config().and_then(|config| wal::push(&config, app.as_deref(), &path, context.clock()));
+            let pushed = context
+                .config()
+                .and_then(|config| wal::push(&config, app.as_deref(), &path, context.clock()));
             match pushed {
                 Ok(put) => {
                     let known = put == Put::Known;
@@ -68,8 +70,9 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             }
         }
         Action::Fetch { file, path, app } => {
-            let fetched =
-                context.config().and_then(|config| wal::fetch(&config, app.as_deref(), &file, &path, context.clock()));
+            let fetched = context
+                .config()
+                .and_then(|config| wal::fetch(&config, app.as_deref(), &file, &path, context.clock()));
             match fetched {
                 Ok(true) => Ok(Exit::Done),
                 Ok(false) => Ok(Exit::Code(wal::NOT_THERE)),
@@ -78,7 +81,8 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         }
         Action::Status { app } => {
             let config = context.config()?;
-            let repository = access::open(&config, &wal::repository_for(&config, app.as_deref())?, context.clock())?;
+            let repository =
+                access::open(&config, &wal::repository_for(&config, app.as_deref())?, context.clock())?;
             show(context, &wal::status(&repository)?);
             Ok(Exit::Done)
         }
@@ -94,11 +98,14 @@ fn failed(context: &Context, failure: &Failure, code: u8) -> Exit {
 fn show(context: &Context, clusters: &[wal::ClusterStatus]) {
     let out = &context.output;
     if clusters.is_empty() {
-        out.line("Nothing is archived yet. Set archive_mode = on and archive_command = 'mainstay wal push %p'.");
+        out.line(
+            "Nothing is archived yet. Set archive_mode = on and archive_command = 'mainstay wal push %p'.",
+        );
     }
     for cluster in clusters {
         out.line(format_args!("Cluster {}, {} archived\n", cluster.system, ByteSize(cluster.stored_bytes)));
-        let mut table = Table::new(&["TIMELINE", "FROM", ">SEGMENTS", "FIRST", "LAST", "LAST TRANSACTION", ">MISSING"]);
+        let mut table =
+            Table::new(&["TIMELINE", "FROM", ">SEGMENTS", "FIRST", "LAST", "LAST TRANSACTION", ">MISSING"]);
         for timeline in &cluster.timelines {
             table.row(row(timeline));
         }

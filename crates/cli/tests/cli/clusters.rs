@@ -89,7 +89,8 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
             command.uid(uid).gid(gid);
         }
         let output = command.output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap().replace(self.place.path().to_str().unwrap(), "PLACE");
+        let text =
+            |bytes| String::from_utf8(bytes).unwrap().replace(self.place.path().to_str().unwrap(), "PLACE");
         Ran { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
@@ -108,7 +109,11 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
         let last = self.sql("SELECT pg_walfile_name(pg_switch_wal())");
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.sql("SELECT coalesce(last_archived_wal, '') FROM pg_stat_archiver") < last {
-            assert!(Instant::now() < deadline, "{}", self.sql("SELECT pg_stat_archiver::text FROM pg_stat_archiver"));
+            assert!(
+                Instant::now() < deadline,
+                "{}",
+                self.sql("SELECT pg_stat_archiver::text FROM pg_stat_archiver")
+            );
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }
@@ -117,7 +122,10 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
     fn restored(&self, arguments: &[&str]) -> Sandbox {
         let server = Sandbox::start_on(&SandboxOptions::new(self.tools.clone()), &|data: &Path| {
             // The sandbox's own folder is private to its server's user, which is who restores.
-            let ran = self.run(&[&["restore", "bank", "--source", "db", "--to-dir", data.to_str().unwrap()], arguments].concat());
+            let ran = self.run(
+                &[&["restore", "bank", "--source", "db", "--to-dir", data.to_str().unwrap()], arguments]
+                    .concat(),
+            );
             assert_eq!(ran.code, 0, "{arguments:?}\n{}", ran.all());
             Ok(())
         })
@@ -222,7 +230,8 @@ fn what_is_out_of_reach_is_refused_with_what_can_be_reached() {
     let archived = walk(&bank.place.at("store/wal"));
     let middle = &archived[archived.len() - 2];
     fs::remove_file(middle).unwrap();
-    let ran = bank.run(&["restore", "bank", "--source", "db", "--to-dir", "never", "--at", "2090-01-01 00:00:00Z"]);
+    let ran =
+        bank.run(&["restore", "bank", "--source", "db", "--to-dir", "never", "--at", "2090-01-01 00:00:00Z"]);
     let name = middle.file_name().unwrap().to_str().unwrap();
     assert!(ran.stderr.contains(&format!("The archive has a gap: {name} is missing")), "{}", ran.all());
     let status = bank.done(&["wal", "status"]);
@@ -302,6 +311,7 @@ fn a_base_backup_is_proven_by_a_server_that_starts_on_it() {
     bank.done(&["backup", "bank"]);
     bank.done(&["verify", "bank", "--level", "data"]);
     let server = bank.restored(&["--point", "latest"]);
-    let note = server.connect("postgres").unwrap().query_text("SELECT note FROM ledger WHERE id = 77").unwrap();
+    let note =
+        server.connect("postgres").unwrap().query_text("SELECT note FROM ledger WHERE id = 77").unwrap();
     assert_eq!(note.as_deref(), Some("other"));
 }

@@ -41,7 +41,8 @@ pub(super) fn prove(
             std::io::Error::other(text)
         })
     };
-    let sandbox = Sandbox::start_on(&options, &fill).map_err(|error| failure.take().unwrap_or_else(|| error.into()))?;
+    let sandbox =
+        Sandbox::start_on(&options, &fill).map_err(|error| failure.take().unwrap_or_else(|| error.into()))?;
     let restored_at = clock.now();
     let mut differences = Vec::new();
     let mut not_compared = Vec::new();
@@ -111,7 +112,10 @@ enum Checked {
 fn amcheck(sandbox: &Sandbox, facts: &ClusterFacts) -> Result<Checked> {
     let program = sandbox.tools().program("pg_amcheck");
     if !program.exists() {
-        return Ok(Checked::Impossible(format!("tables and indexes: {} is not installed", program.display())));
+        return Ok(Checked::Impossible(format!(
+            "tables and indexes: {} is not installed",
+            program.display()
+        )));
     }
     let mut command = tools::command(&program, Some(&sandbox.spec("template1")));
     command.args(["--all", "--install-missing", "--jobs", "2"]);
@@ -119,7 +123,8 @@ fn amcheck(sandbox: &Sandbox, facts: &ClusterFacts) -> Result<Checked> {
         Failure::preflight(format!("{} cannot be run", program.display())).caused_by(error)
     })?;
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned();
-    let of_extension = said.contains("could not open extension control file") || said.contains("is not available");
+    let of_extension =
+        said.contains("could not open extension control file") || said.contains("is not available");
     Ok(match output.status.code() {
         Some(0) => Checked::Clean,
         _ if of_extension => Checked::Impossible(format!(

@@ -227,6 +227,7 @@ pub fn index_segment(bytes: &[u8]) {
         magic: b"MSTYIDX1",
         info: b"mainstay v1 index",
         signature: "mainstay v1 index\0",
+        hashed: false,
         signers: Roles::ALL,
     };
     with_unsealer(|unsealer| {
@@ -242,6 +243,7 @@ pub fn manifest(bytes: &[u8]) {
         magic: b"MSTYMAN1",
         info: b"mainstay v1 reach",
         signature: "mainstay v1 manifest\0",
+        hashed: false,
         signers: Roles::ALL,
     };
     let sealed = |reach: &[u8], point: &[u8]| {

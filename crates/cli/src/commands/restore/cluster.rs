@@ -60,7 +60,11 @@ enum ActionArg {
 impl Cluster {
     /// Whether something was said that only a cluster understands.
     pub fn is_wanted(&self) -> bool {
-        self.target_given() || self.immediate || self.timeline.is_some() || self.delta || !self.tablespace.is_empty()
+        self.target_given()
+            || self.immediate
+            || self.timeline.is_some()
+            || self.delta
+            || !self.tablespace.is_empty()
     }
 
     fn target_given(&self) -> bool {
@@ -86,7 +90,11 @@ fn tablespace(text: &str) -> Result<(u32, PathBuf), String> {
     let (oid, folder) = text.split_once('=').ok_or("write it as OID=FOLDER")?;
     let oid = oid.parse().map_err(|_| format!("{oid:?} is no oid of a tablespace"))?;
     let folder = PathBuf::from(folder);
-    if folder.is_absolute() { Ok((oid, folder)) } else { Err("the folder must be an absolute path".to_owned()) }
+    if folder.is_absolute() {
+        Ok((oid, folder))
+    } else {
+        Err("the folder must be an absolute path".to_owned())
+    }
 }
 
 pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Result<Exit> {
@@ -120,7 +128,12 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
         return Ok(Exit::Done);
     }
     if options.delta {
-        confirm::typed(context, how.yes, &format!("overwrite {}", options.destination.display()), "overwrite")?;
+        confirm::typed(
+            context,
+            how.yes,
+            &format!("overwrite {}", options.destination.display()),
+            "overwrite",
+        )?;
     }
     let report = match &resolved {
         Some(resolved) => pitr::restore(&opened, resolved, &options, &context.progress)?,
@@ -208,7 +221,9 @@ fn show_report(
         out.line(format_args!("  note: {notice}"));
     }
     if options.recovery.as_ref().is_some_and(|recovery| !recovery.archive) {
-        out.line("  note: it does not archive (archive_mode = off), because it may be a copy beside its original;");
+        out.line(
+            "  note: it does not archive (archive_mode = off), because it may be a copy beside its original;",
+        );
         out.line("        if it takes the original's place: ALTER SYSTEM RESET archive_mode, and restart it");
     }
     let destination = options.destination.display();

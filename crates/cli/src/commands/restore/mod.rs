@@ -149,8 +149,10 @@ pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chos
     let of_cluster = chosen.info.summary.sources.iter().any(|s| s.name == source && s.kind == "cluster");
     match (kind, how.database.replace, config) {
         ("files" | "cluster", ..) if of_cluster => cluster::run(how, context, chosen, &source),
-        ("cluster", ..) => Err(Failure::usage(format!("{source} is no cluster, so it cannot be restored to a moment"))
-            .hint("`mainstay show` lists the kinds of a point's sources.")),
+        ("cluster", ..) => {
+            Err(Failure::usage(format!("{source} is no cluster, so it cannot be restored to a moment"))
+                .hint("`mainstay show` lists the kinds of a point's sources."))
+        }
         ("files", ..) => files::run(how, context, chosen, &source),
         (_, false, _) => database::run(how, context, config, chosen, &source),
         (_, true, Some(config)) => replace::run(how, context, config, chosen, &source),

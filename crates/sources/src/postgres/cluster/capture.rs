@@ -2,7 +2,8 @@
 //! last, and only when the server has confirmed the end and the log up to it is stored is there a record.
 
 use super::{
-    BACKUP_LABEL, CONFIG, CONTROL, ClusterConfig, KIND, LISTING, TABLESPACE, TABLESPACE_MAP, WAL, control, exclude,
+    BACKUP_LABEL, CONFIG, CONTROL, ClusterConfig, KIND, LISTING, TABLESPACE, TABLESPACE_MAP, WAL, control,
+    exclude,
     facts::{ClusterFacts, Counts, FACTS_VERSION},
     old::OldListing,
     pages::{Checking, PageKey},

@@ -94,7 +94,9 @@ impl RelationFile {
     pub fn parse(name: &[u8]) -> Option<RelationFile> {
         let text = std::str::from_utf8(name).ok()?;
         let number = |digits: &str| {
-            (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
+            (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+                .then(|| digits.parse().ok())
+                .flatten()
         };
         let (stem, segment) = match text.split_once('.') {
             Some((stem, segment)) => (stem, number(segment)?),

@@ -67,8 +67,9 @@ pub const RECOVERY_SETTINGS: [&str; 5] = [
 
 impl ClusterFacts {
     pub fn from_json(json: &str) -> Result<ClusterFacts, Failure> {
-        let facts: ClusterFacts = serde_json::from_str(json)
-            .map_err(|error| Failure::verification("the description of a base backup cannot be read").caused_by(error))?;
+        let facts: ClusterFacts = serde_json::from_str(json).map_err(|error| {
+            Failure::verification("the description of a base backup cannot be read").caused_by(error)
+        })?;
         if facts.version > FACTS_VERSION {
             return Err(Failure::usage("a later version of Mainstay made this base backup")
                 .hint("Restore it with that version or a newer one."));
@@ -87,9 +88,10 @@ impl ClusterFacts {
     /// The segments from where replay begins to where the backup is consistent.
     pub fn segments(&self) -> impl Iterator<Item = Segment> + '_ {
         let last = Segment::ending(self.timeline, self.stop, self.segment_size);
-        std::iter::successors(Some(Segment::holding(self.timeline, self.start, self.segment_size)), |segment| {
-            Some(segment.next(self.segment_size))
-        })
+        std::iter::successors(
+            Some(Segment::holding(self.timeline, self.start, self.segment_size)),
+            |segment| Some(segment.next(self.segment_size)),
+        )
         .take_while(move |segment| *segment <= last)
     }
 }

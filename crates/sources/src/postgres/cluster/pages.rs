@@ -84,7 +84,8 @@ pub fn capture_slice(
 /// The frame that an earlier capture has at this offset, if it is as long, and its hashes.
 fn known_frame(before: &Before, at: u64, length: usize) -> Option<(&Piece, &[u8])> {
     let number = (at / FRAME as u64) as usize;
-    let piece = before.frames.get(number).filter(|piece| piece.bytes == length as u64 && piece.chunk.is_some())?;
+    let piece =
+        before.frames.get(number).filter(|piece| piece.bytes == length as u64 && piece.chunk.is_some())?;
     let start = number * FRAME_PAGES * HASH;
     let hashes = before.hashes.get(start..start + length.div_ceil(PAGE) * HASH)?;
     Some((piece, hashes))

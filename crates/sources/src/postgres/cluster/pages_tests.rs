@@ -1,3 +1,5 @@
+//! How relation files are cut into frames, patched, and judged.
+
 use super::*;
 use crate::files::testing::Memory;
 use mainstay_domain::stream::Vault;

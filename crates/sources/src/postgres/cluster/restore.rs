@@ -82,7 +82,10 @@ impl Options {
 
     /// Where a tablespace goes.
     pub fn tablespace(&self, oid: u32) -> PathBuf {
-        self.tablespaces.get(&oid).cloned().unwrap_or_else(|| beside(&self.destination, "tablespaces").join(oid.to_string()))
+        self.tablespaces
+            .get(&oid)
+            .cloned()
+            .unwrap_or_else(|| beside(&self.destination, "tablespaces").join(oid.to_string()))
     }
 }
 
@@ -125,7 +128,11 @@ pub struct Report {
 /// `Refused`: the destination holds something else, or a server runs on it.
 pub fn plan(record: &SourceRecord, options: &Options) -> Result<Plan> {
     let facts = ClusterFacts::from_json(&record.facts)?;
-    let spaces = facts.tablespaces.iter().map(|s| (s.oid, s.name.clone(), options.tablespace(s.oid))).collect::<Vec<_>>();
+    let spaces = facts
+        .tablespaces
+        .iter()
+        .map(|s| (s.oid, s.name.clone(), options.tablespace(s.oid)))
+        .collect::<Vec<_>>();
     for (oid, _, _) in &spaces {
         if record.stream(&format!("{TABLESPACE}{oid}")).is_none() {
             return Err(Failure::verification(format!("the base backup lacks its tablespace {oid}")));
@@ -152,14 +159,19 @@ fn refuse_unfit(directory: &Path, facts: &ClusterFacts, delta: bool) -> Result<(
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => {
-            return Err(Failure::preflight(format!("{} cannot be read", directory.display())).caused_by(error));
+            return Err(
+                Failure::preflight(format!("{} cannot be read", directory.display())).caused_by(error)
+            );
         }
     };
     if entries.next().is_none() {
         return Ok(());
     }
     if !delta {
-        return refused("is not empty", "Name a new directory; or, to put a stopped cluster back, say --delta.");
+        return refused(
+            "is not empty",
+            "Name a new directory; or, to put a stopped cluster back, say --delta.",
+        );
     }
     if directory.join("postmaster.pid").exists() {
         return refused(
@@ -217,7 +229,8 @@ pub fn restore(
     }
     monitor.done("files", "");
     if report.state != State::Complete {
-        let first = report.problems.first().map(|p| format!("{}: {}", p.object, p.message)).unwrap_or_default();
+        let first =
+            report.problems.first().map(|p| format!("{}: {}", p.object, p.message)).unwrap_or_default();
         return Err(Failure::new(Kind::Incomplete, format!("not every file could be restored ({first})"))
             .hint("The directory has no control file and cannot be started. Put right what was in the way and try again."));
     }
@@ -318,7 +331,8 @@ impl Writing<'_> {
 
     fn bytes(&self, bytes: &[u8], path: &Path) -> Result<()> {
         self.write(path, &mut |out| {
-            out.write_all(bytes).map_err(|error| Failure::failed("the file could not be written").caused_by(error))
+            out.write_all(bytes)
+                .map_err(|error| Failure::failed("the file could not be written").caused_by(error))
         })
     }
 
@@ -331,7 +345,12 @@ impl Writing<'_> {
         temporary.push(".mainstay-new");
         let temporary = PathBuf::from(temporary);
         let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+        options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
         let mut file = options.open(&temporary).map_err(failed)?;
         fill(&mut file)?;
         if rustix::process::geteuid().is_root() {
@@ -350,7 +369,10 @@ impl Writing<'_> {
     /// Settings for recovery, and what a data directory without its own configuration needs to start at all.
     fn configure(&self, data: &Path, plan: &Plan, recovery: Option<&Recovery>) -> Result<()> {
         for (name, text) in [
-            ("postgresql.conf", "# The configuration of this server was elsewhere; see the directory beside this one.\n"),
+            (
+                "postgresql.conf",
+                "# The configuration of this server was elsewhere; see the directory beside this one.\n",
+            ),
             ("pg_hba.conf", "local all all peer\n"),
             ("pg_ident.conf", ""),
         ] {
@@ -361,7 +383,8 @@ impl Writing<'_> {
         }
         let auto = data.join("postgresql.auto.conf");
         let kept = fs::read_to_string(&auto).unwrap_or_default();
-        let mut text: String = kept.lines().filter(|line| !is_ours(line)).fold(String::new(), |text, line| text + line + "\n");
+        let mut text: String =
+            kept.lines().filter(|line| !is_ours(line)).fold(String::new(), |text, line| text + line + "\n");
         let Some(recovery) = recovery else {
             return self.bytes(text.as_bytes(), &auto);
         };
@@ -384,15 +407,18 @@ pub fn give_to_owner_of(directory: &Path, path: &Path) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    fs::metadata(directory)
-        .and_then(|owner| chown(path, Some(owner.uid()), Some(owner.gid())))
-        .map_err(|error| Failure::failed(format!("{} cannot be given to its owner", path.display())).caused_by(error))
+    fs::metadata(directory).and_then(|owner| chown(path, Some(owner.uid()), Some(owner.gid()))).map_err(
+        |error| Failure::failed(format!("{} cannot be given to its owner", path.display())).caused_by(error),
+    )
 }
 
 /// A line of an earlier recovery.
 fn is_ours(line: &str) -> bool {
     let name = line.split('=').next().unwrap_or_default().trim();
-    name == "restore_command" || name == "archive_mode" || name.starts_with("recovery_target") || line.starts_with("# Written by mainstay restore")
+    name == "restore_command"
+        || name == "archive_mode"
+        || name.starts_with("recovery_target")
+        || line.starts_with("# Written by mainstay restore")
 }
 
 impl Recovery {
@@ -401,7 +427,9 @@ impl Recovery {
         let mut settings: Vec<(String, String)> = Vec::new();
         let mut set = |name: &str, value: String| settings.push((name.to_owned(), value));
         // A server in recovery must not be below the primary in these, whatever its own configuration says.
-        for (name, value) in facts.settings.iter().filter(|(name, _)| RECOVERY_SETTINGS.contains(&name.as_str())) {
+        for (name, value) in
+            facts.settings.iter().filter(|(name, _)| RECOVERY_SETTINGS.contains(&name.as_str()))
+        {
             set(name, value.clone());
         }
         set("restore_command", self.restore_command.clone());

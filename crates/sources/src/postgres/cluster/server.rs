@@ -61,8 +61,9 @@ impl Server {
             Failure::preflight("this user may not know where the data directory is")
                 .hint("Grant it: GRANT pg_read_all_settings TO the user; or name it: `data_directory:`.")
         })?;
-        let segment_size = SegmentSize::try_from(number(5))
-            .map_err(|error| Failure::failed("the server's log has segments of an unknown size").caused_by(error))?;
+        let segment_size = SegmentSize::try_from(number(5)).map_err(|error| {
+            Failure::failed("the server's log has segments of an unknown size").caused_by(error)
+        })?;
         let mut server = Server {
             version_num,
             version_text: row.text(0),
@@ -83,7 +84,8 @@ impl Server {
     }
 
     fn ask_further(&mut self, connection: &mut Connection) -> Result<()> {
-        let wanted: Vec<String> = RECOVERY_SETTINGS.iter().chain(&TOLD).map(|name| quote_literal(name)).collect();
+        let wanted: Vec<String> =
+            RECOVERY_SETTINGS.iter().chain(&TOLD).map(|name| quote_literal(name)).collect();
         let settings = connection.query(&format!(
             "SELECT name, setting FROM pg_settings WHERE name IN ({}) ORDER BY name",
             wanted.join(", ")
@@ -103,7 +105,8 @@ impl Server {
             // In the data directory itself: not elsewhere, so not apart.
             .filter(|space| space.location.is_absolute())
             .collect();
-        let databases = connection.query("SELECT datname FROM pg_database WHERE datallowconn ORDER BY datname")?;
+        let databases =
+            connection.query("SELECT datname FROM pg_database WHERE datallowconn ORDER BY datname")?;
         self.databases = databases.iter().map(|row| row.text(0)).collect();
         // Who may not read them gets the files that the settings name.
         let files = "SELECT DISTINCT f FROM (
@@ -138,7 +141,8 @@ impl Backup {
     /// Begins. The checkpoint that this takes is made at once, not spread over minutes.
     pub fn start(mut connection: Connection, label: &str, monitor: &dyn Monitor) -> Result<Backup> {
         let new_names = connection.server_version_num() >= 150_000;
-        connection.execute("SET statement_timeout = 0; SET idle_session_timeout = 0; SET lock_timeout = 0")
+        connection
+            .execute("SET statement_timeout = 0; SET idle_session_timeout = 0; SET lock_timeout = 0")
             .map_err(Failure::from)?;
         let slot = format!("mainstay_backup_{}", connection.process_id());
         let kept = connection.execute(&format!(
@@ -174,7 +178,10 @@ impl Backup {
                 .caused_by(error),
             _ => refused(error, "end the backup"),
         })?;
-        let row = rows.iter().next().ok_or_else(|| Failure::failed("the server says nothing of the backup's end"))?;
+        let row = rows
+            .iter()
+            .next()
+            .ok_or_else(|| Failure::failed("the server says nothing of the backup's end"))?;
         Ok(Stopped { stop: parse_lsn(&row.text(0))?, backup_label: row.text(1), tablespace_map: row.text(2) })
     }
 }
@@ -212,7 +219,8 @@ mod tests {
 
     #[test]
     fn the_label_names_the_timeline() {
-        let label = "START WAL LOCATION: 0/2000028 (file 0000000A0000000000000002)\nCHECKPOINT LOCATION: 0/2000060\n";
+        let label =
+            "START WAL LOCATION: 0/2000028 (file 0000000A0000000000000002)\nCHECKPOINT LOCATION: 0/2000060\n";
         assert_eq!(timeline_of_label(label), Some(10));
         assert_eq!(timeline_of_label("START"), None);
     }

@@ -104,7 +104,12 @@ enum Pending {
 }
 
 /// Captures the tree at `root`; `in_tablespace` says that it is no data directory.
-pub fn capture(shared: &Shared<'_>, root: &Path, in_tablespace: bool, old: OldListing<'_>) -> Result<Content> {
+pub fn capture(
+    shared: &Shared<'_>,
+    root: &Path,
+    in_tablespace: bool,
+    old: OldListing<'_>,
+) -> Result<Content> {
     let unopened = |error: Errno| {
         Failure::preflight(format!("{} cannot be read: {error}", root.display())).hint(
             "Run Mainstay as the user that owns the data directory (postgres), or as root, on the server's own machine.",
@@ -156,8 +161,9 @@ struct Walk<'a, 'l> {
 
 impl Walk<'_, '_> {
     fn root(&mut self) -> Result<()> {
-        let stat = rustix::fs::fstat(self.tree.root())
-            .map_err(|error| Failure::failed(format!("{} cannot be looked at: {error}", self.root.display())))?;
+        let stat = rustix::fs::fstat(self.tree.root()).map_err(|error| {
+            Failure::failed(format!("{} cannot be looked at: {error}", self.root.display()))
+        })?;
         let entry = Stat::new(&stat).entry(b"", self.shared.clock.now());
         let top: Arc<[u8]> = Arc::from(&b""[..]);
         self.push(Pending::Directory(top.clone()))?;
@@ -196,7 +202,8 @@ impl Walk<'_, '_> {
                 stat.kind = FileKind::Directory;
                 stat.mode = 0o700;
             }
-            let tablespace = !self.in_tablespace && path[..] == *b"pg_tblspc" && stat.kind == FileKind::Symlink;
+            let tablespace =
+                !self.in_tablespace && path[..] == *b"pg_tblspc" && stat.kind == FileKind::Symlink;
             match stat.kind {
                 _ if tablespace => {}
                 FileKind::Socket => {}
@@ -299,7 +306,8 @@ impl Walk<'_, '_> {
         let file = Arc::new(File { fd, relation, sliced, shown: shown.clone() });
         let length = if sliced { SLICE } else { stat.size };
         let count = stat.size.div_ceil(length) as usize;
-        let mut before = old.filter(|_| sliced).and_then(|old| self.before(&old)).map(|before| split(before, count));
+        let mut before =
+            old.filter(|_| sliced).and_then(|old| self.before(&old)).map(|before| split(before, count));
         let slices = (0..count).map(|_| None).collect();
         self.push(Pending::Entry { entry, slices, waiting: count, shown })?;
         let id = self.first_id + self.window.len() as u64 - 1;
@@ -444,7 +452,8 @@ impl Walk<'_, '_> {
         add(&self.shared.tally.changed_bytes, slice.changed_bytes);
         for block in &slice.bad_blocks {
             add(&self.shared.tally.bad_blocks, 1);
-            let message = format!("the checksum of block {block} is wrong: this page is damaged on the server's disk");
+            let message =
+                format!("the checksum of block {block} is wrong: this page is damaged on the server's disk");
             self.shared.problems.add(Severity::Error, shown, message);
         }
     }

@@ -54,7 +54,8 @@ pub fn check_segment(name: Segment, bytes: &[u8], system: u64) -> Result<Segment
         Failure::new(Kind::Refused, format!("{name} is not taken: {why}"))
             .hint("Nothing was archived. Look whether archive_command names the right file, and this server's own configuration.")
     };
-    let header = SegmentHeader::parse(bytes).ok_or_else(|| wrong("it does not begin as a segment does".into()))?;
+    let header =
+        SegmentHeader::parse(bytes).ok_or_else(|| wrong("it does not begin as a segment does".into()))?;
     if header.system != system {
         return Err(wrong(format!("it was written by another cluster ({}, not {system})", header.system)));
     }

@@ -27,8 +27,17 @@ const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mark {
     /// The end of a transaction. The position is where its record begins.
-    End { at: Lsn, xid: u32, time: Time, committed: bool },
-    RestorePoint { at: Lsn, name: String, time: Time },
+    End {
+        at: Lsn,
+        xid: u32,
+        time: Time,
+        committed: bool,
+    },
+    RestorePoint {
+        at: Lsn,
+        name: String,
+        time: Time,
+    },
 }
 
 impl Mark {

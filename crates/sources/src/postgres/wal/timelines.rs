@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn a_history_file_tells_which_timeline_holds_a_position() {
-        let text = "1\t0/5000110\tno recovery target specified\n\n2\t0/9000000\tbefore 2026-11-20 14:02:31+00\n";
+        let text =
+            "1\t0/5000110\tno recovery target specified\n\n2\t0/9000000\tbefore 2026-11-20 14:02:31+00\n";
         let history = Ancestry::parse(3, text).unwrap();
         let at = |text: &str| history.timeline_at(text.parse().unwrap());
         assert_eq!((at("0/4000000"), at("0/5000110"), at("0/8FFFFFF"), at("0/9000000")), (1, 2, 2, 3));
