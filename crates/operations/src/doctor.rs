@@ -150,7 +150,7 @@ fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock)
         Ok(points) => points,
         Err(failure) => return vec![Item::bad(subject, &failure)],
     };
-    items.push(Item::good(subject, format!("opens with this key; {} recovery points", points.len())));
+    items.push(Item::good(subject, format!("opens with this key; recovery points: {}", points.len())));
     if repository.was_rolled_back() {
         items.push(Item::attention(
             subject,
@@ -208,7 +208,13 @@ fn examine_source(subject: &str, source: &SourceConfig, clock: &dyn Clock) -> Ve
                         .hint("Correct the path, or mount what belongs there.");
                     vec![Item::bad(subject, &failure)]
                 }
-                (Ok(()), None) => vec![Item::good(subject, format!("{} paths are there", files.paths.len()))],
+                (Ok(()), None) => vec![Item::good(
+                    subject,
+                    match files.paths.len() {
+                        1 => "its path is there".to_owned(),
+                        n => format!("its {n} paths are there"),
+                    },
+                )],
             }
         }
         SourceConfig::Cluster(config) => match postgres::cluster::probe(config) {

@@ -47,35 +47,52 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
     let newest_proven = proven(true).or_else(|| proven(false));
     let mut concerns = Vec::new();
     match &newest_complete {
-        None if points.is_empty() => concerns.push("there is no recovery point yet".into()),
-        None => concerns.push("there is no complete recovery point".into()),
+        None if points.is_empty() => {
+            concerns.push(format!("there is no recovery point yet; make one: mainstay backup {app}"));
+        }
+        None => concerns.push(format!(
+            "there is no complete recovery point; what the newest one lacks: mainstay show {app}"
+        )),
         Some(point) => concerns.extend(freshness(config, app, point, now)),
     }
-    if let Some(point) = &newest
-        && point.summary.state != State::Complete
+    if let (Some(newest), Some(complete)) = (&newest, &newest_complete)
+        && newest.summary.state != State::Complete
     {
-        concerns.push(format!("the newest recovery point is {}", point.summary.state));
+        concerns.push(format!(
+            "the newest recovery point is {} (what it lacks: mainstay show {app}); the newest complete one is {} of {}",
+            newest.summary.state,
+            complete.id.short(),
+            complete.summary.finished
+        ));
     }
     concerns.extend(failed_test(&points));
     match newest_proven.as_ref().and_then(|point| point.proven()) {
-        None if !points.is_empty() => concerns.push("no recovery point was ever proven by a restore".into()),
-        Some(proof) if now.since(proof.at) > PROOF_STALE => {
-            concerns.push(format!("the last proof is {} days old", now.since(proof.at) / DAY));
-        }
+        None if !points.is_empty() => concerns.push(format!(
+            "no recovery point was ever proven by a restore; do it now: mainstay verify {app} --level restore"
+        )),
+        Some(proof) if now.since(proof.at) > PROOF_STALE => concerns.push(format!(
+            "the last proof is {} days old; make a new one: mainstay verify {app} --level restore",
+            now.since(proof.at) / DAY
+        )),
         _ => {}
     }
     if repository.was_rolled_back() {
         concerns.push(
-            "the store has lost entries that were there before: it was restored from an older copy of itself"
+            "the store has lost entries that were there before: it was restored from an older copy of itself; \
+             to go on with that: mainstay repair --accept-rollback"
                 .into(),
         );
     }
     let state = repository.state()?;
     if let Some(lost) = &state.facts.lost {
-        concerns.push(format!("packs that recovery points need are lost: {}", lost.len()));
+        concerns.push(format!(
+            "packs that recovery points need are lost: {}; what is still there is stored again by: mainstay backup {app}",
+            lost.len()
+        ));
     }
-    concerns
-        .extend(state.doubts.iter().map(|(n, doubt)| format!("log entry {n} cannot be relied on: {doubt}")));
+    concerns.extend(state.doubts.iter().map(|(n, doubt)| {
+        format!("log entry {n} cannot be relied on: {doubt}; to settle it: mainstay repair --acknowledge")
+    }));
     let repository = config.apps.get(app).map_or_else(String::new, |a| a.repository.clone());
     Ok(AppStatus {
         app: app.into(),
@@ -107,12 +124,16 @@ fn freshness(config: &Config, app: &str, newest: &PointInfo, now: Time) -> Optio
     let scheduled = config.apps.get(app).is_some_and(|a| a.policies.values().any(|p| p.schedule.is_some()));
     if overdue {
         return Some(format!(
-            "a backup was expected at {}",
+            "a backup was expected at {} and is not there: is the timer or cron job running, and what did it say?",
             newest.summary.next_expected.unwrap_or_default()
         ));
     }
-    (!scheduled && age > STALE)
-        .then(|| format!("the newest complete recovery point is {} hours old", age / (DAY / 24)))
+    (!scheduled && age > STALE).then(|| {
+        format!(
+            "the newest complete recovery point is {} hours old; make one: mainstay backup {app}",
+            age / (DAY / 24)
+        )
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `mainstay doctor`: is everything there that a backup and a restore will need.
 
-use crate::{context::Context, exit::Exit};
+use crate::{context::Context, exit::Exit, render::plain};
 use console::style;
 use mainstay_domain::{Kind, Result};
 use mainstay_operations::doctor::{self, Health};
@@ -20,12 +20,18 @@ pub fn run(_: Args, context: &Context) -> Result<Exit> {
             Health::Attention => style("attention").yellow(),
             Health::Bad => style("BAD      ").red().bold(),
         };
-        context.output.line(format_args!("{mark}  {}: {}", item.subject, item.text));
+        context.output.line(format_args!("{mark}  {}: {}", plain(&item.subject), plain(&item.text)));
         if let Some(hint) = &item.hint {
-            context.output.line(format_args!("           {hint}"));
+            context.output.line(format_args!("           {}", plain(hint)));
         }
         context.output.json("examined", item);
     }
-    let bad = items.iter().any(|item| item.health == Health::Bad);
+    let of = |health| items.iter().filter(|item| item.health == health).count();
+    context.output.line(match (of(Health::Bad), of(Health::Attention)) {
+        (0, 0) => "\nAll is as it should be.".to_owned(),
+        (0, look) => format!("\nBackups and restores will work; {look} to look at."),
+        (bad, look) => format!("\nBackups or restores will FAIL: {bad} to mend, {look} to look at."),
+    });
+    let bad = of(Health::Bad) > 0;
     Ok(if bad { Exit::With(Kind::Preflight) } else { Exit::Done })
 }

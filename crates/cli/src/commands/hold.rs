@@ -74,7 +74,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
                     plain(&hold.reason),
                     plain(&hold.by),
                     time::local_short(hold.since),
-                    hold.until.map_or("released".to_owned(), time::local_short),
+                    hold.until.map_or("it is released".to_owned(), time::local_short),
                 ]);
                 context.output.json(
                     "hold",

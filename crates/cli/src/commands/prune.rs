@@ -4,7 +4,7 @@ use super::point::repositories;
 use crate::{
     context::Context,
     exit::Exit,
-    render::{self, confirm, plain, table::Table, time},
+    render::{self, confirm, count, plain, table::Table, time},
 };
 use mainstay_domain::{ByteSize, Result, retention::Decision, time::Span};
 use mainstay_operations::{
@@ -46,6 +46,11 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         let plan = prune::plan(&config, named.name, &repository, context.clock().now(), args.grace)?;
         show(context, named.name, &plan);
         if args.dry_run {
+            context.output.line(format_args!(
+                "Nothing was done. Nothing needs {} ({}) as it is; what only given-up points need comes on top.",
+                count(plan.garbage.condemned_objects as u64, "object"),
+                ByteSize(plan.garbage.condemned_bytes)
+            ));
             continue;
         }
         if plan.dropped().next().is_some() {
@@ -82,7 +87,10 @@ fn show(context: &Context, name: &str, plan: &Plan) {
     }
     let given_up = plan.dropped().count();
     let kept = plan.decisions.len() - given_up;
-    out.line(format_args!("Repository {name}: {kept} recovery points stay, {given_up} are given up.\n"));
+    out.line(format_args!(
+        "Repository {name}: {} kept, {given_up} given up.\n",
+        count(kept as u64, "recovery point")
+    ));
     if !table.is_empty() {
         out.line(format_args!("{}\n", table.render()));
     }
@@ -105,14 +113,17 @@ fn show(context: &Context, name: &str, plan: &Plan) {
 fn show_collected(context: &Context, collected: &Collected) {
     let out = &context.output;
     out.line(format_args!(
-        "Deleted {} objects ({}). Condemned {} ({}): a later prune deletes them.",
-        collected.deleted_objects,
+        "Deleted {} ({}). Condemned {} ({}): a later prune deletes them.",
+        count(collected.deleted_objects as u64, "object"),
         ByteSize(collected.deleted_bytes),
-        collected.condemned_objects,
+        count(collected.condemned_objects as u64, "object"),
         ByteSize(collected.condemned_bytes)
     ));
     if !collected.waiting_for.is_empty() {
-        out.line(format_args!("Waiting for {} running sessions.", collected.waiting_for.len()));
+        out.line(format_args!(
+            "Waiting for {}: what a backup may still need stays until it has ended.",
+            count(collected.waiting_for.len() as u64, "running session")
+        ));
     }
     for stranger in &collected.strangers {
         out.line(format_args!("  not ours, and left alone: {stranger}"));

@@ -3,11 +3,14 @@
 use crate::{
     context::Context,
     exit::Exit,
-    render::{point, table::Table, time},
+    output,
+    render::{failure, plain, point, table::Table, time},
 };
+use console::style;
 use mainstay_domain::{Kind, Result};
 use mainstay_operations::{
     access,
+    config::Config,
     points::PointInfo,
     status::{self, AppStatus},
 };
@@ -32,16 +35,36 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         None => config.apps.keys().map(String::as_str).collect(),
     };
     let mut stand = Vec::new();
+    let mut unknown = None;
     for app in names {
-        let repository = access::open(&config, &access::repository_of(&config, app)?, context.clock())?;
-        stand.push(status::of_app(&config, &repository, app, context.clock().now())?);
+        match look(&config, app, context) {
+            Ok(status) => stand.push(status),
+            // One store that is away does not hide how the others stand.
+            Err(failure) => {
+                if let Some(earlier) = unknown.replace(failure.during(format_args!("{app} cannot be judged")))
+                {
+                    output::note(failure::text(&earlier));
+                }
+            }
+        }
     }
     show(context, &stand);
+    if let Some(failure) = unknown {
+        return Err(failure);
+    }
     let concerned = stand.iter().any(|app| !app.concerns.is_empty());
     Ok(if args.check && concerned { Exit::With(Kind::Objective) } else { Exit::Done })
 }
 
+fn look(config: &Config, app: &str, context: &Context) -> Result<AppStatus> {
+    let repository = access::open(config, &access::repository_of(config, app)?, context.clock())?;
+    status::of_app(config, &repository, app, context.clock().now())
+}
+
 fn show(context: &Context, stand: &[AppStatus]) {
+    if stand.is_empty() {
+        return;
+    }
     let now = context.clock().now();
     let out = &context.output;
     let mut table = Table::new(&["APP", ">POINTS", "NEWEST", "STATE", "PROVEN", "RECOVERY TAKES"]);
@@ -63,10 +86,13 @@ fn show(context: &Context, stand: &[AppStatus]) {
         ]);
         out.json("status", app);
     }
-    out.line(table.render());
+    out.line(format_args!("{}\n", table.render()));
+    if stand.iter().all(|app| app.concerns.is_empty()) {
+        out.line("All is as it should be.");
+    }
     for app in stand {
         for concern in &app.concerns {
-            out.line(format_args!("  {}: {concern}", app.app));
+            out.line(format_args!("{} {}: {}", style("!").yellow().bold(), plain(&app.app), plain(concern)));
         }
     }
 }

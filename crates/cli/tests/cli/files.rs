@@ -39,8 +39,12 @@ fn a_backup_says_what_it_captured_and_that_it_was_read_back() {
     exit 0
     out| APP  POINTS  NEWEST  STATE  PROVEN  RECOVERY TAKES
     out| shop  1  <while>  complete  never  not measured
-    out|  shop: no recovery point was ever proven by a restore
+    out|
+    out| ! shop: no recovery point was ever proven by a restore; do it now: mainstay verify shop --level restore
     ");
+    place.done(&["verify", "shop", "--level", "restore"]);
+    let well = place.done(&["status", "--check"]);
+    assert!(well.contains("All is as it should be."), "{well}");
 }
 
 #[test]
