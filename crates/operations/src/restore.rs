@@ -55,6 +55,14 @@ pub fn only_source(point: &PointInfo, kind: &str) -> Result<String> {
 
 impl Opened<'_> {
     fn expect_kind(&self, kind: &str) -> Result<()> {
+        if self.record.kind == kind && self.record.streams.is_empty() {
+            let (short, name) = (self.point.id.short(), &self.record.name);
+            return Err(Failure::new(
+                Kind::NoRepository,
+                format!("recovery point {short} holds nothing of source {name}: it could not be captured then"),
+            )
+            .hint("Take another point (`--point latest-complete`); `mainstay show` says what went wrong with this one."));
+        }
         if self.record.kind == kind {
             return Ok(());
         }

@@ -166,6 +166,9 @@ fn a_database_that_is_away_does_not_keep_the_files_from_being_backed_up() {
         3,
         "what is there is proven, and no more"
     );
+    let ran = with(&["restore", "shop", "--to-database", "shop_restored"]);
+    assert_eq!(ran.code, 10, "{}", ran.all());
+    assert!(ran.stderr.contains("holds nothing of source db"), "{}", ran.all());
 
     let ran = with(&["backup", "shop", "--source", "db"]);
     assert_eq!(ran.code, 14, "{}", ran.all());
