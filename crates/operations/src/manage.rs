@@ -142,12 +142,15 @@ pub(crate) fn expendable(
         );
     }
     let others = || {
-        let of_app = |other: &LivePoint| other.summary.as_ref().is_some_and(|s| s.app == *app);
+        // A safety copy is a state that was given up, and no backup to rely on.
+        let counts = |other: &LivePoint| {
+            other.summary.as_ref().is_some_and(|s| s.app == *app && !s.is_safety_copy())
+        };
         state
             .facts
             .points
             .iter()
-            .filter(move |(id, other)| !together.contains(*id) && *id != point && of_app(other))
+            .filter(move |(id, other)| !together.contains(*id) && *id != point && counts(other))
     };
     let complete = |p: &LivePoint| p.summary.as_ref().is_some_and(|s| s.state == State::Complete);
     if complete(live) && !others().any(|(_, other)| complete(other)) {

@@ -41,6 +41,17 @@ fn access(store: &MemoryStore) -> Access {
 
 /// Commits a point of `shop` that is `minutes` old.
 pub fn point(repository: &Repository, state: State, policy: Option<&str>, minutes: i64) -> PointInfo {
+    labelled(repository, state, policy, minutes, &[])
+}
+
+/// The same, with labels that only have names.
+pub fn labelled(
+    repository: &Repository,
+    state: State,
+    policy: Option<&str>,
+    minutes: i64,
+    labels: &[&str],
+) -> PointInfo {
     let at = NOW.plus(-minutes * MINUTE);
     let summary = Summary {
         app: "shop".into(),
@@ -53,7 +64,7 @@ pub fn point(repository: &Repository, state: State, policy: Option<&str>, minute
         state,
         sources: Vec::new(),
         stored_bytes: 0,
-        labels: Default::default(),
+        labels: labels.iter().map(|name| ((*name).to_owned(), String::new())).collect(),
         next_expected: None,
         keep_until: None,
     };

@@ -3,7 +3,7 @@
 use crate::{KEY, Place, Ran, shop};
 use std::{
     fs,
-    io::{Read, Write},
+    io::Write,
     process::{Child, Stdio},
 };
 
@@ -90,33 +90,4 @@ fn only_the_right_word_deletes() {
     assert_eq!(place.json(&["list"], "point").len(), 1);
     let nobody = place.run(&["delete", "shop"]);
     assert!(nobody.code == 2 && nobody.stderr.contains("--yes"), "{}", nobody.all());
-}
-
-#[test]
-fn an_interrupt_at_a_question_is_no_answer() {
-    let place = shop();
-    for _ in 0..2 {
-        place.done(&["backup", "shop"]);
-    }
-    let mut child = start(&place, &["delete", "shop"]);
-    let mut terminal = child.stdout.take().unwrap();
-    let (mut said, mut byte) = (Vec::new(), [0]);
-    while !said.ends_with(b"type delete") {
-        assert_eq!(terminal.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&said));
-        said.push(byte[0]);
-    }
-    // Somebody must go on reading what it echoes.
-    let reader = std::thread::spawn(move || std::io::copy(&mut terminal, &mut std::io::sink()));
-    let mut keys = child.stdin.take().unwrap();
-    // One that comes before the answer is waited for is only noted; the next one ends the process.
-    let code = loop {
-        drop(keys.write_all(b"\x03"));
-        if let Some(status) = child.try_wait().unwrap() {
-            break status.code();
-        }
-        std::thread::yield_now();
-    };
-    reader.join().unwrap().unwrap();
-    assert_eq!(code, Some(130), "{}", String::from_utf8_lossy(&said));
-    assert_eq!(place.json(&["list"], "point").len(), 2);
 }

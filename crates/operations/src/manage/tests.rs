@@ -1,7 +1,8 @@
 //! What may be given up by hand, whoever else is at work.
 
 use super::*;
-use crate::testing::{NOW, left, open, point, proof, store};
+use crate::testing::{NOW, labelled, left, open, point, proof, store};
+use mainstay_domain::point::SAFETY_COPY;
 
 fn delete_all(repository: &Repository, chosen: &[PointInfo]) -> Result<()> {
     delete(repository, chosen, "me", "test", NOW, |_| {})
@@ -20,6 +21,16 @@ fn points_that_go_together_are_judged_together() {
     delete(&here, &twice_named, "me", "test", NOW, |info| told.push(info.id)).unwrap();
     assert_eq!(told, [points[0].id, points[1].id]);
     assert_eq!(left(&store), [points[2].id]);
+}
+
+#[test]
+fn a_safety_copy_is_no_backup_to_rely_on() {
+    let store = store();
+    let here = open(&store);
+    let last = point(&here, State::Complete, None, 9);
+    labelled(&here, State::Complete, None, 1, &[SAFETY_COPY]);
+    let refused = delete_all(&here, std::slice::from_ref(&last)).unwrap_err();
+    assert!(refused.message.contains("the last complete one"), "{refused}");
 }
 
 #[test]
