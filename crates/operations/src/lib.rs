@@ -23,7 +23,9 @@ pub mod recover;
 pub mod repair;
 pub mod replace;
 pub mod restore;
+mod scratch;
 pub mod status;
+pub mod table_back;
 #[cfg(test)]
 mod testing;
 pub mod verify;

@@ -7,6 +7,8 @@
 
 mod cluster;
 
+pub(crate) use cluster::sandbox_for;
+
 use crate::{
     config::{Config, SourceConfig},
     points::PointInfo,

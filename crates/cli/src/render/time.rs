@@ -16,6 +16,11 @@ pub fn precise(time: Time) -> String {
     time.to_jiff().to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.6f %:z").to_string()
 }
 
+/// `20261120_140231`, for names.
+pub fn compact(time: Time) -> String {
+    time.to_jiff().strftime("%Y%m%d_%H%M%S").to_string()
+}
+
 /// `2026-11-20 14:02`, for tables.
 pub fn local_short(time: Time) -> String {
     time.to_jiff().to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()

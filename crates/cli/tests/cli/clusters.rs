@@ -315,3 +315,37 @@ fn a_base_backup_is_proven_by_a_server_that_starts_on_it() {
         server.connect("postgres").unwrap().query_text("SELECT note FROM ledger WHERE id = 77").unwrap();
     assert_eq!(note.as_deref(), Some("other"));
 }
+
+#[test]
+fn one_table_is_taken_back_to_a_moment_and_its_lost_rows_into_the_living_one() {
+    let bank = Bank::new(newest());
+    let sql = |text: &str| bank.server.connect("postgres").unwrap().execute(text).unwrap();
+    sql("CREATE TABLE accounts (id int PRIMARY KEY, owner text);
+         CREATE TABLE bookings (id int PRIMARY KEY, account int REFERENCES accounts, cents int);
+         INSERT INTO accounts SELECT n, 'owner ' || n FROM generate_series(1, 10) n;
+         INSERT INTO bookings SELECT n, 1 + n % 10, n FROM generate_series(1, 1000) n");
+    bank.done(&["backup", "bank"]);
+    sql("INSERT INTO bookings VALUES (1001, 1, 5)");
+    let moment = bank.sql("SELECT clock_timestamp()");
+    sql("DELETE FROM bookings WHERE id > 500");
+    sql("DELETE FROM accounts WHERE id = 1 AND NOT EXISTS (SELECT FROM bookings WHERE account = 1)");
+    sql("INSERT INTO bookings VALUES (2000, 2, 77); UPDATE bookings SET cents = -1 WHERE id = 1");
+    bank.archive_all();
+
+    let back = ["restore", "bank", "--source", "db", "--at", &moment, "--to-database", "postgres", "--yes"];
+    let ran = bank.run(&[&back[..], &["--table", "bookings", "--to-table", "bookings_then"]].concat());
+    assert!(ran.code == 0 && ran.stdout.contains("Equal to what was captured: 1001 rows"), "{}", ran.all());
+    assert_eq!(bank.sql("SELECT count(*) FROM bookings_then"), "1001");
+    assert_eq!(bank.sql("SELECT count(*) FROM bookings"), "501", "what lives is as it was");
+
+    let ran = bank.run(&[&back[..], &["--table", "bookings", "--merge", "missing", "--where", "cents % 2 = 0"]].concat());
+    assert!(ran.code == 0 && ran.stdout.contains("Put 250 rows back into public.bookings"), "{}", ran.all());
+    assert_eq!(bank.sql("SELECT count(*) || ' ' || sum(cents) FILTER (WHERE id = 1) FROM bookings"), "751 -1");
+
+    let both = ["--table", "bookings", "--table", "accounts", "--merge", "upsert", "--to-schema", "then"];
+    let ran = bank.run(&[&back[..], &both].concat());
+    assert_eq!(ran.code, 0, "{}", ran.all());
+    assert_eq!(bank.sql("SELECT count(*) || ' ' || sum(cents) FILTER (WHERE id = 1) FROM bookings"), "1002 1");
+    let ran = bank.run(&[&back[..], &["--table", "nobody", "--to-schema", "x"]].concat());
+    assert!(ran.code == 2 && ran.stderr.contains("nobody"), "{}", ran.all());
+}

@@ -7,7 +7,7 @@ use mainstay_domain::{Clock, Failure, Monitor, Result, point::State};
 use mainstay_sources::postgres::{
     cluster::{ClusterFacts, restore},
     sandbox::{Sandbox, SandboxOptions},
-    tools::{self, Purpose},
+    tools::{self, Purpose, Tools},
 };
 use std::{cell::Cell, path::Path};
 
@@ -23,14 +23,7 @@ pub(super) fn prove(
 ) -> Result<SourceReport> {
     let facts = ClusterFacts::from_json(&opened.record.facts)?;
     let tools = tools::find(Purpose::Server, facts.major(), bin_dir(config, opened).as_deref())?;
-    let options = SandboxOptions {
-        parent: Some(scratch.to_owned()),
-        hba: Some(TRUST.to_owned()),
-        ..SandboxOptions::new(tools)
-    }
-    // What is not installed here, or belongs to the original's place, must not keep it from starting.
-    .setting("shared_preload_libraries", "")
-    .setting("ssl", "off");
+    let options = sandbox_for(tools, scratch);
 
     let begun = clock.now();
     let failure: Cell<Option<Failure>> = Cell::new(None);
@@ -79,6 +72,18 @@ pub(super) fn prove(
         items: opened.record.items,
         environment,
     })
+}
+
+/// A sandbox in `folder` for a cluster that was made elsewhere.
+pub(crate) fn sandbox_for(tools: Tools, folder: &Path) -> SandboxOptions {
+    SandboxOptions {
+        parent: Some(folder.to_owned()),
+        hba: Some(TRUST.to_owned()),
+        ..SandboxOptions::new(tools)
+    }
+    // What is not installed here, or belongs to the original's place, must not keep it from starting.
+    .setting("shared_preload_libraries", "")
+    .setting("ssl", "off")
 }
 
 fn restore_into(opened: &Opened<'_>, facts: &ClusterFacts, data: &Path, monitor: &dyn Monitor) -> Result<()> {

@@ -12,6 +12,7 @@ pub mod config;
 pub mod diff;
 pub mod facts;
 pub mod inspect;
+pub mod merge;
 pub mod replace;
 pub mod restore;
 pub mod rows;

@@ -19,22 +19,22 @@ use std::path::{PathBuf, absolute};
 #[command(next_help_heading = "Clusters, to a point in time")]
 pub struct Cluster {
     /// To just before the first transaction that ended after this time ('2026-11-20 14:02:31+01'), or to the end: latest
-    #[arg(long, value_name = "TIME", requires = "to_dir", conflicts_with_all = ["lsn", "xid", "name", "immediate"])]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["lsn", "xid", "name", "immediate"])]
     at: Option<String>,
     /// To a position in the write-ahead log
-    #[arg(long, value_name = "LSN", requires = "to_dir", conflicts_with_all = ["xid", "name", "immediate"])]
+    #[arg(long, value_name = "LSN", conflicts_with_all = ["xid", "name", "immediate"])]
     lsn: Option<Lsn>,
     /// To the end of a transaction
-    #[arg(long, value_name = "XID", requires = "to_dir", conflicts_with_all = ["name", "immediate"])]
+    #[arg(long, value_name = "XID", conflicts_with_all = ["name", "immediate"])]
     xid: Option<u64>,
     /// To a named restore point (pg_create_restore_point)
-    #[arg(long, value_name = "NAME", requires = "to_dir", conflicts_with = "immediate")]
+    #[arg(long, value_name = "NAME", conflicts_with = "immediate")]
     name: Option<String>,
     /// To the end of the base backup that --point names
     #[arg(long, requires = "to_dir")]
     immediate: bool,
     /// The timeline to follow, where the archive has several
-    #[arg(long, value_name = "N", requires = "to_dir")]
+    #[arg(long, value_name = "N")]
     timeline: Option<u32>,
     /// Where a tablespace goes: OID=FOLDER; may be repeated [default: beside the data directory]
     #[arg(long, value_name = "OID=FOLDER", requires = "to_dir", value_parser = tablespace)]
@@ -101,22 +101,13 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
     let given = how.files.to_dir.clone().unwrap_or_default();
     let destination = absolute(&given)
         .map_err(|error| Failure::usage(format!("{} is no folder", given.display())).caused_by(error))?;
-    let target = how.cluster.target()?;
     let mut options = Options {
         tablespaces: how.cluster.tablespace.iter().cloned().collect(),
         delta: how.cluster.delta,
         ..Options::new(destination)
     };
 
-    // Which base backup, which segments; or just the point's own base backup.
-    let resolved = match how.cluster.target_given() {
-        false => None,
-        true => {
-            let points = points::list(&chosen.repository, Some(&chosen.info.summary.app))?;
-            let request = Request { target, timeline: how.cluster.timeline };
-            Some(pitr::resolve(&chosen.repository, &points, source, &request)?)
-        }
-    };
+    let resolved = resolve(how, chosen, source)?;
     let base = resolved.as_ref().map_or(&chosen.info, |resolved| &resolved.base);
     options.recovery = resolved.as_ref().map(|resolved| recovery(how, resolved));
     let opened = restore::open(&chosen.repository, base, source)?;
@@ -144,6 +135,16 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
     Ok(Exit::Done)
 }
 
+/// Which base backup and which segments lead to the moment that is asked for. `None`: to the end of the point's own base backup.
+pub fn resolve<'c>(how: &How, chosen: &'c Chosen, source: &str) -> Result<Option<Resolved<'c>>> {
+    if !how.cluster.target_given() {
+        return Ok(None);
+    }
+    let points = points::list(&chosen.repository, Some(&chosen.info.summary.app))?;
+    let request = Request { target: how.cluster.target()?, timeline: how.cluster.timeline };
+    pitr::resolve(&chosen.repository, &points, source, &request).map(Some)
+}
+
 fn recovery(how: &How, resolved: &Resolved<'_>) -> Recovery {
     Recovery {
         target: resolved.target.clone(),
@@ -158,6 +159,22 @@ fn recovery(how: &How, resolved: &Resolved<'_>) -> Recovery {
         standby: false,
         archive: how.cluster.delta,
     }
+}
+
+/// Where the recovery goes, and what is the last that it keeps.
+pub fn show_resolved(context: &Context, resolved: &Resolved<'_>) {
+    let out = &context.output;
+    let window = &resolved.window;
+    out.line(format_args!("  timeline      {}", window.timeline));
+    let to = window.to.map(time::local).unwrap_or_else(|| window.to_lsn.to_string());
+    out.line(format_args!("  reachable     {} to {to}", time::local(window.from)));
+    if let Some(kept) = resolved.last_kept {
+        out.line(format_args!("  last kept     the transaction that ended at {}", time::precise(kept)));
+    }
+    if let Some(lost) = resolved.first_lost {
+        out.line(format_args!("  first undone  the transaction that ended at {}", time::precise(lost)));
+    }
+    out.line(format_args!("  to replay     {}", count(resolved.segments.len() as u64, "segment")));
 }
 
 fn show_plan(
@@ -176,17 +193,7 @@ fn show_plan(
         facts.version_num / 10_000
     ));
     if let Some(resolved) = resolved {
-        let window = &resolved.window;
-        out.line(format_args!("  timeline      {}", window.timeline));
-        let to = window.to.map(time::local).unwrap_or_else(|| window.to_lsn.to_string());
-        out.line(format_args!("  reachable     {} to {to}", time::local(window.from)));
-        if let Some(kept) = resolved.last_kept {
-            out.line(format_args!("  last kept     the transaction that ended at {}", time::precise(kept)));
-        }
-        if let Some(lost) = resolved.first_lost {
-            out.line(format_args!("  first undone  the transaction that ended at {}", time::precise(lost)));
-        }
-        out.line(format_args!("  to replay     {}", count(resolved.segments.len() as u64, "segment")));
+        show_resolved(context, resolved);
     }
     for (oid, name, path) in &plan.tablespaces {
         out.line(format_args!("  tablespace    {name} ({oid}) to {}", path.display()));

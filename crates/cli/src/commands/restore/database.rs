@@ -1,6 +1,6 @@
 //! Restoring a database, or some of its tables, and comparing what came back.
 
-use super::{How, connect_spec, heading};
+use super::{How, connect_spec, heading, merge};
 use crate::{
     commands::point::Chosen,
     context::Context,
@@ -63,15 +63,18 @@ pub fn run(
     if let Some(comparison) = &comparison {
         show_comparison(context, comparison);
     }
-    Ok(match (report.state, comparison.map(|c| c.verdict())) {
-        (_, Some(Verdict::Different)) => Exit::With(Kind::Verification),
-        (State::Complete, _) => Exit::Done,
-        _ => Exit::With(Kind::Incomplete),
-    })
+    match (report.state, comparison.map(|c| c.verdict())) {
+        (_, Some(Verdict::Different)) => Ok(Exit::With(Kind::Verification)),
+        (State::Complete, _) => {
+            merge::run(how, context, &spec.with_database(&database), &options.selection)?;
+            Ok(Exit::Done)
+        }
+        _ => Ok(Exit::With(Kind::Incomplete)),
+    }
 }
 
 /// `schema.name`; without a dot the schema is `public`. A name in double quotes may hold a dot.
-fn qualified(text: &str) -> QualifiedName {
+pub fn qualified(text: &str) -> QualifiedName {
     let mut parts = vec![String::new()];
     let mut quoted = false;
     for c in text.chars() {

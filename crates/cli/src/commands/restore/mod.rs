@@ -3,7 +3,9 @@
 mod cluster;
 mod database;
 mod files;
+mod merge;
 mod replace;
+mod table_back;
 
 use super::point::{self, Chosen};
 use crate::{context::Context, exit::Exit};
@@ -108,6 +110,15 @@ struct Database {
     /// Put what is restored into this schema, which is made if it is not there
     #[arg(long, value_name = "SCHEMA", requires = "to_database")]
     to_schema: Option<String>,
+    /// Then put lost rows of the tables back into the living ones, by primary key
+    #[arg(long, value_name = "HOW", requires = "table", conflicts_with_all = ["no_compare", "replace"])]
+    merge: Option<merge::Merge>,
+    /// Of the rows put back, only those for which this SQL condition holds
+    #[arg(long = "where", value_name = "CONDITION", requires = "merge")]
+    only_rows: Option<String>,
+    /// In a cluster: the database that the tables are in [default: the one restored into]
+    #[arg(long, value_name = "NAME", requires = "table")]
+    from_database: Option<String>,
     /// Give the one table that is restored another name
     #[arg(long, value_name = "NAME", requires = "table")]
     to_table: Option<String>,
@@ -148,6 +159,9 @@ pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chos
     };
     let of_cluster = chosen.info.summary.sources.iter().any(|s| s.name == source && s.kind == "cluster");
     match (kind, how.database.replace, config) {
+        (_, false, _) if of_cluster && how.database.to_database.is_some() => {
+            table_back::run(how, context, config, chosen, &source)
+        }
         ("files" | "cluster", ..) if of_cluster => cluster::run(how, context, chosen, &source),
         ("cluster", ..) => {
             Err(Failure::usage(format!("{source} is no cluster, so it cannot be restored to a moment"))
@@ -172,7 +186,7 @@ impl How {
     /// The kind of source that goes to such a destination.
     fn kind(&self) -> Result<&'static str> {
         match (&self.files.to_dir, &self.database.to_database, self.database.replace) {
-            (Some(_), ..) if self.cluster.is_wanted() => Ok("cluster"),
+            (Some(_), ..) | (None, Some(_), _) if self.cluster.is_wanted() => Ok("cluster"),
             (Some(_), ..) => Ok("files"),
             (None, Some(_), _) | (None, None, true) => Ok("postgres"),
             (None, None, false) => Err(Failure::usage("it is not said where to restore to")
@@ -199,6 +213,7 @@ fn connect_spec(how: &How, config: Option<&Config>, app: &str, source: &str) -> 
     let configured = config.and_then(|config| config.apps.get(app)?.sources.get(source));
     match configured {
         Some(SourceConfig::Postgres(postgres)) => postgres.connect_spec(),
+        Some(SourceConfig::Cluster(cluster)) => cluster.connect_spec(),
         _ => Err(Failure::usage(format!(
             "it is not known on which server {source} of {app} shall be restored"
         ))

@@ -1,0 +1,93 @@
+//! Taking tables back to a moment, out of a whole cluster.
+
+use super::{
+    How, cluster, connect_spec,
+    database::{qualified, show_comparison, show_plan, show_report},
+    heading, merge,
+};
+use crate::{
+    commands::point::Chosen,
+    context::Context,
+    exit::Exit,
+    render::{confirm, time},
+};
+use mainstay_domain::{Failure, Kind, Result, point::State};
+use mainstay_operations::{
+    config::{Config, SourceConfig},
+    restore, table_back,
+};
+use mainstay_sources::postgres::{
+    compare::Verdict,
+    restore::{Options, Selection, Target},
+};
+
+pub fn run(
+    how: &How,
+    context: &Context,
+    config: Option<&Config>,
+    chosen: &Chosen,
+    source: &str,
+) -> Result<Exit> {
+    let wanted = &how.database;
+    let database = wanted.to_database.clone().unwrap_or_default();
+    let app = &chosen.info.summary.app;
+    if wanted.table.is_empty() {
+        return Err(Failure::usage("it is not said which tables of the cluster shall be taken back")
+            .hint("Name them: --table public.orders. A whole cluster goes into a folder: --to-dir."));
+    }
+    let resolved = cluster::resolve(how, chosen, source)?
+        .ok_or_else(|| Failure::usage("it is not said to which moment").hint("Add --at TIME, --lsn, --xid or --name."))?;
+    let opened = restore::open(&chosen.repository, &resolved.base, source)?;
+    let spec = connect_spec(how, config, app, source)?;
+    let now = context.clock().now();
+    let beside = wanted.to_table.is_none() && wanted.to_schema.is_none();
+    let selection = Selection {
+        tables: wanted.table.iter().map(|name| qualified(name)).collect(),
+        // Never into the place of what lives.
+        to_schema: beside.then(|| format!("mainstay_{}", time::compact(now))).or_else(|| wanted.to_schema.clone()),
+        to_table: wanted.to_table.clone(),
+        ..Selection::default()
+    };
+    let options = Options {
+        jobs: usize::from(wanted.jobs),
+        selection: selection.clone(),
+        owners: !wanted.no_owners,
+        privileges: !wanted.no_privileges,
+        roles: false,
+        other_locale: true,
+    };
+    let target = Target { server: spec.with_database("postgres"), database: database.clone(), into_existing: true };
+
+    heading(context, chosen, source, &format!("the database {database}"));
+    cluster::show_resolved(context, &resolved);
+    if how.dry_run {
+        return Ok(Exit::Done);
+    }
+    let folder = tempfile::Builder::new().prefix("mainstay-recovery-").tempdir().map_err(|error| {
+        Failure::preflight("no folder for the recovery could be made").caused_by(error)
+    })?;
+    let bin_dir = config.and_then(|config| match config.apps.get(app)?.sources.get(source)? {
+        SourceConfig::Cluster(cluster) => cluster.bin_dir.clone(),
+        _ => None,
+    });
+    let recovered = table_back::recover(&opened, &resolved, bin_dir.as_deref(), folder.path(), &context.progress)?;
+    let row_key = chosen.repository.keyring().current().row_key();
+    let from = wanted.from_database.as_deref().unwrap_or(&database);
+    let taken = recovered.take(from, &selection.tables, row_key, &*context.clock(), &context.progress)?;
+    let plan = taken.plan(&target, &options)?;
+    context.progress.finish();
+    show_plan(context, &plan);
+    plan.refuse()?;
+    confirm::typed(context, how.yes, &format!("add this to the database {database}"), &database)?;
+    let (report, comparison) = taken.put(&target, &options, row_key, &context.progress)?;
+    context.progress.finish();
+    show_report(context, &report);
+    show_comparison(context, &comparison);
+    match (comparison.verdict(), report.state) {
+        (Verdict::Different, _) => return Ok(Exit::With(Kind::Verification)),
+        (_, State::Complete) => {}
+        _ => return Ok(Exit::With(Kind::Incomplete)),
+    }
+    merge::run(how, context, &spec.with_database(&database), &selection)?;
+    Ok(Exit::Done)
+}

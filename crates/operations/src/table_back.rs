@@ -1,0 +1,184 @@
+//! Taking tables back to a moment: a throw-away cluster is recovered to it, and the tables are carried from there into the
+//! living database, beside what lives.
+//!
+//! The recovered cluster is a sandbox: private, archiving nothing, gone at the end. What leaves it is captured as any database
+//! is, under one snapshot, with a digest for each row, and compared after it was put in.
+
+use crate::{pitr::Resolved, prove, restore::Opened, scratch::Scratch};
+use mainstay_domain::{Clock, Failure, Kind, Monitor, Result, point::SourceRecord};
+use mainstay_sources::postgres::{
+    capture,
+    cluster::{
+        ClusterFacts,
+        restore::{self as files, Action, Recovery, Target as Moment},
+    },
+    compare::{self, Comparison},
+    config::{Patterns, PostgresConfig, TableRule},
+    facts::QualifiedName,
+    restore::{self, Options, Target},
+    sandbox::{Sandbox, SandboxOptions},
+    secret::SecretText,
+    tools::{self, Purpose},
+};
+use std::{
+    cell::Cell,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// How long the server may take to recover: replay is as long as the log is.
+const RECOVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// A cluster that stands as it was at the moment asked for.
+pub struct Recovered {
+    sandbox: Sandbox,
+    folder: PathBuf,
+}
+
+/// Recovers a throw-away cluster in `folder`. `bin_dir`: where the server's programs are.
+pub fn recover(
+    opened: &Opened<'_>,
+    resolved: &Resolved<'_>,
+    bin_dir: Option<&Path>,
+    folder: &Path,
+    monitor: &dyn Monitor,
+) -> Result<Recovered> {
+    let facts = &resolved.facts;
+    let options = prove::sandbox_for(tools::find(Purpose::Server, facts.major(), bin_dir)?, folder);
+    let failure: Cell<Option<Failure>> = Cell::new(None);
+    let fill = |data: &Path| {
+        bring(opened, resolved, facts, data, monitor).map_err(|error| {
+            let text = error.to_string();
+            failure.set(Some(error));
+            std::io::Error::other(text)
+        })
+    };
+    monitor.step("recovery", None);
+    let options = SandboxOptions { deadline: RECOVERY, ..options };
+    let sandbox = Sandbox::start_on(&options, &fill).map_err(|error| failure.take().unwrap_or_else(|| error.into()))?;
+    wait_for_the_end(&sandbox, monitor)?;
+    monitor.done("recovery", "");
+    Ok(Recovered { sandbox, folder: folder.to_owned() })
+}
+
+fn bring(
+    opened: &Opened<'_>,
+    resolved: &Resolved<'_>,
+    facts: &ClusterFacts,
+    data: &Path,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let inside = |oid: u32| data.join("mainstay_tablespaces").join(oid.to_string());
+    let recovery = Recovery {
+        target: resolved.target.clone(),
+        timeline: resolved.ancestry.timeline,
+        restore_command: "false".to_owned(),
+        action: Action::Promote,
+        standby: false,
+        archive: false,
+    };
+    let options = files::Options {
+        tablespaces: facts.tablespaces.iter().map(|space| (space.oid, inside(space.oid))).collect(),
+        recovery: (resolved.target != Moment::Immediate).then_some(recovery),
+        sync: false,
+        ..files::Options::new(data.to_owned())
+    };
+    crate::pitr::restore(opened, resolved, &options, monitor).map(drop)
+}
+
+/// It answers as soon as it is consistent, and is there when it is no longer in recovery.
+fn wait_for_the_end(sandbox: &Sandbox, monitor: &dyn Monitor) -> Result<()> {
+    let mut connection = sandbox.connect("template1").map_err(Failure::from)?;
+    let begun = Instant::now();
+    while connection.query_text("SELECT pg_is_in_recovery()")?.as_deref() != Some("f") {
+        if monitor.cancelled() {
+            return Err(Failure::new(Kind::Cancelled, "the recovery was stopped"));
+        }
+        if begun.elapsed() > RECOVERY {
+            return Err(Failure::failed("the recovery does not come to its end"));
+        }
+        std::thread::park_timeout(Duration::from_millis(100)); // between two looks at the server
+    }
+    Ok(())
+}
+
+/// Tables on their way, and where they lie meanwhile.
+pub struct Taken {
+    scratch: Scratch,
+    record: SourceRecord,
+}
+
+impl Recovered {
+    /// Takes tables of one database out.
+    ///
+    /// # Errors
+    /// `Usage`: one of them was not there at that moment.
+    pub fn take(
+        &self,
+        database: &str,
+        tables: &[QualifiedName],
+        row_key: [u8; 16],
+        clock: &dyn Clock,
+        monitor: &dyn Monitor,
+    ) -> Result<Taken> {
+        let scratch = Scratch::within(&self.folder)?;
+        let url = format!(
+            "postgres://postgres@/{}?host={}&port={}",
+            encoded(database),
+            encoded(&self.sandbox.socket_directory().display().to_string()),
+            self.sandbox.port()
+        );
+        let rule = |patterns: Vec<String>, exclude: bool| TableRule {
+            r#match: Patterns::Several(patterns),
+            exclude: Some(exclude),
+            priority: None,
+            r#where: None,
+            expect: None,
+            sensitive: None,
+        };
+        let named = tables.iter().map(|table| literal(&table.to_string())).collect();
+        let config = PostgresConfig {
+            bin_dir: Some(self.sandbox.tools().bin_dir.clone()),
+            tables: vec![rule(vec!["*.*".to_owned()], true), rule(named, false)],
+            ..PostgresConfig::new(SecretText::Plain(url.into()))
+        };
+        let record = capture::capture(&config, &scratch, row_key, clock, monitor)?;
+        Ok(Taken { scratch, record })
+    }
+}
+
+impl Taken {
+    pub fn plan(&self, target: &Target, options: &Options) -> Result<restore::Plan> {
+        restore::plan(&self.scratch, &self.record, target, options)
+    }
+
+    /// Puts the tables in, and compares them.
+    pub fn put(
+        &self,
+        target: &Target,
+        options: &Options,
+        row_key: [u8; 16],
+        monitor: &dyn Monitor,
+    ) -> Result<(restore::Report, Comparison)> {
+        let report = restore::restore(&self.scratch, &self.record, target, options, monitor)?;
+        let comparing = compare::Options {
+            jobs: options.jobs,
+            selection: options.selection.clone(),
+            ..compare::Options::new(row_key)
+        };
+        let spec = target.server.with_database(&target.database);
+        let comparison = compare::compare(&self.scratch, &self.record, &spec, &comparing, monitor)?;
+        Ok((report, comparison))
+    }
+}
+
+/// A name as a pattern that means only itself.
+fn literal(name: &str) -> String {
+    name.chars().flat_map(|c| "*?[]{}\\!".contains(c).then_some('\\').into_iter().chain([c])).collect()
+}
+
+/// A text as part of an address.
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
