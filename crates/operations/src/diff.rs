@@ -12,6 +12,7 @@ use mainstay_domain::{Failure, Monitor, Result};
 use mainstay_sources::{
     files::{self, Aspect, ChangeKind},
     postgres::{
+        cluster,
         config::{Rules, partition_ancestors},
         diff as database,
         facts::{Facts, QualifiedName},
@@ -112,6 +113,22 @@ pub fn points(
         return Err(Failure::usage(format!(
             "source {source} is of another kind in the other recovery point"
         )));
+    }
+    let uncaptured = |opened: &Opened<'_>| opened.record.streams.is_empty();
+    let reason = match (uncaptured(before), uncaptured(after), after.record.kind == cluster::KIND) {
+        (true, ..) => Some("it was not captured in the earlier point"),
+        (_, true, _) => Some("it was not captured in the later point"),
+        (.., true) => Some(
+            "a whole cluster changes all the time; compare a database of it, as a source of kind postgres",
+        ),
+        _ => None,
+    };
+    if let Some(reason) = reason {
+        return visit(Finding::NotCompared(NotCompared {
+            source,
+            object: "all of it".into(),
+            reason: reason.into(),
+        }));
     }
     if after.record.kind != files::KIND {
         let (old, new) = (facts(before)?, facts(after)?);

@@ -143,9 +143,8 @@ pub(crate) fn expendable(
     }
     let others = || {
         // A safety copy is a state that was given up, and no backup to rely on.
-        let counts = |other: &LivePoint| {
-            other.summary.as_ref().is_some_and(|s| s.app == *app && !s.is_safety_copy())
-        };
+        let counts =
+            |other: &LivePoint| other.summary.as_ref().is_some_and(|s| s.app == *app && !s.is_safety_copy());
         state
             .facts
             .points

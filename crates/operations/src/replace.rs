@@ -88,8 +88,13 @@ pub fn back_up_first(
     };
     let outcome = backup::backup(config, &request, clock, monitor)
         .map_err(|f| refused(f.message.clone()).caused_by(f))?;
-    match outcome.summary.state {
-        State::Complete => Ok(outcome.point),
-        state => Err(refused(format!("recovery point {} is {state}", outcome.point.short()))),
+    // What lacks something, or was not read back as it was written, is no way back.
+    match (outcome.failure(), outcome.summary.state) {
+        (None, _) => Ok(outcome.point),
+        (Some(_), State::Complete) => Err(refused(format!(
+            "recovery point {} was not read back as it was written",
+            outcome.point.short()
+        ))),
+        (Some(_), state) => Err(refused(format!("recovery point {} is {state}", outcome.point.short()))),
     }
 }

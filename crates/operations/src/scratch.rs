@@ -37,7 +37,8 @@ fn id_of(bytes: &[u8]) -> ChunkId {
 impl Scratch {
     pub fn within(folder: &Path) -> Result<Scratch> {
         let file = tempfile::tempfile_in(folder).map_err(|error| {
-            Failure::preflight(format!("no scratch file can be made in {}", folder.display())).caused_by(error)
+            Failure::preflight(format!("no scratch file can be made in {}", folder.display()))
+                .caused_by(error)
         })?;
         Ok(Scratch { file, places: Mutex::default() })
     }
@@ -113,8 +114,8 @@ impl PieceWriter for Writer<'_> {
 impl Vault for Scratch {
     fn get(&self, chunk: &ChunkId) -> Result<Vec<u8>> {
         let place = self.places.lock().unwrap_or_else(PoisonError::into_inner).chunks.get(chunk).copied();
-        let (at, length) =
-            place.ok_or_else(|| Failure::verification("a chunk is not in the scratch file that should be"))?;
+        let (at, length) = place
+            .ok_or_else(|| Failure::verification("a chunk is not in the scratch file that should be"))?;
         let mut bytes = vec![0; length as usize];
         self.file
             .read_exact_at(&mut bytes, at)

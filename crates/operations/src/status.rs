@@ -7,7 +7,7 @@ use crate::{
 use mainstay_domain::{
     Result, Time,
     point::{ProofLevel, State},
-    time::DAY,
+    time::{DAY, HOUR},
 };
 use mainstay_repository::Repository;
 use serde::Serialize;
@@ -29,6 +29,8 @@ pub struct AppStatus {
 
 /// The oldest a newest complete point may be where no schedule says otherwise.
 const STALE: i64 = DAY;
+/// How long a backup may take that was due, before it counts as missing.
+const LATE: i64 = HOUR / 2;
 /// A proof older than this says little about today.
 const PROOF_STALE: i64 = 35 * DAY;
 
@@ -53,7 +55,7 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
         None => concerns.push(format!(
             "there is no complete recovery point; what the newest one lacks: mainstay show {app}"
         )),
-        Some(point) => concerns.extend(freshness(config, app, point, now)),
+        Some(point) => concerns.extend(freshness(config, app, &points, point, now)),
     }
     if let (Some(newest), Some(complete)) = (&newest, &newest_complete)
         && newest.summary.state != State::Complete
@@ -118,22 +120,43 @@ fn failed_test(points: &[PointInfo]) -> Option<String> {
     Some(format!("the last restore test, of point {} at {}, did not pass; {before}", id.short(), failed.at))
 }
 
-fn freshness(config: &Config, app: &str, newest: &PointInfo, now: Time) -> Option<String> {
-    let age = now.since(newest.summary.finished);
-    let overdue = newest.summary.next_expected.is_some_and(|expected| now.since(expected) > 0);
-    let scheduled = config.apps.get(app).is_some_and(|a| a.policies.values().any(|p| p.schedule.is_some()));
-    if overdue {
-        return Some(format!(
-            "a backup was expected at {} and is not there: is the timer or cron job running, and what did it say?",
-            newest.summary.next_expected.unwrap_or_default()
-        ));
+/// What is late: each policy with a schedule by its own newest complete point, and everything by its age where no schedule says
+/// what to expect.
+fn freshness(config: &Config, app: &str, points: &[PointInfo], newest: &PointInfo, now: Time) -> Vec<String> {
+    let policies = config.apps.get(app).into_iter().flat_map(|app| &app.policies);
+    let scheduled: Vec<_> = policies
+        .filter_map(|(name, policy)| Some((name, policy.schedule.as_ref()?, policy.zone().ok()?)))
+        .collect();
+    let mut late = Vec::new();
+    for (name, schedule, zone) in &scheduled {
+        let of_policy = |point: &&PointInfo| {
+            point.summary.state == State::Complete && point.summary.policy.as_deref() == Some(name.as_str())
+        };
+        let last = points.iter().rev().find(of_policy);
+        // Without any, it is due from the first point of the application on.
+        let since = last.or(points.first()).map_or(now, |point| point.summary.finished);
+        let Some(expected) = schedule.next(since, zone) else { continue };
+        if now.since(expected) > LATE {
+            late.push(match last {
+                Some(_) => format!(
+                    "a backup of the policy {name} was expected at {expected} and is not there: is the timer or cron job \
+                     running, and what did it say?"
+                ),
+                None => format!(
+                    "the policy {name} has a schedule and has made no complete recovery point: run it as: \
+                     mainstay backup {app} --policy {name}"
+                ),
+            });
+        }
     }
-    (!scheduled && age > STALE).then(|| {
-        format!(
+    let age = now.since(newest.summary.finished);
+    if scheduled.is_empty() && age > STALE {
+        late.push(format!(
             "the newest complete recovery point is {} hours old; make one: mainstay backup {app}",
             age / (DAY / 24)
-        )
-    })
+        ));
+    }
+    late
 }
 
 #[cfg(test)]

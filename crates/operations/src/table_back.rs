@@ -55,7 +55,8 @@ pub fn recover(
     };
     monitor.step("recovery", None);
     let options = SandboxOptions { deadline: RECOVERY, ..options };
-    let sandbox = Sandbox::start_on(&options, &fill).map_err(|error| failure.take().unwrap_or_else(|| error.into()))?;
+    let sandbox =
+        Sandbox::start_on(&options, &fill).map_err(|error| failure.take().unwrap_or_else(|| error.into()))?;
     wait_for_the_end(&sandbox, monitor)?;
     monitor.done("recovery", "");
     Ok(Recovered { sandbox, folder: folder.to_owned() })

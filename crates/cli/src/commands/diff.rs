@@ -35,17 +35,29 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let config = context.config()?;
     let before = point::choose(context, &config, &args.before)?;
     let after = args.after.as_ref().map(|words| point::choose(context, &config, words)).transpose()?;
-    let mut found = 0_u64;
+    let (mut found, mut skipped) = (0_u64, 0_u64);
     let mut visit = |finding: Finding| {
         match &finding {
             Finding::Difference(difference) => show(context, difference),
             Finding::Rows(rows) => show_rows(context, rows),
             Finding::NotCompared(skipped) => show_not_compared(context, skipped),
         }
-        found += u64::from(!matches!(finding, Finding::NotCompared(_)));
+        match finding {
+            Finding::NotCompared(_) => skipped += 1,
+            Finding::Difference(_) | Finding::Rows(_) => found += 1,
+        }
         Ok(())
     };
     let options = Options { row_key: before.repository.keyring().current().row_key(), samples: args.rows };
+    if let (Some(after), None) = (&after, &args.source) {
+        for (one, other, which) in [(&before, after, "earlier"), (after, &before, "later")] {
+            let lacks = |name: &String| !names(other).contains(name);
+            for source in names(one).into_iter().filter(lacks) {
+                let reason = format!("only the {which} point has it");
+                visit(Finding::NotCompared(NotCompared { source, object: "all of it".into(), reason }))?;
+            }
+        }
+    }
     for source in sources(&before, after.as_ref(), args.source.as_deref())? {
         let opened = restore::open(&before.repository, &before.info, &source)?;
         match &after {
@@ -61,17 +73,25 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         }
     }
     context.progress.finish();
-    let word =
-        if found == 0 { "Nothing differs.".to_owned() } else { format!("\n{}.", count(found, "difference")) };
+    let word = match (found, skipped) {
+        (0, 0) => "Nothing differs.".to_owned(),
+        (0, _) => "Nothing differs where it could be compared.".to_owned(),
+        _ => format!("\n{}.", count(found, "difference")),
+    };
     context.output.line(word);
     Ok(Exit::Done)
 }
 
+fn names(chosen: &Chosen) -> Vec<String> {
+    chosen.info.summary.sources.iter().map(|source| source.name.clone()).collect()
+}
+
 /// The sources to compare: the one that is named, or all that both points have.
 fn sources(before: &Chosen, after: Option<&Chosen>, named: Option<&str>) -> Result<Vec<String>> {
-    let of = |chosen: &Chosen| chosen.info.summary.sources.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
-    let both: Vec<_> =
-        of(before).into_iter().filter(|name| after.is_none_or(|after| of(after).contains(name))).collect();
+    let both: Vec<_> = names(before)
+        .into_iter()
+        .filter(|name| after.is_none_or(|after| names(after).contains(name)))
+        .collect();
     match named {
         Some(name) if both.iter().any(|source| source == name) => Ok(vec![name.to_owned()]),
         Some(name) => Err(Failure::usage(format!("there is no source named {name:?} in both"))

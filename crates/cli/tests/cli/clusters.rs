@@ -338,14 +338,22 @@ fn one_table_is_taken_back_to_a_moment_and_its_lost_rows_into_the_living_one() {
     assert_eq!(bank.sql("SELECT count(*) FROM bookings_then"), "1001");
     assert_eq!(bank.sql("SELECT count(*) FROM bookings"), "501", "what lives is as it was");
 
-    let ran = bank.run(&[&back[..], &["--table", "bookings", "--merge", "missing", "--where", "cents % 2 = 0"]].concat());
+    let ran = bank.run(
+        &[&back[..], &["--table", "bookings", "--merge", "missing", "--where", "cents % 2 = 0"]].concat(),
+    );
     assert!(ran.code == 0 && ran.stdout.contains("Put 250 rows back into public.bookings"), "{}", ran.all());
-    assert_eq!(bank.sql("SELECT count(*) || ' ' || sum(cents) FILTER (WHERE id = 1) FROM bookings"), "751 -1");
+    assert_eq!(
+        bank.sql("SELECT count(*) || ' ' || sum(cents) FILTER (WHERE id = 1) FROM bookings"),
+        "751 -1"
+    );
 
     let both = ["--table", "bookings", "--table", "accounts", "--merge", "upsert", "--to-schema", "then"];
     let ran = bank.run(&[&back[..], &both].concat());
     assert_eq!(ran.code, 0, "{}", ran.all());
-    assert_eq!(bank.sql("SELECT count(*) || ' ' || sum(cents) FILTER (WHERE id = 1) FROM bookings"), "1002 1");
+    assert_eq!(
+        bank.sql("SELECT count(*) || ' ' || sum(cents) FILTER (WHERE id = 1) FROM bookings"),
+        "1002 1"
+    );
     let ran = bank.run(&[&back[..], &["--table", "nobody", "--to-schema", "x"]].concat());
     assert!(ran.code == 2 && ran.stderr.contains("nobody"), "{}", ran.all());
 }

@@ -20,6 +20,10 @@ fn only_what_tells_of_the_point_is_a_failed_proof() {
         (Failure::failed("pg_restore: could not extend file: No space left on device"), Verdict::NotRun),
         (Failure::failed("out of memory (SQLSTATE 53200)"), Verdict::NotRun),
         (Failure::failed("syntax error (SQLSTATE 42601)"), Verdict::Failed),
+        (
+            Failure::failed("the server went away").caused_by(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            Verdict::Failed,
+        ),
         (Failure::verification("packs/data/00/00 is damaged"), Verdict::Failed),
         (Failure::verification("packs/data/00/00 is damaged").caused_by(full()), Verdict::Failed),
         (Failure::failed("this version cannot restore sources of kind x"), Verdict::Failed),
@@ -36,6 +40,23 @@ fn files_that_did_not_fit_are_no_differences() {
         ..empty("uploads", "files", Verdict::Failed)
     };
     let judged = |problem| not_for_want_of_room(report(problem)).verdict;
+    let mut two = report("letters/two.txt: No space left on device (os error 28)");
+    two.problems.push("letters/one.txt: its content is damaged".into());
+    assert_eq!(not_for_want_of_room(two).verdict, Verdict::Failed, "one cause does not hide another");
     assert_eq!(judged("letters/two.txt: No space left on device (os error 28)"), Verdict::NotRun);
     assert_eq!(judged("letters/two.txt: its content is damaged"), Verdict::Failed);
+}
+
+#[test]
+fn a_tree_with_read_only_folders_is_removed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let top = scratch.path().join("files");
+    let closed = top.join("a/b");
+    fs::create_dir_all(&closed).unwrap();
+    fs::write(closed.join("file"), "x").unwrap();
+    for folder in [&closed, &top.join("a"), &top] {
+        fs::set_permissions(folder, Permissions::from_mode(0o555)).unwrap();
+    }
+    remove(&top).unwrap();
+    assert!(!top.exists());
 }

@@ -37,3 +37,35 @@ apps: { shop: { repository: main, sources: { uploads: { files: { paths: [\"/nowh
     proof(&repository, points[2].id, true, now(4));
     assert_eq!((status().concerns, proven()), (vec![], Some(points[2].id)));
 }
+
+#[test]
+fn each_scheduled_policy_is_late_by_its_own_points() {
+    let store = store();
+    let repository = open(&store);
+    let config = "version: 1
+stores: { local: { url: \"file:///nowhere\" } }
+repositories: { main: { key: { env: KEY }, stores: [local] } }
+apps:
+  shop:
+    repository: main
+    sources: { uploads: { files: { paths: [\"/nowhere\"] } } }
+    policies:
+      hourly: { schedule: \"0 * * * *\", keep: { last: 3 } }
+      nightly: { schedule: \"0 3 * * *\", keep: { last: 3 } }
+";
+    let config = Config::parse(config, std::path::Path::new("mainstay.yaml")).unwrap();
+    let late = |hours: i64| -> Vec<bool> {
+        let said = of_app(&config, &repository, "shop", NOW.plus(hours * HOUR)).unwrap().concerns;
+        ["policy hourly", "policy nightly"].iter().map(|name| said.iter().any(|c| c.contains(name))).collect()
+    };
+    // Made by hand, two days ago: no policy has run since.
+    point(&repository, State::Complete, None, 48 * 60);
+    assert_eq!(late(0), [true, true]);
+    point(&repository, State::Complete, Some("hourly"), 10);
+    assert_eq!(late(0), [false, true], "a fresh hourly point hides no dead nightly");
+    point(&repository, State::Complete, Some("nightly"), 5);
+    assert_eq!(late(0), [false, false]);
+    point(&repository, State::Incomplete, Some("hourly"), 0);
+    assert_eq!(late(2), [true, false], "an incomplete one does not count");
+    assert_eq!(late(30), [true, true]);
+}

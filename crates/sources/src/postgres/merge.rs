@@ -139,7 +139,11 @@ fn merge_one(connection: &mut Connection, pair: &Pair, how: How, condition: Opti
             _ => Failure::from(error).during(text),
         }
     })?;
-    Ok(Merged { table: pair.live.to_string(), rows, triggers: triggers.iter().map(|row| row.text(0)).collect() })
+    Ok(Merged {
+        table: pair.live.to_string(),
+        rows,
+        triggers: triggers.iter().map(|row| row.text(0)).collect(),
+    })
 }
 
 fn statement(pair: &Pair, columns: &Columns, how: How, condition: Option<&str>) -> String {

@@ -50,7 +50,7 @@ pub fn run(how: &How, context: &Context, config: &Config, chosen: &Chosen, sourc
     heading(context, chosen, source, &format!("the place of the database {}", request.live));
     show_plan(context, &plan, wanted.no_backup);
     if how.dry_run {
-        return Ok(if plan.refusals.is_empty() { Exit::Done } else { Exit::With(Kind::Preflight) });
+        return Ok(plan.refuse().map_or_else(|failure| Exit::With(failure.kind), |()| Exit::Done));
     }
     plan.refuse()?;
     confirm::typed(context, how.yes, &format!("replace the database {}", request.live), &request.live)?;

@@ -35,8 +35,9 @@ pub fn run(
         return Err(Failure::usage("it is not said which tables of the cluster shall be taken back")
             .hint("Name them: --table public.orders. A whole cluster goes into a folder: --to-dir."));
     }
-    let resolved = cluster::resolve(how, chosen, source)?
-        .ok_or_else(|| Failure::usage("it is not said to which moment").hint("Add --at TIME, --lsn, --xid or --name."))?;
+    let resolved = cluster::resolve(how, chosen, source)?.ok_or_else(|| {
+        Failure::usage("it is not said to which moment").hint("Add --at TIME, --lsn, --xid or --name.")
+    })?;
     let opened = restore::open(&chosen.repository, &resolved.base, source)?;
     let spec = connect_spec(how, config, app, source)?;
     let now = context.clock().now();
@@ -44,7 +45,9 @@ pub fn run(
     let selection = Selection {
         tables: wanted.table.iter().map(|name| qualified(name)).collect(),
         // Never into the place of what lives.
-        to_schema: beside.then(|| format!("mainstay_{}", time::compact(now))).or_else(|| wanted.to_schema.clone()),
+        to_schema: beside
+            .then(|| format!("mainstay_{}", time::compact(now)))
+            .or_else(|| wanted.to_schema.clone()),
         to_table: wanted.to_table.clone(),
         ..Selection::default()
     };
@@ -56,21 +59,24 @@ pub fn run(
         roles: false,
         other_locale: true,
     };
-    let target = Target { server: spec.with_database("postgres"), database: database.clone(), into_existing: true };
+    let target =
+        Target { server: spec.with_database("postgres"), database: database.clone(), into_existing: true };
 
     heading(context, chosen, source, &format!("the database {database}"));
     cluster::show_resolved(context, &resolved);
     if how.dry_run {
         return Ok(Exit::Done);
     }
-    let folder = tempfile::Builder::new().prefix("mainstay-recovery-").tempdir().map_err(|error| {
-        Failure::preflight("no folder for the recovery could be made").caused_by(error)
-    })?;
+    let folder = tempfile::Builder::new()
+        .prefix("mainstay-recovery-")
+        .tempdir()
+        .map_err(|error| Failure::preflight("no folder for the recovery could be made").caused_by(error))?;
     let bin_dir = config.and_then(|config| match config.apps.get(app)?.sources.get(source)? {
         SourceConfig::Cluster(cluster) => cluster.bin_dir.clone(),
         _ => None,
     });
-    let recovered = table_back::recover(&opened, &resolved, bin_dir.as_deref(), folder.path(), &context.progress)?;
+    let recovered =
+        table_back::recover(&opened, &resolved, bin_dir.as_deref(), folder.path(), &context.progress)?;
     let row_key = chosen.repository.keyring().current().row_key();
     let from = wanted.from_database.as_deref().unwrap_or(&database);
     let taken = recovered.take(from, &selection.tables, row_key, &*context.clock(), &context.progress)?;

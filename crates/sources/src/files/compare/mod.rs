@@ -85,8 +85,10 @@ pub struct Comparison {
     /// In path order; a bounded list.
     pub differences: Vec<Difference>,
     pub difference_count: u64,
-    /// Recorded without content, sockets, and (without privileges) devices: there is nothing to compare.
+    /// Recorded without content, and (without privileges) devices: there is nothing to compare.
     pub not_compared: u64,
+    /// Noted when they were captured, and never restored.
+    pub sockets: u64,
 }
 
 impl Comparison {

@@ -144,8 +144,11 @@ impl<'a, 'c> Pass<'a, 'c> {
         result: &mut Comparison,
     ) {
         let comparer = self.comparer;
+        if entry.kind == FileKind::Socket {
+            result.sockets += 1; // of a running process, and nothing that a backup could bring back
+            return;
+        }
         let nothing_restored = match entry.kind {
-            FileKind::Socket => true,
             FileKind::Regular => entry.content.is_none(),
             FileKind::CharDevice | FileKind::BlockDevice => !comparer.privileged,
             _ => false,

@@ -153,7 +153,8 @@ pub(super) fn plan(
         };
         let condition = match (&table.extension_condition, &policy.filter) {
             (Some(condition), _) if !condition.trim().is_empty() => Some(condition.clone()),
-            (_, Some(filter)) => Some(format!("WHERE ({filter}\n)")),
+            // A row filter is for tables of the user's own.
+            (None, Some(filter)) => Some(format!("WHERE ({filter}\n)")),
             _ => None,
         };
         if skipped.is_none() {
