@@ -67,7 +67,7 @@ impl Cluster {
             || !self.tablespace.is_empty()
     }
 
-    fn target_given(&self) -> bool {
+    pub fn target_given(&self) -> bool {
         self.at.is_some() || self.lsn.is_some() || self.xid.is_some() || self.name.is_some()
     }
 
@@ -108,13 +108,14 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
     };
 
     let resolved = resolve(how, chosen, source)?;
-    let base = resolved.as_ref().map_or(&chosen.info, |resolved| &resolved.base);
-    options.recovery = resolved.as_ref().map(|resolved| recovery(how, resolved));
+    let base = &resolved.base;
+    options.recovery = Some(recovery(how, &resolved));
     let opened = restore::open(&chosen.repository, base, source)?;
     let plan = mainstay_sources::postgres::cluster::restore::plan(&opened.record, &options)?;
 
     heading(context, chosen, source, &options.destination.display().to_string());
-    show_plan(context, resolved.as_ref(), &plan, base);
+    let to_a_moment = how.cluster.target_given().then_some(&resolved);
+    show_plan(context, to_a_moment, &plan, base);
     if how.dry_run {
         return Ok(Exit::Done);
     }
@@ -126,23 +127,21 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
             "overwrite",
         )?;
     }
-    let report = match &resolved {
-        Some(resolved) => pitr::restore(&opened, resolved, &options, &context.progress)?,
-        None => opened.restore_cluster(&options, &context.progress)?,
-    };
+    let report = pitr::restore(&opened, &resolved, &options, &context.progress)?;
     context.progress.finish();
     show_report(context, &options, &report, &plan.facts);
     Ok(Exit::Done)
 }
 
-/// Which base backup and which segments lead to the moment that is asked for. `None`: to the end of the point's own base backup.
-pub fn resolve<'c>(how: &How, chosen: &'c Chosen, source: &str) -> Result<Option<Resolved<'c>>> {
+/// Which base backup and which segments lead to the moment that is asked for; without one, to the end of the point's own base
+/// backup.
+pub fn resolve<'c>(how: &How, chosen: &'c Chosen, source: &str) -> Result<Resolved<'c>> {
     if !how.cluster.target_given() {
-        return Ok(None);
+        return pitr::end_of_backup(&chosen.repository, &chosen.info, source);
     }
     let points = points::list(&chosen.repository, Some(&chosen.info.summary.app))?;
     let request = Request { target: how.cluster.target()?, timeline: how.cluster.timeline };
-    pitr::resolve(&chosen.repository, &points, source, &request).map(Some)
+    pitr::resolve(&chosen.repository, &points, source, &request)
 }
 
 fn recovery(how: &How, resolved: &Resolved<'_>) -> Recovery {

@@ -35,9 +35,10 @@ pub fn run(
         return Err(Failure::usage("it is not said which tables of the cluster shall be taken back")
             .hint("Name them: --table public.orders. A whole cluster goes into a folder: --to-dir."));
     }
-    let resolved = cluster::resolve(how, chosen, source)?.ok_or_else(|| {
-        Failure::usage("it is not said to which moment").hint("Add --at TIME, --lsn, --xid or --name.")
-    })?;
+    if !how.cluster.target_given() {
+        return Err(Failure::usage("it is not said to which moment").hint("Add --at TIME, --lsn, --xid or --name."));
+    }
+    let resolved = cluster::resolve(how, chosen, source)?;
     let opened = restore::open(&chosen.repository, &resolved.base, source)?;
     let spec = connect_spec(how, config, app, source)?;
     let now = context.clock().now();
