@@ -432,4 +432,39 @@ fn what_changes_while_it_is_read_is_made_right_by_the_log() {
     let restored = started(SandboxOptions::new(tools), &memory, &record);
     assert_eq!(text(&restored, SUM), text(&server, SUM));
     assert_eq!(text(&restored, "SELECT count(*) FROM new"), "5000");
+/// A relation's file.
+fn file_of(server: &Sandbox, relation: &str) -> std::path::PathBuf {
+    server.data_directory().join(text(server, &format!("SELECT pg_relation_filepath('{relation}')")))
+}
+
+/// Overwrites bytes of a file, as a disk might.
+fn damage(path: &Path, at: u64, bytes: &[u8]) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, bytes, at).unwrap();
+}
+
+fn with_checksums() -> Sandbox {
+    Sandbox::start(&support::options().initdb("--data-checksums")).unwrap()
+}
+
+#[test]
+fn damage_that_stays_is_named_by_every_backup() {
+    let server = with_checksums();
+    fill(&server);
+    let memory = Memory::default();
+    let (large, small) = (file_of(&server, "ledger"), file_of(&server, "pg_class"));
+    damage(&large, 3 * 8192 + 5000, b"rot");
+    damage(&small, 8192 + 5000, b"rot");
+    let mut previous = None;
+    for run in 0..3 {
+        let record = capture(&server, &memory, previous.as_ref());
+        assert_eq!(record.state, State::Incomplete, "run {run}");
+        let named: Vec<&str> = record.problems.iter().map(|problem| problem.object.as_str()).collect();
+        for path in [&large, &small] {
+            let inside = path.strip_prefix(server.data_directory()).unwrap().to_str().unwrap();
+            assert!(named.contains(&inside), "run {run}: {:?}", record.problems);
+        }
+        assert!(previous.is_none() || facts(&record).counts.unchanged_files > 100, "run {run}");
+        previous = Some(record);
+    }
 }
