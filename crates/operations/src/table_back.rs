@@ -32,6 +32,7 @@ const RECOVERY: Duration = Duration::from_secs(24 * 3600);
 /// A cluster that stands as it was at the moment asked for.
 pub struct Recovered {
     sandbox: Sandbox,
+    superuser: String,
     folder: PathBuf,
 }
 
@@ -44,7 +45,7 @@ pub fn recover(
     monitor: &dyn Monitor,
 ) -> Result<Recovered> {
     let facts = &resolved.facts;
-    let options = prove::sandbox_for(tools::find(Purpose::Server, facts.major(), bin_dir)?, folder);
+    let options = prove::sandbox_for(tools::find(Purpose::Server, facts.major(), bin_dir)?, facts, folder);
     let failure: Cell<Option<Failure>> = Cell::new(None);
     let fill = |data: &Path| {
         bring(opened, resolved, facts, data, monitor).map_err(|error| {
@@ -59,7 +60,7 @@ pub fn recover(
         Sandbox::start_on(&options, &fill).map_err(|error| failure.take().unwrap_or_else(|| error.into()))?;
     wait_for_the_end(&sandbox, monitor)?;
     monitor.done("recovery", "");
-    Ok(Recovered { sandbox, folder: folder.to_owned() })
+    Ok(Recovered { sandbox, superuser: facts.superuser.clone(), folder: folder.to_owned() })
 }
 
 fn bring(
@@ -124,7 +125,8 @@ impl Recovered {
     ) -> Result<Taken> {
         let scratch = Scratch::within(&self.folder)?;
         let url = format!(
-            "postgres://postgres@/{}?host={}&port={}",
+            "postgres://{}@/{}?host={}&port={}",
+            encoded(&self.superuser),
             encoded(database),
             encoded(&self.sandbox.socket_directory().display().to_string()),
             self.sandbox.port()

@@ -23,7 +23,7 @@ pub(super) fn prove(
 ) -> Result<SourceReport> {
     let facts = ClusterFacts::from_json(&opened.record.facts)?;
     let tools = tools::find(Purpose::Server, facts.major(), bin_dir(config, opened).as_deref())?;
-    let options = sandbox_for(tools, scratch);
+    let options = sandbox_for(tools, &facts, scratch);
 
     let begun = clock.now();
     let failure: Cell<Option<Failure>> = Cell::new(None);
@@ -75,14 +75,17 @@ pub(super) fn prove(
 }
 
 /// A sandbox in `folder` for a cluster that was made elsewhere.
-pub(crate) fn sandbox_for(tools: Tools, folder: &Path) -> SandboxOptions {
+pub(crate) fn sandbox_for(tools: Tools, facts: &ClusterFacts, folder: &Path) -> SandboxOptions {
     SandboxOptions {
         parent: Some(folder.to_owned()),
         hba: Some(TRUST.to_owned()),
+        superuser: facts.superuser.clone(),
         ..SandboxOptions::new(tools)
     }
     // What is not installed here, or belongs to the original's place, must not keep it from starting.
     .setting("shared_preload_libraries", "")
+    .setting("session_preload_libraries", "")
+    .setting("local_preload_libraries", "")
     .setting("ssl", "off")
 }
 
