@@ -36,7 +36,9 @@ pub fn run(
             .hint("Name them: --table public.orders. A whole cluster goes into a folder: --to-dir."));
     }
     if !how.cluster.target_given() {
-        return Err(Failure::usage("it is not said to which moment").hint("Add --at TIME, --lsn, --xid or --name."));
+        return Err(
+            Failure::usage("it is not said to which moment").hint("Add --at TIME, --lsn, --xid or --name.")
+        );
     }
     let resolved = cluster::resolve(how, chosen, source)?;
     let opened = restore::open(&chosen.repository, &resolved.base, source)?;
