@@ -74,11 +74,20 @@ pub struct Options {
     /// Put right what differs in a directory that is there, and remove the rest.
     pub delta: bool,
     pub sync: bool,
+    /// Restore a base backup that is known to be damaged, too.
+    pub accept_partial: bool,
 }
 
 impl Options {
     pub fn new(destination: PathBuf) -> Options {
-        Options { destination, tablespaces: BTreeMap::new(), recovery: None, delta: false, sync: true }
+        Options {
+            destination,
+            tablespaces: BTreeMap::new(),
+            recovery: None,
+            delta: false,
+            sync: true,
+            accept_partial: false,
+        }
     }
 
     /// Where a tablespace goes: where it was said; where the cluster that is put back has it; or beside the destination.
@@ -115,6 +124,8 @@ pub struct Plan {
     pub bytes: u64,
     /// Configuration files that were outside of the data directory, and go to this directory.
     pub config: Option<PathBuf>,
+    /// What is wrong with the base backup itself: damaged pages, for example.
+    pub problems: Vec<Problem>,
 }
 
 /// What was done.
@@ -126,6 +137,8 @@ pub struct Report {
     /// Files that were right already.
     pub kept: u64,
     pub removed: u64,
+    /// Files without content, which is none to start a server on.
+    pub without_content: u64,
     pub problems: Vec<Problem>,
     pub notices: Vec<String>,
 }
@@ -160,8 +173,20 @@ pub fn plan(record: &SourceRecord, options: &Options) -> Result<Plan> {
         tablespaces: spaces,
         bytes: record.bytes,
         config: config.then(|| beside(&options.destination, "config")),
+        problems: record.problems.iter().filter(|p| p.severity == Severity::Error).cloned().collect(),
         facts,
     })
+}
+
+/// Refuses a base backup in which something is damaged or missing, unless that is accepted.
+pub fn refuse_partial(record: &SourceRecord, options: &Options) -> Result<()> {
+    if record.state == State::Complete || options.accept_partial {
+        return Ok(());
+    }
+    let errors: Vec<&Problem> = record.problems.iter().filter(|p| p.severity == Severity::Error).collect();
+    let first = errors.first().map(|p| format!(" ({}: {})", p.object, p.message)).unwrap_or_default();
+    Err(Failure::new(Kind::Refused, format!("the base backup is incomplete{first}"))
+        .hint("Name another one with --point, or an earlier moment; or restore it as it is, with the damage: --accept-partial."))
 }
 
 fn refuse_unfit(directory: &Path, facts: &ClusterFacts, delta: bool) -> Result<()> {
@@ -213,6 +238,7 @@ pub fn restore(
     bring_log: &mut dyn FnMut(&Path) -> Result<()>,
     monitor: &dyn Monitor,
 ) -> Result<Report> {
+    refuse_partial(record, options)?;
     let plan = plan(record, options)?;
     let data = &options.destination;
     let set_aside = if options.delta { set_log_aside(data)? } else { None };
@@ -234,6 +260,7 @@ pub fn restore(
         bytes: 0,
         kept: 0,
         removed: 0,
+        without_content: 0,
         problems: Vec::new(),
         notices: Vec::new(),
     };
@@ -262,6 +289,11 @@ pub fn restore(
         )?;
     }
     monitor.done("files", "");
+    if report.without_content > 0 {
+        let count = report.without_content;
+        return Err(Failure::new(Kind::Incomplete, format!("{count} files of the cluster could not be read when it was backed up, and are missing"))
+            .hint("The directory has no control file and cannot be started. Restore another base backup: `mainstay list` shows which are complete."));
+    }
     if report.state != State::Complete {
         let first =
             report.problems.first().map(|p| format!("{}: {}", p.object, p.message)).unwrap_or_default();
@@ -340,13 +372,14 @@ fn restore_tree(
         sync: options.sync,
         ..RestoreOptions::default()
     };
-    let RestoreReport { state, files, bytes, kept, removed, problems, notices, .. } =
+    let RestoreReport { state, files, bytes, kept, removed, without_content, problems, notices, .. } =
         files::restore(vault, &tree, &restoring, monitor)?;
     report.state = report.state.max(state);
     report.files += files;
     report.bytes += bytes;
     report.kept += kept;
     report.removed += removed;
+    report.without_content += without_content;
     report.problems.extend(problems.into_iter().filter(|p| p.severity > Severity::Info));
     report.notices.extend(notices);
     Ok(())
@@ -454,21 +487,23 @@ impl Writing<'_> {
             }
         }
         let auto = data.join("postgresql.auto.conf");
-        let kept = fs::read_to_string(&auto).unwrap_or_default();
-        let mut text: String =
-            kept.lines().filter(|line| !is_ours(line)).fold(String::new(), |text, line| text + line + "\n");
-        text += "# Written by mainstay restore; without meaning once recovery is over.\n";
-        let Some(recovery) = recovery else {
-            text += BESIDE_ITS_ORIGINAL;
-            return self.bytes(text.as_bytes(), &auto);
+        let kept = match fs::read(&auto) {
+            Ok(kept) => kept,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                return Err(Failure::failed(format!("{} cannot be read", auto.display())).caused_by(error));
+            }
         };
-        for (name, value) in recovery.settings(&plan.facts) {
+        let mut text = format!("{BEGIN}\n");
+        for (name, value) in recovery.iter().flat_map(|recovery| recovery.settings(&plan.facts)) {
             let _ = writeln!(text, "{name} = '{}'", value.replace('\'', "''"));
         }
-        if !recovery.archive {
+        if recovery.is_none_or(|recovery| !recovery.archive) {
             text += BESIDE_ITS_ORIGINAL;
         }
-        self.bytes(text.as_bytes(), &auto)?;
+        let _ = writeln!(text, "{END}");
+        self.bytes(&[without_ours(&kept), text.into_bytes()].concat(), &auto)?;
+        let Some(recovery) = recovery else { return Ok(()) };
         let signal = if recovery.standby { "standby.signal" } else { "recovery.signal" };
         self.bytes(b"", &data.join(signal))
     }
@@ -484,13 +519,39 @@ pub fn give_to_owner_of(directory: &Path, path: &Path) -> Result<()> {
     )
 }
 
-/// A line of an earlier recovery.
-fn is_ours(line: &str) -> bool {
-    let name = line.split('=').next().unwrap_or_default().trim();
-    matches!(name, "restore_command" | "archive_mode" | "archive_cleanup_command" | "recovery_end_command")
-        || name == "primary_conninfo"
-        || name.starts_with("recovery_target")
-        || line.starts_with("# Written by mainstay restore")
+/// What recovery needs stands between these. What names a target has no meaning once recovery is over; `archive_mode`,
+/// `max_logical_replication_workers` and the `max_…` that recovery must not be below stay in force until they are reset.
+const BEGIN: &str = "# Begin of what mainstay restore wrote. When recovery is over, reset what shall not stay: ALTER SYSTEM RESET.";
+const END: &str = "# End of what mainstay restore wrote.";
+
+/// The settings of a cluster without those of an earlier recovery. Any byte may stand in them.
+///
+/// `ALTER SYSTEM` leaves comments out when it writes the file anew: so what only recovery reads is known by its name too, and
+/// two targets would keep the server from starting. All else is the cluster's own.
+fn without_ours(settings: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let mut ours = false;
+    for line in settings.split_inclusive(|byte| *byte == b'\n') {
+        let text = line.trim_ascii();
+        ours |= text == BEGIN.as_bytes();
+        if !ours && !is_of_recovery(text) {
+            kept.extend_from_slice(line);
+        }
+        ours &= text != END.as_bytes();
+    }
+    if kept.last().is_some_and(|byte| *byte != b'\n') {
+        kept.push(b'\n');
+    }
+    kept
+}
+
+/// A setting that only a server in recovery reads.
+fn is_of_recovery(line: &[u8]) -> bool {
+    let end = line.iter().position(|byte| *byte == b'=').unwrap_or(line.len());
+    let name = line[..end].trim_ascii();
+    let known: [&[u8]; 4] =
+        [b"restore_command", b"archive_cleanup_command", b"recovery_end_command", b"primary_conninfo"];
+    known.contains(&name) || name.starts_with(b"recovery_target")
 }
 
 impl Recovery {
@@ -538,4 +599,21 @@ pub fn postgres_time(time: Time) -> String {
     jiff::Timestamp::from_microsecond(time.0.div_euclid(1000))
         .map(|stamp| stamp.strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_clusters_own_settings_nothing_is_lost_and_of_an_earlier_recovery_nothing_stays() {
+        let own = b"# Do not edit this file manually!\narchive_mode = 'on'\nwork_mem = '\xe4\xff'\nmax_connections = '7'";
+        let earlier = format!("\n{BEGIN}\nmax_connections = '500'\n{BESIDE_ITS_ORIGINAL}{END}\n");
+        let all = [&own[..], earlier.as_bytes(), b"port = '5433'\n"].concat();
+        assert_eq!(without_ours(&all), [&own[..], b"\nport = '5433'\n"].concat());
+        // ALTER SYSTEM wrote the file anew: its comments are gone.
+        let anew = b"restore_command = 'false'\nrecovery_target_xid = '7'\narchive_mode = 'on'\n";
+        assert_eq!(without_ours(anew), b"archive_mode = 'on'\n");
+        assert_eq!(without_ours(own), [&own[..], b"\n"].concat());
+    }
 }
