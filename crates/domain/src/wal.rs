@@ -105,20 +105,20 @@ impl Segment {
     }
 
     fn numbered(timeline: u32, number: u64, size: SegmentSize) -> Segment {
-        Segment { timeline, name: (number / size.per_id()) << 32 | number % size.per_id() }
+        Segment { timeline, name: ((number / size.per_id()) << 32) | (number % size.per_id()) }
     }
 
     /// Counts from the beginning of the log.
     pub fn number(self, size: SegmentSize) -> u64 {
-        (self.name >> 32) * size.per_id() + (self.name & 0xffff_ffff)
+        ((self.name >> 32) * size.per_id()).saturating_add(self.name & 0xffff_ffff)
     }
 
     pub fn start(self, size: SegmentSize) -> Lsn {
-        Lsn(self.number(size) * size.0)
+        Lsn(self.number(size).saturating_mul(size.0))
     }
 
     pub fn end(self, size: SegmentSize) -> Lsn {
-        Lsn((self.number(size) + 1) * size.0)
+        Lsn((self.number(size) + 1).saturating_mul(size.0))
     }
 
     pub fn next(self, size: SegmentSize) -> Segment {
@@ -231,6 +231,13 @@ mod tests {
         let small = SegmentSize::try_from(1 << 20).unwrap();
         assert_eq!(Segment::holding(1, Lsn(0xFFF0_0000), small).to_string(), "000000010000000000000FFF");
         assert!(SegmentSize::try_from(3 << 20).is_err());
+    }
+
+    #[test]
+    fn a_name_beyond_the_end_of_the_log_is_no_reason_to_fall_over() {
+        let (size, name) = (SegmentSize::DEFAULT, "00000001FFFFFFFFFFFFFFFF".parse::<Segment>().unwrap());
+        assert_eq!((name.start(size), name.end(size)), (Lsn(u64::MAX), Lsn(u64::MAX)));
+        assert_eq!(name.to_string(), "00000001FFFFFFFFFFFFFFFF");
     }
 
     #[test]

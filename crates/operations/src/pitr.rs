@@ -134,11 +134,11 @@ pub fn resolve<'r>(
             .hint("`mainstay wal status` shows the timelines; name another with --timeline."));
     };
     let base = choose_base(&on_line, &request.target).ok_or_else(|| before_all(oldest, source))?;
-    let (segments, gap) = follow(&holdings, &ancestry, &base.facts);
+    let (segments, gap) = follow(&holdings, &ancestry, &base.facts)?;
     let window = Window {
         from: ended(oldest),
         to: last_end(&holdings, &segments)?,
-        to_lsn: segments.last().map_or(base.facts.stop, |last| last.end(base.facts.segment_size)),
+        to_lsn: end_of_log(&segments, &ancestry, &base.facts),
         timeline: ancestry.timeline,
         gap,
     };
@@ -155,6 +155,42 @@ pub fn resolve<'r>(
     };
     resolved.aim()?;
     Ok(resolved)
+}
+
+/// The end of one base backup, without what was archived after it.
+pub fn end_of_backup<'r>(
+    repository: &'r Repository,
+    point: &PointInfo,
+    source: &str,
+) -> Result<Resolved<'r>> {
+    let of_source = bases(repository, std::slice::from_ref(point), source)?;
+    let Some(Base { facts, consistent_at, .. }) = of_source.into_iter().next() else {
+        return Err(Failure::new(
+            Kind::NoRepository,
+            format!("recovery point {} has no usable base backup of {source}", point.id.short()),
+        )
+        .hint("`mainstay list` shows the others."));
+    };
+    let holdings = Holdings::read(repository, facts.system)?;
+    let ancestry = holdings.ancestry(facts.timeline);
+    let window = Window {
+        from: consistent_at,
+        to: Some(consistent_at),
+        to_lsn: facts.stop,
+        timeline: facts.timeline,
+        gap: None,
+    };
+    Ok(Resolved {
+        base: point.clone(),
+        facts,
+        ancestry,
+        window,
+        last_kept: None,
+        first_lost: None,
+        segments: Vec::new(),
+        target: Target::Immediate,
+        holdings,
+    })
 }
 
 /// The timeline that is asked for, or the only one that goes on from the newest base backup.
@@ -214,34 +250,47 @@ fn before_all(oldest: &Base, source: &str) -> Failure {
         .hint(format!("The oldest one ended at {}: nothing before it can be reached.", ended(oldest)))
 }
 
-/// The archived segments from a base backup's end on, as far as they follow one another; and the first one missing, if later
-/// ones are there.
+/// The archived segments from where a base backup begins on, as far as they follow one another; and the first one missing, if
+/// later ones are there.
 fn follow(
     holdings: &Holdings<'_>,
     ancestry: &Ancestry,
     facts: &ClusterFacts,
-) -> (Vec<Segment>, Option<String>) {
+) -> Result<(Vec<Segment>, Option<String>)> {
     let size = facts.segment_size;
-    let first = Segment::holding(facts.timeline, facts.start, size);
     let mut segments = Vec::new();
-    let mut number = first;
+    let mut number = Segment::holding(facts.timeline, facts.start, size);
     loop {
-        // The segment in which a timeline branches off is whole on the new one, and may be partial on the old.
-        let end = Lsn(number.end(size).0 - 1);
-        let wanted = number.on(ancestry.timeline_at(end));
-        let in_record = facts.wal.iter().any(|own| *own == wanted.to_string());
-        if !holdings.has(wanted) && !in_record {
-            let later = holdings
-                .files()
-                .iter()
-                .any(|archived| matches!(&archived.file, WalFile::Segment(s) if s.timeline == wanted.timeline && *s > wanted));
-            return (segments, later.then(|| wanted.to_string()));
-        }
-        if holdings.has(wanted) {
+        let wanted = ancestry.segment(number, size);
+        if holdings.has_by_now(wanted)? {
             segments.push(wanted);
+        } else if !is_whole_in_record(facts, wanted) {
+            // A server that died right after its promotion leaves the log up to there in the old timeline's segment only.
+            let before = wanted.on(ancestry.timeline_at(wanted.start(size)));
+            if before != wanted && holdings.has_by_now(before)? {
+                segments.push(before);
+            }
+            let later = holdings.segments().any(|segment| {
+                segment.number(size) > wanted.number(size) && ancestry.segment(segment, size) == segment
+            });
+            return Ok((segments, later.then(|| wanted.to_string())));
         }
         number = number.next(size);
     }
+}
+
+/// The record holds its last segment as it was at the backup's end: what came later in it is in the archive or nowhere.
+fn is_whole_in_record(facts: &ClusterFacts, segment: Segment) -> bool {
+    segment.end(facts.segment_size) <= facts.stop && facts.wal.contains(&segment.to_string())
+}
+
+/// Where the log that can be replayed ends.
+fn end_of_log(segments: &[Segment], ancestry: &Ancestry, facts: &ClusterFacts) -> Lsn {
+    let Some(last) = segments.last() else { return facts.stop };
+    let branched =
+        ancestry.switches.iter().find(|switch| switch.from == last.timeline).map(|switch| switch.at);
+    let end = last.end(facts.segment_size);
+    branched.map_or(end, |at| end.min(at)).max(facts.stop)
 }
 
 fn last_end(holdings: &Holdings<'_>, segments: &[Segment]) -> Result<Option<Time>> {
@@ -269,14 +318,7 @@ impl Resolved<'_> {
                 self.last_kept = self.window.to;
                 Ok(())
             }
-            Target::Lsn(lsn) if lsn > self.window.to_lsn => {
-                Err(self.out_of_reach(&format!("position {lsn}")))
-            }
-            Target::Lsn(lsn) => {
-                let size = self.facts.segment_size;
-                self.segments.retain(|segment| segment.start(size) <= lsn);
-                Ok(())
-            }
+            Target::Lsn(lsn) => self.aim_at_position(lsn),
             Target::Time(time) => self.aim_at_time(time),
             Target::Xid(xid) => {
                 let is = |mark: &Mark| matches!(mark, Mark::End { xid: found, .. } if u64::from(*found) == xid & 0xffff_ffff);
@@ -288,6 +330,21 @@ impl Resolved<'_> {
                 self.aim_at_mark(&format!("the restore point {name:?}"), &is)
             }
         }
+    }
+
+    /// PostgreSQL stops at the first record that begins at the position or later: there must be one.
+    fn aim_at_position(&mut self, lsn: Lsn) -> Result<()> {
+        let size = self.facts.segment_size;
+        let begin = self.segments.partition_point(|segment| segment.end(size) <= lsn);
+        let mut scanner = Scanner::default();
+        for index in begin..self.segments.len() {
+            self.scan(&mut scanner, self.segments[index], &mut |_| {})?;
+            if scanner.last_record().is_some_and(|begins| begins >= lsn) {
+                self.segments.truncate(index + 1);
+                return Ok(());
+            }
+        }
+        Err(self.out_of_reach(&format!("position {lsn}")))
     }
 
     /// PostgreSQL stops before the first transaction that ended later: there must be one, or it would not know that it is
@@ -383,14 +440,14 @@ impl Resolved<'_> {
     }
 
     /// Puts what replay needs into a restored data directory's `pg_wal`.
-    pub fn bring_log(&self, data: &Path, monitor: &dyn Monitor) -> Result<u64> {
+    pub fn bring_log(&self, data: &Path, sync: bool, monitor: &dyn Monitor) -> Result<u64> {
         let folder = data.join("pg_wal");
         let size = self.facts.segment_size.bytes();
         monitor.step("log", Some(self.segments.len() as u64 * size));
-        let histories = self.holdings.files().iter().filter(|archived| match archived.file {
-            WalFile::History(timeline) => timeline <= self.ancestry.timeline,
-            _ => false,
-        });
+        // All of them, strays too: the new timeline takes the first number that no history has, and must not take one of
+        // a timeline that is archived.
+        let histories =
+            self.holdings.files().iter().filter(|archived| matches!(archived.file, WalFile::History(_)));
         let histories: Vec<WalFile> = histories.map(|archived| archived.file.clone()).collect();
         let wanted: Vec<WalFile> = histories
             .into_iter()
@@ -403,7 +460,7 @@ impl Resolved<'_> {
                 scope.spawn(|| {
                     while let Some(file) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
                     {
-                        let done = self.bring(file, &folder, monitor);
+                        let done = self.bring(file, &folder, sync, monitor);
                         if let Err(failure) = done {
                             let mut outcome = outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                             if outcome.is_ok() {
@@ -416,11 +473,16 @@ impl Resolved<'_> {
             }
         });
         outcome.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())?;
+        if sync {
+            std::fs::File::open(&folder).and_then(|directory| directory.sync_all()).map_err(|error| {
+                Failure::failed(format!("{} cannot be made durable", folder.display())).caused_by(error)
+            })?;
+        }
         monitor.done("log", "");
         Ok(wanted.len() as u64)
     }
 
-    fn bring(&self, file: &WalFile, folder: &Path, monitor: &dyn Monitor) -> Result<()> {
+    fn bring(&self, file: &WalFile, folder: &Path, sync: bool, monitor: &dyn Monitor) -> Result<()> {
         if monitor.cancelled() {
             return Err(Failure::new(Kind::Cancelled, "the restore was stopped"));
         }
@@ -428,7 +490,7 @@ impl Resolved<'_> {
             Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
         })?;
         let path = folder.join(file.to_string());
-        write(&path, &content)?;
+        write(&path, &content, sync)?;
         monitor.advance(1, content.len() as u64);
         files::give_to_owner_of(folder, &path)
     }
@@ -441,6 +503,6 @@ pub fn restore(
     options: &files::Options,
     monitor: &dyn Monitor,
 ) -> Result<files::Report> {
-    let mut bring_log = |data: &Path| resolved.bring_log(data, monitor).map(drop);
+    let mut bring_log = |data: &Path| resolved.bring_log(data, options.sync, monitor).map(drop);
     files::restore(&opened.reader, &opened.record, options, &mut bring_log, monitor)
 }

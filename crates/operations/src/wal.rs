@@ -23,6 +23,7 @@ use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::Write,
     path::Path,
     sync::Arc,
 };
@@ -118,17 +119,26 @@ pub fn fetch(
         })?
         .system;
     match Archive::of(&repository, system).get(&file)? {
-        Some(content) => write(path, &content).map(|()| true),
+        // The server itself makes it durable, if it keeps it.
+        Some(content) => write(path, &content, false).map(|()| true),
         None => Ok(false),
     }
 }
 
-/// Writes a file whole or not at all.
-pub(crate) fn write(path: &Path, content: &[u8]) -> Result<()> {
+/// Writes a file whole or not at all; if it is to be `durable`, only its directory's own entry is left to the caller.
+pub(crate) fn write(path: &Path, content: &[u8], durable: bool) -> Result<()> {
     let failed = |error| Failure::failed(format!("{} cannot be written", path.display())).caused_by(error);
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".mainstay-new");
-    fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path)).map_err(failed)
+    let written = || -> std::io::Result<()> {
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(content)?;
+        if durable {
+            file.sync_all()?;
+        }
+        fs::rename(&temporary, path)
+    };
+    written().map_err(failed)
 }
 
 /// What is archived of one cluster.
@@ -206,6 +216,15 @@ impl<'r> Holdings<'r> {
 
     pub fn has(&self, segment: Segment) -> bool {
         self.segments.contains(&segment)
+    }
+
+    /// The same, asked of the store where the listing does not show it: a listing may lag.
+    pub fn has_by_now(&self, segment: Segment) -> Result<bool> {
+        Ok(self.has(segment) || self.archive.has(&WalFile::Segment(segment))?)
+    }
+
+    pub fn segments(&self) -> impl Iterator<Item = Segment> + '_ {
+        self.segments.iter().copied()
     }
 
     pub fn files(&self) -> &[Archived] {

@@ -108,31 +108,58 @@ impl<'r> Archive<'r> {
         let bundle = self.repository.keyring().current();
         let id = chunk_id(&bundle.chunk_id_key(), content);
         let own = self.repository.writer().signer.host();
-        for host in self.hosts().filter(|host| *host != own) {
-            if let Some(there) = self.content_of(&host, file)? {
-                return self.same_or_refused(file, there == id);
-            }
+        let others = || self.hosts().filter(|host| *host != own);
+        for host in others() {
+            self.refuse_another(&host, file, id)?;
+        }
+        // Asked first: what PostgreSQL sends again after a crash need not be compressed again.
+        if self.is_same(&own, file, id)? {
+            return Ok(Put::Known);
         }
         let name = self.name(&own, file);
-        // Asked first: what PostgreSQL sends again after a crash need not be compressed again.
-        if let Some(there) = self.content_of(&own, file)? {
-            return self.same_or_refused(file, there == id);
-        }
         let bytes = self.seal(file, content, id, ends)?;
-        match create_contested(&**self.repository.store(), &name, &bytes, &std::thread::sleep)? {
+        let created = create_contested(&**self.repository.store(), &name, &bytes, &std::thread::sleep)?;
+        // Of two hosts that archive at the same moment, one at least sees the other's now.
+        for host in others() {
+            self.refuse_another(&host, file, id)?;
+        }
+        match created {
             true => Ok(Put::Stored(bytes.len() as u64)),
-            false => {
-                let there = self.content_of(&own, file)?;
-                self.same_or_refused(file, there == Some(id))
-            }
+            false if self.is_same(&own, file, id)? => Ok(Put::Known),
+            false => Err(RepositoryError::damaged(&name, "it was there a moment ago and is gone")),
         }
     }
 
-    fn same_or_refused(&self, file: &WalFile, same: bool) -> Result<Put> {
-        if same {
-            return Ok(Put::Known);
+    /// Whether this very content is in the archive under a host's name, read whole: PostgreSQL removes its own copy on our
+    /// word, so a head that promises it is not enough.
+    ///
+    /// # Errors
+    /// `Refused` if another content is there; damage if what is there cannot be read.
+    fn is_same(&self, host: &HostId, file: &WalFile, id: ChunkId) -> Result<bool> {
+        let name = self.name(host, file);
+        let bytes = match self.repository.store().read(&name) {
+            Ok(bytes) => bytes,
+            Err(StoreError::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let there = self.open(&name, file, &bytes)?;
+        if chunk_id(&self.repository.keyring().current().chunk_id_key(), &there) == id {
+            return Ok(true);
         }
-        Err(Failure::new(
+        Err(self.another(file))
+    }
+
+    /// Refuses if a host has archived another content under this name. What is damaged there proves nothing and is no reason
+    /// not to archive the file here.
+    fn refuse_another(&self, host: &HostId, file: &WalFile, id: ChunkId) -> Result<()> {
+        match self.is_same(host, file, id) {
+            Err(RepositoryError::Damaged { .. } | RepositoryError::Untrusted { .. }) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    fn another(&self, file: &WalFile) -> RepositoryError {
+        Failure::new(
             Kind::Refused,
             format!("another {file} of cluster {} is in the archive already", self.system),
         )
@@ -140,7 +167,7 @@ impl<'r> Archive<'r> {
             "Two servers archive into one place: a copy of the machine, or an old primary that still runs. Stop archiving on the \
              one that is not the primary; nothing was overwritten.",
         )
-        .into())
+        .into()
     }
 
     /// The whole file; `None` if it is not in the archive.
@@ -185,8 +212,10 @@ impl<'r> Archive<'r> {
         for host in self.hosts() {
             let prefix = format!("wal/{host}/{}/", self.system);
             self.repository.store().list(&prefix, &mut |listed| {
-                let file = listed.name.rsplit('/').next().and_then(|file| file.parse().ok());
-                found.extend(file.map(|file| Archived { file, host, stored_bytes: listed.bytes }));
+                let file: Option<WalFile> = listed.name.rsplit('/').next().and_then(|file| file.parse().ok());
+                // What lies elsewhere than where it is looked for is not there.
+                let in_place = file.filter(|file| self.name(&host, file) == listed.name);
+                found.extend(in_place.map(|file| Archived { file, host, stored_bytes: listed.bytes }));
                 ControlFlow::Continue(())
             })?;
         }
@@ -214,10 +243,6 @@ impl<'r> Archive<'r> {
             WalFile::History(_) => "history".to_owned(),
         };
         format!("wal/{host}/{}/{:08X}/{group}/{file}", self.system, file.timeline())
-    }
-
-    fn content_of(&self, host: &HostId, file: &WalFile) -> Result<Option<ChunkId>> {
-        Ok(self.facts_of(host, file)?.map(|facts| facts.content))
     }
 
     fn facts_of(&self, host: &HostId, file: &WalFile) -> Result<Option<Facts>> {

@@ -23,6 +23,8 @@ mod status;
 mod verify;
 mod wal;
 
+pub use mainstay_operations::wal::FETCH_FAILED;
+
 use crate::{context::Context, demo, exit::Exit};
 use clap::Subcommand;
 use mainstay_domain::Result;

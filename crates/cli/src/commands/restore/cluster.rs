@@ -110,20 +110,21 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
 
     // Which base backup, which segments; or just the point's own base backup.
     let resolved = match how.cluster.target_given() {
-        false => None,
+        false => pitr::end_of_backup(&chosen.repository, &chosen.info, source)?,
         true => {
             let points = points::list(&chosen.repository, Some(&chosen.info.summary.app))?;
             let request = Request { target, timeline: how.cluster.timeline };
-            Some(pitr::resolve(&chosen.repository, &points, source, &request)?)
+            pitr::resolve(&chosen.repository, &points, source, &request)?
         }
     };
-    let base = resolved.as_ref().map_or(&chosen.info, |resolved| &resolved.base);
-    options.recovery = resolved.as_ref().map(|resolved| recovery(how, resolved));
+    let base = &resolved.base;
+    options.recovery = Some(recovery(how, &resolved));
     let opened = restore::open(&chosen.repository, base, source)?;
     let plan = mainstay_sources::postgres::cluster::restore::plan(&opened.record, &options)?;
 
     heading(context, chosen, source, &options.destination.display().to_string());
-    show_plan(context, resolved.as_ref(), &plan, base);
+    let to_a_moment = how.cluster.target_given().then_some(&resolved);
+    show_plan(context, to_a_moment, &plan, base);
     if how.dry_run {
         return Ok(Exit::Done);
     }
@@ -135,10 +136,7 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
             "overwrite",
         )?;
     }
-    let report = match &resolved {
-        Some(resolved) => pitr::restore(&opened, resolved, &options, &context.progress)?,
-        None => opened.restore_cluster(&options, &context.progress)?,
-    };
+    let report = pitr::restore(&opened, &resolved, &options, &context.progress)?;
     context.progress.finish();
     show_report(context, &options, &report, &plan.facts);
     Ok(Exit::Done)

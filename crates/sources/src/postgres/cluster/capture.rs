@@ -15,7 +15,7 @@ use mainstay_domain::{
     Clock, Failure, Monitor, Result, Severity,
     point::{SourceRecord, State, Stream},
     stream::{Content, PAGE, Piece, Pool, Sink, Vault},
-    wal::{Segment, SegmentSize},
+    wal::{Segment, SegmentSize, WalFile},
 };
 use std::{
     fs,
@@ -69,12 +69,14 @@ pub fn capture(
     monitor: &dyn Monitor,
 ) -> Result<SourceRecord> {
     let started = options.clock.now();
-    let server = probe(config)?;
-    let directory = directory_of(config, &server);
+    probe(config)?;
 
     monitor.step("base backup", None);
     let label = format!("mainstay {started}");
     let mut backup = Backup::start(connect(&config.connect_spec()?)?, &label, monitor)?;
+    // Asked again: a tablespace that was made until now is in none of the log that will be replayed.
+    let server = backup.server()?;
+    let directory = directory_of(config, &server);
     let problems = Problems::default();
     let tally = Tally::default();
     let judged = server.data_checksums && server.block_size as usize == PAGE;
@@ -102,7 +104,7 @@ pub fn capture(
         let name = format!("{TABLESPACE}{}", space.oid);
         keep(name.clone(), tree::capture(&shared, &space.location, true, old(&name))?);
     }
-    keep(CONTROL.into(), put_file(sink, &directory.join(exclude::CONTROL))?);
+    keep(CONTROL.into(), put_bytes(sink, &control_file(&directory)?)?);
 
     // The end, and the log that leads to it.
     let stopped = backup.stop()?;
@@ -135,6 +137,14 @@ pub fn capture(
         let content = put_segment(sink, &directory, segment, server.segment_size)?;
         keep(format!("{WAL}{segment}"), content);
         facts.wal.push(segment.to_string());
+    }
+    // Where its timeline came from: recovery along any but the first asks for it, and no archive may have it.
+    for path in history_files(&directory) {
+        if let (Some(name), Ok(content)) =
+            (path.file_name().and_then(|name| name.to_str()), put_file(sink, &path))
+        {
+            keep(format!("{WAL}{name}"), content);
+        }
     }
     // While the session lives, its slot keeps that log.
     drop(backup);
@@ -176,7 +186,29 @@ fn counts(tally: &Tally) -> Counts {
     }
 }
 
+/// The control file as two readings in a row agree on it: the server writes it now and then, and a reading may see half of that.
+fn control_file(directory: &Path) -> Result<Vec<u8>> {
+    const ATTEMPTS: usize = 100;
+    let path = directory.join(exclude::CONTROL);
+    let read = || {
+        fs::read(&path)
+            .map_err(|error| Failure::failed(format!("{} cannot be read", path.display())).caused_by(error))
+    };
+    let mut last = read()?;
+    for _ in 0..ATTEMPTS {
+        let again = read()?;
+        if again == last {
+            return Ok(last);
+        }
+        last = again;
+    }
+    Err(Failure::failed(format!("{} changes all the time", path.display())).hint("Run the backup again."))
+}
+
 fn put_bytes(sink: &dyn Sink, bytes: &[u8]) -> Result<Content> {
+    if bytes.is_empty() {
+        return Ok(Content::default());
+    }
     let piece = Piece::plain(sink.put(Pool::Data, bytes)?, bytes.len() as u64);
     Ok(Content { level: 0, pieces: vec![piece] })
 }
@@ -184,6 +216,18 @@ fn put_bytes(sink: &dyn Sink, bytes: &[u8]) -> Result<Content> {
 fn put_file(sink: &dyn Sink, path: &Path) -> Result<Content> {
     let unread = |error| Failure::failed(format!("{} cannot be read", path.display())).caused_by(error);
     put_bytes(sink, &fs::read(path).map_err(unread)?)
+}
+
+/// The `.history` files in `pg_wal`, in order.
+fn history_files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory.join("pg_wal")).into_iter().flatten().flatten();
+    let is_history = |path: &PathBuf| {
+        let file = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+        matches!(file, Some(WalFile::History(_)))
+    };
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_history).collect();
+    found.sort();
+    found
 }
 
 /// A segment as it lies in `pg_wal`. The last one may still be written to: what follows the backup's end in it does no harm.

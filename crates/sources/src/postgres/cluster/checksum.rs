@@ -50,7 +50,7 @@ const UPPER: std::ops::Range<usize> = 14..16;
 /// What a page says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Page {
-    /// Never used: zeros, or at least without contents.
+    /// Never used: zeros.
     New,
     Good,
     /// Its checksum does not match; when it was written last.
@@ -61,10 +61,12 @@ pub enum Page {
 pub fn judge(page: &[u8; PAGE], block: u32) -> Page {
     let short =
         |range: std::ops::Range<usize>| u16::from_ne_bytes([page[range.start], page[range.start + 1]]);
-    if short(UPPER) == 0 {
+    // As the server judges (`PageIsVerified`): a page without contents must be nothing but zeros.
+    let new = short(UPPER) == 0;
+    if new && page.iter().all(|byte| *byte == 0) {
         return Page::New;
     }
-    if checksum(page, block) == short(CHECKSUM) {
+    if !new && checksum(page, block) == short(CHECKSUM) {
         return Page::Good;
     }
     let word =
@@ -109,6 +111,9 @@ mod tests {
     #[test]
     fn a_page_without_contents_is_new_and_any_flipped_bit_is_noticed() {
         assert_eq!(judge(&[0; PAGE], 7), Page::New);
+        let mut half_zeroed = [0; PAGE];
+        half_zeroed[PAGE - 1] = 1;
+        assert!(matches!(judge(&half_zeroed, 7), Page::Bad(_)));
         let mut page = [0x5a; PAGE];
         let sum = checksum(&page, 9).to_ne_bytes();
         page[CHECKSUM].copy_from_slice(&sum);

@@ -130,6 +130,9 @@ fn store(
     Ok((Piece::plain(chunk, frame.len() as u64), frame.len() as u64))
 }
 
+/// How often a page that looks wrong is read before it counts.
+const LOOKS: usize = 5;
+
 /// Judges the pages of a frame. One that looks wrong is read again, alone, before it counts.
 fn check(
     frame: &mut [u8],
@@ -148,11 +151,13 @@ fn check(
     for number in 0..frame.len() / PAGE {
         let block = first_block + number as u32;
         let page = &mut frame[number * PAGE..][..PAGE];
-        if wrong(page, block) {
+        let mut looks = 1;
+        while wrong(page, block) && looks < LOOKS {
             read(page, at + (number * PAGE) as u64)?;
-            if wrong(page, block) {
-                bad.push(block);
-            }
+            looks += 1;
+        }
+        if wrong(page, block) {
+            bad.push(block);
         }
     }
     Ok(())

@@ -68,7 +68,8 @@ pub struct Options {
     pub destination: PathBuf,
     /// Where tablespaces go, by their oid; the others go beside the destination.
     pub tablespaces: BTreeMap<u32, PathBuf>,
-    /// `None`: only what the record itself holds is replayed, to the end of the backup.
+    /// `None`: only what the record itself holds is replayed, to the end of the backup, on the timeline of its original. Such
+    /// a server writes segments that have the same names as its original's: for tests, which nobody keeps.
     pub recovery: Option<Recovery>,
     /// Put right what differs in a directory that is there, and remove the rest.
     pub delta: bool,
@@ -80,12 +81,19 @@ impl Options {
         Options { destination, tablespaces: BTreeMap::new(), recovery: None, delta: false, sync: true }
     }
 
-    /// Where a tablespace goes.
+    /// Where a tablespace goes: where it was said; where the cluster that is put back has it; or beside the destination.
     pub fn tablespace(&self, oid: u32) -> PathBuf {
+        let own = || self.delta.then(|| self.linked(oid)).flatten();
         self.tablespaces
             .get(&oid)
             .cloned()
+            .or_else(own)
             .unwrap_or_else(|| beside(&self.destination, "tablespaces").join(oid.to_string()))
+    }
+
+    /// Where the cluster in the destination has a tablespace.
+    fn linked(&self, oid: u32) -> Option<PathBuf> {
+        fs::read_link(self.destination.join("pg_tblspc").join(oid.to_string())).ok()
     }
 }
 
@@ -138,8 +146,13 @@ pub fn plan(record: &SourceRecord, options: &Options) -> Result<Plan> {
             return Err(Failure::verification(format!("the base backup lacks its tablespace {oid}")));
         }
     }
-    for directory in std::iter::once(&options.destination).chain(spaces.iter().map(|(_, _, path)| path)) {
-        refuse_unfit(directory, &facts, options.delta && *directory == options.destination)?;
+    refuse_unfit(&options.destination, &facts, options.delta)?;
+    for (oid, _, directory) in &spaces {
+        // Of what is in a tablespace's directory, only the cluster's own link says whose it is.
+        let own = options.delta && options.linked(*oid).as_ref() == Some(directory);
+        if !own {
+            refuse_unfit(directory, &facts, false)?;
+        }
     }
     let config = record.streams.iter().any(|stream| stream.name.starts_with(CONFIG));
     Ok(Plan {
@@ -202,6 +215,7 @@ pub fn restore(
 ) -> Result<Report> {
     let plan = plan(record, options)?;
     let data = &options.destination;
+    let set_aside = if options.delta { set_log_aside(data)? } else { None };
     let unwritten = |path: &Path| {
         let text = format!("{} cannot be written", path.display());
         move |error: io::Error| Failure::failed(text).caused_by(error)
@@ -223,6 +237,12 @@ pub fn restore(
         problems: Vec::new(),
         notices: Vec::new(),
     };
+    if let Some(kept) = &set_aside {
+        report.notices.push(format!(
+            "the log of the cluster that was here is kept in {}: it may hold what was not archived; remove it when all is well",
+            kept.display()
+        ));
+    }
     restore_tree(vault, record, LISTING, data, options, &mut report, monitor)?;
     for (oid, _, path) in &plan.tablespaces {
         restore_tree(vault, record, &format!("{TABLESPACE}{oid}"), path, options, &mut report, monitor)?;
@@ -250,7 +270,9 @@ pub fn restore(
     writing.stream(wanted(record, BACKUP_LABEL)?, &data.join(BACKUP_LABEL))?;
     if !plan.tablespaces.is_empty() {
         let map: String = plan.tablespaces.iter().fold(String::new(), |mut map, (oid, _, path)| {
-            let _ = writeln!(map, "{oid} {}", path.display().to_string().replace('\n', "\\\n"));
+            let shown = path.display().to_string();
+            let escaped = shown.replace('\\', "\\\\").replace('\n', "\\\n").replace('\r', "\\\r");
+            let _ = writeln!(map, "{oid} {escaped}");
             map
         });
         writing.bytes(map.as_bytes(), &data.join(TABLESPACE_MAP))?;
@@ -314,6 +336,29 @@ pub fn as_files(record: &SourceRecord, stream: &str) -> Result<SourceRecord> {
         problems: Vec::new(),
         ..record.clone()
     })
+}
+
+/// A copy that lives beside its original must not archive into the same place.
+const NO_ARCHIVING: &str = "archive_mode = 'off'\n";
+
+/// Puts the log of a stopped cluster beside its directory: the newest of it may be nowhere else.
+fn set_log_aside(data: &Path) -> Result<Option<PathBuf>> {
+    let log = data.join("pg_wal");
+    let is_segment = |entry: fs::DirEntry| {
+        entry.file_name().to_str().is_some_and(|name| name.parse::<mainstay_domain::wal::WalFile>().is_ok())
+    };
+    let has_log = fs::read_dir(&log).is_ok_and(|entries| entries.flatten().any(is_segment));
+    if !has_log {
+        return Ok(None);
+    }
+    let free = (1..).map(|number| beside(data, &format!("pg_wal-{number}"))).find(|path| !path.exists());
+    let kept = free.expect("numbers do not end");
+    fs::rename(&log, &kept).map_err(|error| {
+        Failure::new(Kind::Refused, format!("{} cannot be set aside as {}", log.display(), kept.display()))
+            .hint("It may hold log that was not archived. Move it away by hand, and try again.")
+            .caused_by(error)
+    })?;
+    Ok(Some(kept))
 }
 
 /// Writes single files, for the owner of the data directory.
@@ -385,16 +430,16 @@ impl Writing<'_> {
         let kept = fs::read_to_string(&auto).unwrap_or_default();
         let mut text: String =
             kept.lines().filter(|line| !is_ours(line)).fold(String::new(), |text, line| text + line + "\n");
+        text += "# Written by mainstay restore; without meaning once recovery is over.\n";
         let Some(recovery) = recovery else {
+            text += NO_ARCHIVING;
             return self.bytes(text.as_bytes(), &auto);
         };
-        text += "# Written by mainstay restore; without meaning once recovery is over.\n";
         for (name, value) in recovery.settings(&plan.facts) {
             let _ = writeln!(text, "{name} = '{}'", value.replace('\'', "''"));
         }
         if !recovery.archive {
-            // A copy that lives beside its original must not archive into the same place.
-            text += "archive_mode = 'off'\n";
+            text += NO_ARCHIVING;
         }
         self.bytes(text.as_bytes(), &auto)?;
         let signal = if recovery.standby { "standby.signal" } else { "recovery.signal" };
@@ -415,8 +460,8 @@ pub fn give_to_owner_of(directory: &Path, path: &Path) -> Result<()> {
 /// A line of an earlier recovery.
 fn is_ours(line: &str) -> bool {
     let name = line.split('=').next().unwrap_or_default().trim();
-    name == "restore_command"
-        || name == "archive_mode"
+    matches!(name, "restore_command" | "archive_mode" | "archive_cleanup_command" | "recovery_end_command")
+        || name == "primary_conninfo"
         || name.starts_with("recovery_target")
         || line.starts_with("# Written by mainstay restore")
 }
@@ -433,10 +478,14 @@ impl Recovery {
             set(name, value.clone());
         }
         set("restore_command", self.restore_command.clone());
+        // Those of the original's configuration would work on what belongs to the original.
+        set("archive_cleanup_command", String::new());
+        set("recovery_end_command", String::new());
         set("recovery_target_timeline", self.timeline.to_string());
         if self.standby {
             return settings;
         }
+        set("recovery_target_inclusive", "on".into());
         match &self.target {
             Target::Immediate => set("recovery_target", "immediate".into()),
             Target::Latest => {}

@@ -165,6 +165,11 @@ impl Backup {
         Ok(Backup { connection, new_names, start })
     }
 
+    /// What the server says of itself while the backup runs.
+    pub fn server(&mut self) -> Result<Server> {
+        Server::ask(&mut self.connection)
+    }
+
     /// Ends it. An error means that what was copied is of no use.
     pub fn stop(&mut self) -> Result<Stopped> {
         let sql = match self.new_names {
@@ -182,7 +187,28 @@ impl Backup {
             .iter()
             .next()
             .ok_or_else(|| Failure::failed("the server says nothing of the backup's end"))?;
-        Ok(Stopped { stop: parse_lsn(&row.text(0))?, backup_label: row.text(1), tablespace_map: row.text(2) })
+        let stopped = Stopped {
+            stop: parse_lsn(&row.text(0))?,
+            backup_label: row.text(1),
+            tablespace_map: row.text(2),
+        };
+        self.refuse_another_timeline(timeline_of_label(&stopped.backup_label))?;
+        Ok(stopped)
+    }
+
+    /// A standby whose primary was replaced meanwhile goes on along another timeline, and says nothing: then the log of this
+    /// backup is not in the segments that its label leads to.
+    fn refuse_another_timeline(&mut self, begun: Option<u32>) -> Result<()> {
+        let now = self.connection.query_text(
+            "SELECT min_recovery_end_timeline FROM pg_control_recovery() WHERE pg_is_in_recovery()",
+        )?;
+        match (begun, now.and_then(|timeline| timeline.parse::<u32>().ok())) {
+            (Some(begun), Some(now)) if now > begun => Err(Failure::failed(format!(
+                "the standby went over from timeline {begun} to {now} during its backup"
+            ))
+            .hint("Another server was promoted meanwhile: run the backup again.")),
+            _ => Ok(()),
+        }
     }
 }
 

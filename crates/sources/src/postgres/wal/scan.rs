@@ -17,8 +17,22 @@ const RM_XLOG: u8 = 0;
 const RM_XACT: u8 = 1;
 const XLOG_RESTORE_POINT: u8 = 0x70;
 const XACT_OPMASK: u8 = 0x70;
-/// Commit and abort, and the same of prepared transactions.
-const XACT_ENDS: [u8; 4] = [0x00, 0x20, 0x30, 0x40];
+const XACT_COMMIT: u8 = 0x00;
+const XACT_ABORT: u8 = 0x20;
+const XACT_COMMIT_PREPARED: u8 = 0x30;
+const XACT_ABORT_PREPARED: u8 = 0x40;
+const XACT_ENDS: [u8; 4] = [XACT_COMMIT, XACT_ABORT, XACT_COMMIT_PREPARED, XACT_ABORT_PREPARED];
+/// What an end may carry besides its time, in this order but for the last (`XACT_XINFO_HAS_…`).
+const XACT_HAS_INFO: u8 = 0x80;
+const HAS_DATABASE: u32 = 1 << 0;
+const HAS_SUBTRANSACTIONS: u32 = 1 << 1;
+const HAS_RELATION_FILES: u32 = 1 << 2;
+const HAS_DROPPED_STATISTICS: u32 = 1 << 8;
+const HAS_INVALIDATIONS: u32 = 1 << 3;
+const HAS_PREPARED: u32 = 1 << 4;
+const HAS_NAME: u32 = 1 << 7;
+const HAS_ORIGIN: u32 = 1 << 5;
+const FIRST_NORMAL_XID: u32 = 3;
 
 /// Microseconds from 1970 to 2000, where PostgreSQL's times begin.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
@@ -113,11 +127,15 @@ impl Scanner {
                 let take = (*length - bytes.len() as u64).min(left);
                 bytes.extend_from_slice(&page[at as usize..(at + take) as usize]);
                 at += take;
-                if bytes.len() as u64 == *length {
-                    let begun = *begun;
-                    let (_, _, bytes) = self.record.take().expect("it was just looked at");
-                    visit_record(begun, &bytes, visit);
+                let (begun, length) = (*begun, *length);
+                if bytes.len() as u64 == length {
+                    visit_record(begun, bytes, visit);
                     at = at.next_multiple_of(8);
+                    self.record = None;
+                } else if bytes.len() >= RECORD_HEADER && !is_wanted(bytes) {
+                    // Its header lay across two pages: only now is it seen to be of no interest.
+                    self.passing = length - bytes.len() as u64;
+                    self.record = None;
                 }
                 continue;
             }
@@ -171,8 +189,57 @@ fn visit_record(at: Lsn, record: &[u8], visit: &mut impl FnMut(Mark)) {
         visit(Mark::RestorePoint { at, name: String::from_utf8_lossy(name).into_owned(), time });
         return;
     }
-    let committed = matches!(record[16] & XACT_OPMASK, 0x00 | 0x30);
-    visit(Mark::End { at, xid: u32_at(record, 4), time, committed });
+    let operation = record[16] & XACT_OPMASK;
+    let committed = matches!(operation, XACT_COMMIT | XACT_COMMIT_PREPARED);
+    // The session that ends a prepared transaction is another one, whose own number stands in the record's header.
+    let prepared = matches!(operation, XACT_COMMIT_PREPARED | XACT_ABORT_PREPARED);
+    let xid = match prepared {
+        true => prepared_xid(record[16], data, committed),
+        false => Some(u32_at(record, 4)),
+    };
+    if let Some(xid) = xid {
+        visit(Mark::End { at, xid, time, committed });
+    }
+}
+
+/// Which prepared transaction a record ends (`ParseCommitRecord`, `ParseAbortRecord` in `xactdesc.c`): what may stand before
+/// its number is passed over by its length.
+fn prepared_xid(info: u8, data: &[u8], committed: bool) -> Option<u32> {
+    let word = |at: usize| Some(u32_at(data.get(at..at.checked_add(4)?)?, 0));
+    let mut at = 8;
+    if info & XACT_HAS_INFO == 0 {
+        return None;
+    }
+    let has = word(at)?;
+    at += 4;
+    if has & HAS_DATABASE != 0 {
+        at += 8;
+    }
+    // Subtransactions and files: a count, then so many of a size.
+    for (flag, size) in [(HAS_SUBTRANSACTIONS, 4), (HAS_RELATION_FILES, 12)] {
+        if has & flag != 0 {
+            at = (word(at)? as usize).checked_mul(size)?.checked_add(at + 4)?;
+        }
+    }
+    let lists = [(HAS_DROPPED_STATISTICS, true), (HAS_INVALIDATIONS, committed)];
+    let sizes_of_statistics = [12, 16]; // until and from PostgreSQL 18 on
+    // The two sizes are told apart by where the record then ends: its number is followed by the name it was prepared under.
+    sizes_of_statistics.into_iter().find_map(|statistics| {
+        let mut at = at;
+        for (flag, possible) in lists {
+            if possible && has & flag != 0 {
+                let size = if flag == HAS_DROPPED_STATISTICS { statistics } else { 16 };
+                at = (word(at)? as usize).checked_mul(size)?.checked_add(at + 4)?;
+            }
+        }
+        let xid = word(at).filter(|xid| *xid >= FIRST_NORMAL_XID && has & HAS_PREPARED != 0)?;
+        let mut end = at + 4;
+        if has & HAS_NAME != 0 {
+            end += data.get(end..)?.iter().position(|byte| *byte == 0)? + 1;
+        }
+        end += if has & HAS_ORIGIN != 0 { 16 } else { 0 };
+        (end == data.len()).then_some(xid)
+    })
 }
 
 /// The main data of a record without blocks: it comes last, after its own short header.

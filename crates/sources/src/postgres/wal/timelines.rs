@@ -3,7 +3,7 @@
 //! Source: PostgreSQL, `src/backend/access/transam/timeline.c`: a line for each ancestor, `<timeline>\t<position>\t<reason>`;
 //! lines that begin with `#` are comments.
 
-use mainstay_domain::wal::Lsn;
+use mainstay_domain::wal::{Lsn, Segment, SegmentSize};
 
 /// The timeline `from` ends at `at`, where the next one branched off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,12 @@ impl Ancestry {
         self.switches.iter().find(|switch| lsn < switch.at).map_or(self.timeline, |switch| switch.from)
     }
 
+    /// The segment of this line of history that has the place of `number` in the log, whatever that one's timeline. Where a
+    /// timeline branches off within a segment, the new timeline's file has all of it.
+    pub fn segment(&self, number: Segment, size: SegmentSize) -> Segment {
+        number.on(self.timeline_at(Lsn(number.end(size).0.saturating_sub(1))))
+    }
+
     /// Whether a position on a timeline is part of this line of history.
     pub fn includes(&self, timeline: u32, lsn: Lsn) -> bool {
         timeline == self.timeline && self.switches.last().is_none_or(|last| last.at <= lsn)
@@ -65,6 +71,10 @@ mod tests {
         let history = Ancestry::parse(3, text).unwrap();
         let at = |text: &str| history.timeline_at(text.parse().unwrap());
         assert_eq!((at("0/4000000"), at("0/5000110"), at("0/8FFFFFF"), at("0/9000000")), (1, 2, 2, 3));
+        let segment = |name: &str| history.segment(name.parse().unwrap(), SegmentSize::DEFAULT).to_string();
+        assert_eq!(segment("000000010000000000000004"), "000000010000000000000004");
+        assert_eq!(segment("000000010000000000000005"), "000000020000000000000005", "it branches off within");
+        assert_eq!(segment("000000010000000000000009"), "000000030000000000000009");
         assert!(history.includes(1, "0/5000000".parse().unwrap()));
         assert!(!history.includes(1, "0/6000000".parse().unwrap()), "timeline 1 went on without us");
         assert!(history.includes(3, "0/9000001".parse().unwrap()));
