@@ -17,19 +17,19 @@ use std::{
 };
 
 /// A server that archives into a repository, and a ledger in it. All of it belongs to the user that runs the server.
-struct Bank {
-    place: Place,
-    server: Sandbox,
-    tools: Tools,
+pub(crate) struct Bank {
+    pub place: Place,
+    pub server: Sandbox,
+    pub tools: Tools,
 }
 
-fn newest() -> Tools {
+pub(crate) fn newest() -> Tools {
     let installed = tools::installed(Purpose::Server, None);
     installed.into_iter().max_by_key(|tools| tools.major).expect("`make setup` installs PostgreSQL")
 }
 
 impl Bank {
-    fn new(tools: Tools) -> Bank {
+    pub fn new(tools: Tools) -> Bank {
         let place = Place::new();
         let config = place.at("mainstay.yaml");
         let push = format!(
@@ -68,12 +68,12 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
         bank
     }
 
-    fn owner(&self) -> (u32, u32) {
+    pub fn owner(&self) -> (u32, u32) {
         let found = fs::metadata(self.server.data_directory()).unwrap();
         (found.uid(), found.gid())
     }
 
-    fn run(&self, arguments: &[&str]) -> Ran {
+    pub fn run(&self, arguments: &[&str]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
         command
             .args(arguments)
@@ -94,18 +94,18 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
         Ran { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    fn done(&self, arguments: &[&str]) -> Ran {
+    pub fn done(&self, arguments: &[&str]) -> Ran {
         let ran = self.run(arguments);
         assert_eq!(ran.code, 0, "{arguments:?}\n{}", ran.all());
         ran
     }
 
-    fn sql(&self, sql: &str) -> String {
+    pub fn sql(&self, sql: &str) -> String {
         self.server.connect("postgres").unwrap().query_text(sql).unwrap().unwrap_or_default()
     }
 
     /// Makes the server archive what it has, and waits until it did.
-    fn archive_all(&self) {
+    pub fn archive_all(&self) {
         let last = self.sql("SELECT pg_walfile_name(pg_switch_wal())");
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.sql("SELECT coalesce(last_archived_wal, '') FROM pg_stat_archiver") < last {
@@ -119,7 +119,7 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
     }
 
     /// A server that is started on what a restore with these arguments brings.
-    fn restored(&self, arguments: &[&str]) -> Sandbox {
+    pub fn restored(&self, arguments: &[&str]) -> Sandbox {
         let server = Sandbox::start_on(&SandboxOptions::new(self.tools.clone()), &|data: &Path| {
             // The sandbox's own folder is private to its server's user, which is who restores.
             let ran = self.run(
@@ -130,22 +130,37 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
             Ok(())
         })
         .unwrap();
-        // It answers as soon as it is consistent; it is where it was sent when it is no longer in recovery.
-        let mut session = server.connect("postgres").unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while session.query_text("SELECT pg_is_in_recovery()").unwrap().as_deref() != Some("f") {
-            assert!(Instant::now() < deadline, "{arguments:?}: recovery does not end");
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
+        out_of_recovery(&server);
         server
     }
 
-    fn segment(&self, name: &str) -> PathBuf {
+    /// Gives a file to the user that runs the server.
+    pub fn give(&self, path: &Path) {
+        let (uid, gid) = self.owner();
+        chown(path, Some(uid), Some(gid)).unwrap();
+    }
+
+    pub fn segment(&self, name: &str) -> PathBuf {
         self.server.data_directory().join("pg_wal").join(name)
     }
 }
 
-fn ids(server: &Sandbox) -> String {
+/// Waits: a server answers as soon as it is consistent; it is where it was sent when it is no longer in recovery.
+pub(crate) fn out_of_recovery(server: &Sandbox) {
+    until(server, "SELECT NOT pg_is_in_recovery()");
+}
+
+/// Waits for what a query says.
+pub(crate) fn until(server: &Sandbox, sql: &str) {
+    let mut session = server.connect("postgres").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while session.query_text(sql).unwrap().as_deref() != Some("t") {
+        assert!(Instant::now() < deadline, "it does not come true: {sql}\n{}", server.log_tail());
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+pub(crate) fn ids(server: &Sandbox) -> String {
     let sql = "SELECT count(*) || ' ' || coalesce(max(id), 0) FROM ledger";
     server.connect("postgres").unwrap().query_text(sql).unwrap().unwrap()
 }

@@ -15,6 +15,7 @@ mod liars;
 mod mishaps;
 mod reference;
 mod repair;
+mod returning;
 mod terminal;
 mod usage;
 

@@ -1,0 +1,113 @@
+//! What a restored cluster may and may not do to the archive and to what it replaces.
+
+use crate::{
+    Place,
+    clusters::{Bank, ids, newest},
+};
+use mainstay_sources::postgres::sandbox::{Sandbox, SandboxOptions};
+use std::fs;
+
+fn timeline(server: &Sandbox) -> String {
+    let sql = "SELECT timeline_id FROM pg_control_checkpoint()";
+    server.connect("postgres").unwrap().execute("CHECKPOINT").unwrap();
+    server.connect("postgres").unwrap().query_text(sql).unwrap().unwrap()
+}
+
+fn settings_of(server: &Sandbox) -> String {
+    fs::read_to_string(server.data_directory().join("postgresql.auto.conf")).unwrap()
+}
+
+#[test]
+fn a_restored_copy_archives_nothing_and_goes_on_along_a_timeline_that_nobody_has() {
+    let bank = Bank::new(newest());
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    bank.done(&["backup", "bank"]);
+    bank.sql("INSERT INTO ledger VALUES (2)");
+    bank.archive_all();
+    for arguments in [&["--immediate"][..], &["--point", "latest"], &["--at", "latest"]] {
+        let server = bank.restored(arguments);
+        assert!(settings_of(&server).contains("archive_mode = 'off'"), "{arguments:?}");
+        assert_eq!(timeline(&server), "2", "{arguments:?}");
+    }
+    // Another one was promoted before, and its history is archived: that number is taken.
+    let history = bank.place.at("00000002.history");
+    fs::write(&history, "1\t0/5000000\tno recovery target specified\n").unwrap();
+    let data = bank.server.data_directory().join("pg_wal/00000002.history");
+    fs::copy(&history, &data).unwrap();
+    bank.give(&data);
+    bank.done(&["wal", "push", data.to_str().unwrap()]);
+    for arguments in [&["--immediate"][..], &["--at", "latest", "--timeline", "1"]] {
+        assert_eq!(timeline(&bank.restored(arguments)), "3", "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_delta_restore_puts_right_what_differs_and_keeps_the_log_that_was_there() {
+    let bank = Bank::new(newest());
+    bank.sql("INSERT INTO ledger SELECT n, repeat('x', 500) FROM generate_series(1, 2000) n");
+    bank.done(&["backup", "bank"]);
+    bank.sql("INSERT INTO ledger VALUES (3000)");
+    bank.archive_all();
+    let server = Sandbox::start_on(&SandboxOptions::new(bank.tools.clone()), &|data| {
+        let restore = |more: &[&str]| {
+            let base = ["restore", "bank", "--source", "db", "--to-dir", data.to_str().unwrap()];
+            bank.run(&[&base[..], more].concat())
+        };
+        assert_eq!(restore(&["--immediate"]).code, 0);
+        let ran = restore(&["--immediate"]);
+        assert!(ran.code == 13 && ran.stderr.contains("is not empty"), "{}", ran.all());
+
+        // A server runs on it, or was killed there.
+        let lock = data.join("postmaster.pid");
+        fs::write(&lock, "1\n").unwrap();
+        let ran = restore(&["--at", "latest", "--delta", "--yes"]);
+        assert!(ran.code == 13 && ran.stderr.contains("postmaster.pid is there"), "{}", ran.all());
+        fs::remove_file(&lock).unwrap();
+
+        // It is another cluster's.
+        let control = data.join("global/pg_control");
+        let own = fs::read(&control).unwrap();
+        let mut other = own.clone();
+        other[0] ^= 1;
+        fs::write(&control, other).unwrap();
+        let ran = restore(&["--at", "latest", "--delta", "--yes"]);
+        assert!(ran.code == 13 && ran.stderr.contains("another cluster"), "{}", ran.all());
+        fs::write(&control, own).unwrap();
+
+        // A page that is wrong, a file too many, log that was never archived.
+        let file = fs::read_dir(data.join("base/5")).unwrap().flatten().find(|entry| {
+            entry.metadata().unwrap().len() > 65536 && !entry.file_name().to_str().unwrap().contains('.')
+        });
+        let file = file.unwrap().path();
+        let right = fs::read(&file).unwrap();
+        fs::write(&file, vec![7; right.len()]).unwrap();
+        fs::write(data.join("base/5/999999"), "too many").unwrap();
+        fs::write(data.join("pg_wal/0000000100000000000000EE"), "nowhere else").unwrap();
+        let ran = restore(&["--at", "latest", "--delta", "--yes"]);
+        assert!(ran.code == 0 && ran.stdout.contains("is kept in"), "{}", ran.all());
+        assert!(fs::read(&file).unwrap() == right);
+        assert!(!data.join("base/5/999999").exists());
+        let kept = data.with_file_name("data-pg_wal-1");
+        assert_eq!(fs::read_to_string(kept.join("0000000100000000000000EE")).unwrap(), "nowhere else");
+        // It takes its original's place, and archives as that did.
+        let settings = fs::read_to_string(data.join("postgresql.auto.conf")).unwrap();
+        assert!(!settings.contains("archive_mode"), "{settings}");
+        Ok(())
+    })
+    .unwrap();
+    crate::clusters::out_of_recovery(&server);
+    assert_eq!(ids(&server), "2001 3000");
+}
+
+#[test]
+fn whatever_keeps_a_fetch_from_beginning_is_not_the_end_of_the_log() {
+    let place = Place::new();
+    for arguments in [&["wal", "fetch"][..], &["wal", "fetch", "--no-such-option", "a", "b"]] {
+        assert_eq!(place.run(arguments).code, 126, "{arguments:?}");
+    }
+    let ran = place.run(&["wal", "fetch", "000000010000000000000001", "x"]);
+    assert_eq!(ran.code, 126, "no configuration\n{}", ran.all());
+    assert_eq!(place.run(&["wal", "fetch", "--help"]).code, 0);
+    let ran = place.run(&["wal", "push"]);
+    assert!((1..=125).contains(&ran.code), "PostgreSQL counts it and tries again\n{}", ran.all());
+}
