@@ -487,6 +487,8 @@ class Repository:
     def block(self, piece):
         data = self.chunk(piece[0])
         need(len(data) == piece[1], f"chunk {piece[0].hex()} has another length than its stream says")
+        if len(piece) > 5:
+            data = lay_over(data, self.chunk(piece[5]), f"patch {piece[5].hex()}")
         return data
 
     def blocks(self, content):
@@ -525,6 +527,18 @@ def number(piece, field):
     """Bytes (1), rows (2) or digest (3) that a piece spans."""
     value = piece[field] if field < len(piece) else 0
     return int.from_bytes(value, "big") if isinstance(value, bytes) else value
+
+
+def lay_over(frame, patch, what):
+    """A frame with the pages of its patch."""
+    count = int.from_bytes(patch[:2], "big")
+    pages = 2 + 2 * count
+    need(len(patch) == pages + 8192 * count, f"{what} has another length than its count says")
+    frame = bytearray(frame)
+    for number, at in zip(struct.unpack(f">{count}H", patch[2:pages]), range(pages, len(patch), 8192)):
+        need(8192 * (number + 1) <= len(frame), f"{what} has a page beyond its frame")
+        frame[8192 * number : 8192 * (number + 1)] = patch[at : at + 8192]
+    return bytes(frame)
 
 
 def key_of(piece):
