@@ -31,6 +31,8 @@ pub struct SandboxOptions {
     pub locale: String,
     /// `libc`, `icu`, `builtin` and its locale, where the version knows it.
     pub provider: Option<(String, String)>,
+    /// Further arguments of `initdb`.
+    pub initdb: Vec<String>,
     /// Also listen on a free port of 127.0.0.1.
     pub tcp: bool,
     /// Further settings (`name`, `value`), which win over our own.
@@ -49,6 +51,7 @@ impl SandboxOptions {
             encoding: "UTF8".to_owned(),
             locale: "C".to_owned(),
             provider: None,
+            initdb: Vec::new(),
             tcp: false,
             settings: Vec::new(),
             hba: None,
@@ -59,6 +62,11 @@ impl SandboxOptions {
     /// For a server version that is installed.
     pub fn version(major: u32, bin_dir: Option<&Path>) -> Result<SandboxOptions, Failure> {
         Ok(SandboxOptions::new(tools::find(Purpose::Server, major, bin_dir)?))
+    }
+
+    pub fn initdb(mut self, argument: &str) -> SandboxOptions {
+        self.initdb.push(argument.to_owned());
+        self
     }
 
     pub fn setting(mut self, name: &str, value: &str) -> SandboxOptions {
@@ -296,6 +304,7 @@ fn init(options: &SandboxOptions, home: &Path, account: Option<Account>) -> Resu
             _ => &mut command,
         };
     }
+    command.args(&options.initdb);
     clean(&mut command, account);
     let output = command
         .stdin(Stdio::null())
