@@ -6,14 +6,31 @@ mod memory;
 #[path = "support/postgres.rs"]
 mod support;
 
-use mainstay_domain::{Clock, Silent, SystemClock, Time, point::SourceRecord, point::State};
+use mainstay_domain::{
+    ChunkId, Clock, Failure, Result, Silent, SystemClock, Time,
+    point::{SourceRecord, State},
+    stream::{Content, Piece, PieceWriter, Pool, Sink},
+};
 use mainstay_sources::postgres::{
-    cluster::{self, ClusterConfig, ClusterFacts, restore},
+    cluster::{
+        self, ClusterConfig, ClusterFacts,
+        restore::{self, Recovery, Target},
+    },
     sandbox::{Sandbox, SandboxOptions},
     secret::SecretText,
 };
 use memory::Memory;
-use std::path::Path;
+use std::{
+    fs,
+    io::Read,
+    os::unix::{
+        fs::{FileExt, MetadataExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Once,
+};
 
 const KEY: [u8; 32] = [3; 32];
 
@@ -39,6 +56,45 @@ fn capture(server: &Sandbox, memory: &Memory, previous: Option<&SourceRecord>) -
         clock: &Later,
     };
     cluster::capture(&config(server), memory, &options, &Silent).unwrap()
+}
+
+/// A folder of the user that runs the server, which others may look into.
+fn folder_of(server: &Sandbox) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let owner = fs::metadata(server.data_directory()).unwrap();
+    chown(folder.path(), Some(owner.uid()), Some(owner.gid())).unwrap();
+    folder
+}
+
+/// Runs one of the server's programs as the user that owns its data; what it printed, or why it failed.
+fn program(server: &Sandbox, name: &str, arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(server.tools().program(name));
+    command.arg("-D").arg(server.data_directory()).args(arguments).current_dir("/");
+    if rustix::process::geteuid().is_root() {
+        let owner = fs::metadata(server.data_directory()).unwrap();
+        command.uid(owner.uid()).gid(owner.gid());
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    if output.status.success() { Ok(said) } else { Err(said) }
+}
+
+/// Stops the server in order and lets `pg_checksums` read every page.
+fn checksums_of(server: &Sandbox) -> Result<String, String> {
+    program(server, "pg_ctl", &["-m", "fast", "-w", "stop"])?;
+    program(server, "pg_checksums", &["--check"])
+}
+
+/// Flips a byte in the middle of a block of a relation, on disk; returns the file's path in the data directory.
+fn damage(server: &Sandbox, relation: &str, block: u64) -> String {
+    server.connect("postgres").unwrap().execute("CHECKPOINT").unwrap();
+    let path = text(server, &format!("SELECT pg_relation_filepath('{relation}')"));
+    let file = fs::OpenOptions::new().read(true).write(true).open(server.data_directory().join(&path));
+    let (file, at) = (file.unwrap(), block * 8192 + 5000);
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+    path
 }
 
 fn facts(record: &SourceRecord) -> ClusterFacts {
@@ -106,4 +162,274 @@ fn every_version_comes_back_as_it_was_and_the_next_backup_stores_what_changed() 
         );
         assert_eq!(text(&restored, "SELECT pg_is_in_recovery()"), "f");
     }
+}
+
+#[test]
+fn page_checksums_are_judged_as_the_server_judges_them() {
+    for tools in support::versions() {
+        let major = tools.major;
+        let options = SandboxOptions::new(tools).initdb("--data-checksums");
+        let server = Sandbox::start(&options).unwrap();
+        fill(&server);
+        let memory = Memory::default();
+        let sound = capture(&server, &memory, None);
+        assert_eq!((sound.state, facts(&sound).counts.bad_blocks), (State::Complete, 0), "{major}");
+        let restored = started(options.clone(), &memory, &sound);
+        checksums_of(&restored).unwrap_or_else(|said| panic!("{major}: {said}"));
+
+        // A page of a large relation, and one of a small one; the backup goes on and names both.
+        server.connect("postgres").unwrap().execute("CREATE TABLE small AS SELECT 1 AS one").unwrap();
+        let damaged =
+            [("ledger", 33), ("small", 0)].map(|(name, block)| (damage(&server, name, block), block));
+        let record = capture(&server, &memory, Some(&sound));
+        assert_eq!((record.state, facts(&record).counts.bad_blocks), (State::Incomplete, 2), "{major}");
+        for (path, block) in damaged {
+            let said: Vec<&str> =
+                record.problems.iter().filter(|p| p.object == path).map(|p| p.message.as_str()).collect();
+            assert!(
+                said.len() == 1 && said[0].contains(&format!("block {block} is wrong")),
+                "{major}: {path}: {:?}",
+                record.problems
+            );
+        }
+        let restored = started(options, &memory, &record);
+        let said = checksums_of(&restored).unwrap_err();
+        assert!(said.contains("Bad checksums:  2"), "{major}: nothing was put right in silence\n{said}");
+    }
+}
+
+#[test]
+fn whatever_replaced_a_file_the_next_backup_has_what_is_there_now() {
+    for tools in support::versions() {
+        let major = tools.major;
+        let server = Sandbox::start(&SandboxOptions::new(tools.clone())).unwrap();
+        fill(&server);
+        let memory = Memory::default();
+        let mut last = capture(&server, &memory, None);
+        let copy = if major >= 15 {
+            "CREATE DATABASE copy TEMPLATE postgres STRATEGY file_copy"
+        } else {
+            "CREATE DATABASE copy TEMPLATE postgres"
+        };
+        let steps = [
+            // Cut off at its end and grown again, within the same file.
+            "DELETE FROM ledger WHERE id > 9000; VACUUM ledger",
+            "INSERT INTO ledger SELECT n, 5, repeat(md5((n * 3)::text), 4) FROM generate_series(9001, 21000) n",
+            // The same table in other files.
+            "VACUUM FULL ledger",
+            "TRUNCATE ledger; INSERT INTO ledger SELECT n, 7, repeat(md5((n * 7)::text), 4) FROM generate_series(1, 15000) n",
+            // Files that nobody wrote page by page.
+            copy,
+            "DROP TABLE scratch; UPDATE ledger SET balance = 8 WHERE id % 100 = 1; REINDEX TABLE ledger",
+        ];
+        for step in steps {
+            for statement in step.split("; ") {
+                server.connect("postgres").unwrap().execute(statement).unwrap();
+            }
+            last = capture(&server, &memory, Some(&last));
+            assert_eq!(last.state, State::Complete, "{major}: {step}: {:?}", last.problems);
+            let restored = started(SandboxOptions::new(tools.clone()), &memory, &last);
+            assert_eq!(text(&restored, SUM), text(&server, SUM), "{major}: {step}");
+            if step == copy {
+                let sum = |server: &Sandbox| {
+                    server.connect("copy").unwrap().query_text(SUM).unwrap().unwrap_or_default()
+                };
+                assert_eq!(sum(&restored), sum(&server), "{major}: {step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tablespaces_come_back_where_they_are_sent_and_the_log_wherever_it_was() {
+    for tools in support::versions() {
+        let major = tools.major;
+        let first = Sandbox::start(&SandboxOptions::new(tools.clone())).unwrap();
+        let (log, space, outside) = (folder_of(&first), folder_of(&first), folder_of(&first));
+        let hba = outside.path().join("pg_hba.conf");
+        fs::write(&hba, "local all all trust\n").unwrap();
+        fs::write(outside.path().join("pg_ident.conf"), "").unwrap();
+        drop(first);
+        let options = SandboxOptions::new(tools.clone())
+            .initdb(&format!("--waldir={}", log.path().join("wal").display()))
+            .setting("ident_file", outside.path().join("pg_ident.conf").to_str().unwrap())
+            .setting("hba_file", hba.to_str().unwrap());
+        let server = Sandbox::start(&options).unwrap();
+        fill(&server);
+        let mut session = server.connect("postgres").unwrap();
+        session
+            .execute(&format!("CREATE TABLESPACE elsewhere LOCATION '{}'", space.path().display()))
+            .unwrap();
+        session
+            .execute("CREATE TABLE away TABLESPACE elsewhere AS SELECT n, repeat('y', 100) t FROM generate_series(1, 9000) n")
+            .unwrap();
+        let memory = Memory::default();
+        let whole = capture(&server, &memory, None);
+        session.execute("UPDATE away SET t = 'changed' WHERE n = 77").unwrap();
+        let record = capture(&server, &memory, Some(&whole));
+        assert_eq!(record.state, State::Complete, "{major}: {:?}", record.problems);
+        let oid = facts(&record).tablespaces[0].oid;
+
+        let target = folder_of(&server);
+        let sent = target.path().join("sent");
+        let plain = SandboxOptions::new(tools.clone());
+        let config = std::cell::RefCell::new(PathBuf::new());
+        let restored = Sandbox::start_on(&plain, &|data: &Path| {
+            let options = restore::Options {
+                sync: false,
+                tablespaces: [(oid, sent.clone())].into(),
+                ..restore::Options::new(data.to_owned())
+            };
+            restore::restore(&memory, &record, &options, &mut |_| Ok(()), &Silent)
+                .map_err(std::io::Error::other)?;
+            *config.borrow_mut() = data.with_file_name("data-config");
+            Ok(())
+        })
+        .unwrap();
+        let changed =
+            text(&restored, "SELECT count(*) || ' ' || count(*) FILTER (WHERE t = 'changed') FROM away");
+        assert_eq!(changed, "9000 1", "{major}");
+        let location = text(
+            &restored,
+            "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'elsewhere'",
+        );
+        assert_eq!(Path::new(&location), sent, "{major}");
+        let log = fs::symlink_metadata(restored.data_directory().join("pg_wal")).unwrap();
+        assert!(log.is_dir(), "{major}: no link is followed or made");
+        let kept: Vec<String> = fs::read_dir(&*config.borrow())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with("pg_hba.conf"))
+            .collect();
+        assert_eq!(kept.len(), 1, "{major}");
+        let kept = fs::read_to_string(config.borrow().join(&kept[0])).unwrap();
+        assert_eq!(kept, "local all all trust\n");
+    }
+}
+
+/// A standby of `primary`, made from a base backup of it.
+fn standby(primary: &Sandbox, memory: &Memory, record: &SourceRecord) -> Sandbox {
+    let address =
+        format!("host={} port={} user=postgres", primary.socket_directory().display(), primary.port());
+    let options = SandboxOptions::new(primary.tools().clone())
+        .setting("primary_conninfo", &address)
+        .setting("hot_standby", "on");
+    let recovery = Recovery {
+        target: Target::Latest,
+        timeline: 1,
+        restore_command: "false".into(),
+        action: restore::Action::Promote,
+        standby: true,
+        archive: false,
+    };
+    let server = Sandbox::start_on(&options, &|data: &Path| {
+        let options = restore::Options {
+            sync: false,
+            recovery: Some(recovery.clone()),
+            ..restore::Options::new(data.to_owned())
+        };
+        restore::restore(memory, record, &options, &mut |_| Ok(()), &Silent)
+            .map_err(std::io::Error::other)?;
+        Ok(())
+    })
+    .unwrap();
+    let all = text(primary, "SELECT pg_current_wal_flush_lsn()");
+    until(&server, &format!("SELECT pg_last_wal_replay_lsn() >= '{all}'"));
+    server
+}
+
+fn until(server: &Sandbox, sql: &str) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while text(server, sql) != "t" {
+        assert!(std::time::Instant::now() < deadline, "it does not come true: {sql}\n{}", server.log_tail());
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+}
+
+/// A repository that has something done at the first chunk that it is given.
+struct Meanwhile<'a> {
+    memory: &'a Memory,
+    once: Once,
+    act: &'a (dyn Fn() + Sync),
+}
+
+impl Sink for Meanwhile<'_> {
+    fn put(&self, pool: Pool, chunk: &[u8]) -> Result<ChunkId, Failure> {
+        self.once.call_once(|| (self.act)());
+        self.memory.put(pool, chunk)
+    }
+    fn put_reader(&self, pool: Pool, reader: &mut dyn Read) -> Result<Content, Failure> {
+        self.memory.put_reader(pool, reader)
+    }
+    fn begin(&self, pool: Pool) -> Box<dyn PieceWriter + '_> {
+        self.memory.begin(pool)
+    }
+    fn join(&self, pieces: &mut dyn Iterator<Item = Piece>) -> Result<Content, Failure> {
+        self.memory.join(pieces)
+    }
+    fn adopt(&self, content: &Content) -> Result<bool, Failure> {
+        self.memory.adopt(content)
+    }
+}
+
+#[test]
+fn a_standby_is_backed_up_though_its_primary_is_idle_and_not_if_it_is_promoted_meanwhile() {
+    for tools in support::versions() {
+        let major = tools.major;
+        let options = SandboxOptions::new(tools.clone()).setting("full_page_writes", "on");
+        let primary = Sandbox::start(&options).unwrap();
+        fill(&primary);
+        let memory = Memory::default();
+        let of_primary = capture(&primary, &memory, None);
+        let second = standby(&primary, &memory, &of_primary);
+
+        // Nothing happens on the primary any more.
+        let record = capture(&second, &memory, Some(&of_primary));
+        assert!(
+            facts(&record).from_standby && record.state == State::Complete,
+            "{major}: {:?}",
+            record.problems
+        );
+        let restored = started(SandboxOptions::new(tools), &memory, &record);
+        assert_eq!(text(&restored, SUM), text(&primary, SUM), "{major}");
+
+        let promote = || {
+            let promoted = text(&second, "SELECT pg_promote()");
+            assert_eq!(promoted, "t");
+        };
+        let sink = Meanwhile { memory: &memory, once: Once::new(), act: &promote };
+        let options = cluster::Options { page_key: KEY, full: true, previous: None, clock: &Later };
+        let failure = cluster::capture(&config(&second), &sink, &options, &Silent).unwrap_err();
+        assert!(failure.to_string().contains("this backup is not to be used"), "{major}: {failure}");
+    }
+}
+
+#[test]
+fn what_changes_while_it_is_read_is_made_right_by_the_log() {
+    let tools = support::default_tools();
+    let server =
+        Sandbox::start(&SandboxOptions::new(tools.clone()).setting("full_page_writes", "on")).unwrap();
+    fill(&server);
+    let memory = Memory::default();
+    let first = capture(&server, &memory, None);
+    let act = || {
+        let mut session = server.connect("postgres").unwrap();
+        for statement in [
+            "UPDATE ledger SET balance = id",
+            "CREATE TABLE new AS SELECT generate_series(1, 5000) AS n",
+            "DELETE FROM ledger WHERE id > 15000",
+            "VACUUM ledger",
+            "DROP TABLE scratch",
+            "CHECKPOINT",
+        ] {
+            session.execute(statement).unwrap();
+        }
+    };
+    let sink = Meanwhile { memory: &memory, once: Once::new(), act: &act };
+    let options =
+        cluster::Options { page_key: KEY, full: false, previous: Some((&memory, &first)), clock: &Later };
+    let record = cluster::capture(&config(&server), &sink, &options, &Silent).unwrap();
+    let restored = started(SandboxOptions::new(tools), &memory, &record);
+    assert_eq!(text(&restored, SUM), text(&server, SUM));
+    assert_eq!(text(&restored, "SELECT count(*) FROM new"), "5000");
 }
