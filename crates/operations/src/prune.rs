@@ -6,6 +6,7 @@ use crate::{
     config::{AppConfig, Config},
     manage,
     points::{self, PointInfo},
+    wal,
 };
 use mainstay_domain::{
     Failure, HoldId, Kind, Monitor, PointId, Result, Severity, Time,
@@ -33,6 +34,8 @@ pub struct Plan {
     /// Holds that have run out on points that are given up: they are released first.
     pub expired: BTreeMap<PointId, Vec<(HoldId, Hold)>>,
     pub garbage: Collected,
+    /// What becomes of archived log, once those points are given up.
+    pub log: Vec<wal::retention::Plan>,
 }
 
 impl Plan {
@@ -60,7 +63,10 @@ pub fn plan(config: &Config, name: &str, repository: &Repository, now: Time, gra
             expired.insert(point.id, holds);
         }
     }
-    Ok(Plan { points, decisions, expired, garbage: collect::preview(repository)? })
+    let given_up =
+        decisions.iter().filter(|decision| !decision.keep).map(|decision| decision.point).collect();
+    let log = wal::retention::plan(repository, &given_up)?;
+    Ok(Plan { points, decisions, expired, garbage: collect::preview(repository)?, log })
 }
 
 fn decide(app: &AppConfig, points: &[&PointInfo], now: Time, grace: Span) -> Result<Vec<Decision>> {

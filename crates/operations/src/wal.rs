@@ -3,6 +3,8 @@
 //! A push is done when the file is durable, and not before. A fetch tells apart what is not there (the end of the log, for
 //! PostgreSQL) from what could not be had: for a server in recovery the difference is that between waiting and opening early.
 
+pub mod retention;
+
 use crate::{
     access::{self, Named},
     config::{Config, SourceConfig},

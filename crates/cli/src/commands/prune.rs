@@ -4,12 +4,13 @@ use super::point::repositories;
 use crate::{
     context::Context,
     exit::Exit,
-    render::{self, confirm, plain, table::Table, time},
+    render::{self, confirm, count, plain, table::Table, time},
 };
 use mainstay_domain::{ByteSize, Result, retention::Decision, time::Span};
 use mainstay_operations::{
     access,
     prune::{self, GRACE, Plan},
+    wal::retention,
 };
 use mainstay_repository::collect::Collected;
 use serde_json::json;
@@ -18,7 +19,8 @@ use serde_json::json;
 ///
 /// Every point is listed with the rule that keeps it, or why nothing does. Held points, the newest complete point and the
 /// last proven one always stay. Space is given back in two steps: what nothing needs is condemned by one run and deleted by a
-/// later one, so that a backup that runs at the same time loses nothing.
+/// later one, so that a backup that runs at the same time loses nothing. Archived log that lies before every base backup that is
+/// left goes at once.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only this repository of the configuration
@@ -54,8 +56,17 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         let by = super::whoami();
         let now = context.clock().now();
         let collected = prune::execute(&repository, &plan, &by, now, &context.progress)?;
+        let (files, bytes) = retention::carry_out(&repository, &context.progress)?;
         context.progress.finish();
         show_collected(context, &collected);
+        if files > 0 {
+            context.output.line(format_args!(
+                "Deleted {} of archived log ({}).",
+                count(files as u64, "file"),
+                ByteSize(bytes)
+            ));
+            context.output.json("pruned_log", &json!({ "files": files, "bytes": bytes }));
+        }
     }
     Ok(Exit::Done)
 }
@@ -96,6 +107,21 @@ fn show(context: &Context, name: &str, plan: &Plan) {
             ));
             out.json("expired_hold", &json!({ "point": point, "hold": id, "until": hold.until }));
         }
+    }
+    for log in &plan.log {
+        let going = count(log.going_files as u64, "file");
+        let staying = count(log.staying_files as u64, "file");
+        out.line(match log.all_stays {
+            Some(why) => {
+                format!("Archived log of cluster {}: all of it stays ({staying}), because {why}.", log.system)
+            }
+            None => format!(
+                "Archived log of cluster {}: {going} ({}) before the oldest base backup go, {staying} stay.",
+                log.system,
+                ByteSize(log.going_bytes)
+            ),
+        });
+        out.json("log", log);
     }
     for decision in &plan.decisions {
         out.json("decision", decision);

@@ -55,8 +55,14 @@ impl Ancestry {
 
     /// Whether a position on a timeline is part of this line of history.
     pub fn includes(&self, timeline: u32, lsn: Lsn) -> bool {
-        timeline == self.timeline && self.switches.last().is_none_or(|last| last.at <= lsn)
-            || self.switches.iter().any(|switch| switch.from == timeline && lsn <= switch.at)
+        let mut begins = Lsn(0);
+        for switch in &self.switches {
+            if switch.from == timeline {
+                return begins <= lsn && lsn <= switch.at;
+            }
+            begins = switch.at;
+        }
+        timeline == self.timeline && begins <= lsn
     }
 }
 
@@ -77,6 +83,8 @@ mod tests {
         assert_eq!(segment("000000010000000000000009"), "000000030000000000000009");
         assert!(history.includes(1, "0/5000000".parse().unwrap()));
         assert!(!history.includes(1, "0/6000000".parse().unwrap()), "timeline 1 went on without us");
+        assert!(history.includes(2, "0/8000000".parse().unwrap()));
+        assert!(!history.includes(2, "0/5000000".parse().unwrap()), "timeline 2 had not begun");
         assert!(history.includes(3, "0/9000001".parse().unwrap()));
         for wrong in ["x", "1", "1\tz", "3\t0/1\tself", "2\t0/5\n1\t0/6"] {
             assert!(Ancestry::parse(3, wrong).is_none(), "{wrong}");
