@@ -17,6 +17,7 @@ mod reference;
 mod repair;
 mod returning;
 mod terminal;
+mod timelines;
 mod usage;
 
 use std::{
