@@ -23,7 +23,7 @@ use mainstay_sources::postgres::{
     wal::{Ancestry, Mark, Scanner},
 };
 use serde::Serialize;
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -124,16 +124,32 @@ pub fn resolve<'r>(
     };
     // After pg_upgrade or initdb, another cluster has the source's name: the newest base backup says which one is meant.
     let system = newest.facts.system;
+    let bases: Vec<Base> = bases.into_iter().filter(|base| base.facts.system == system).collect();
+    let newest = bases.last().expect("the newest one is of its own cluster");
     let holdings = Holdings::read(repository, system)?;
-    let of_cluster: Vec<&Base> = bases.iter().filter(|base| base.facts.system == system).collect();
-    let ancestry = holdings.ancestry(choose_timeline(&holdings, newest, request.timeline)?);
+    let lines = lines_of_history(&holdings, newest, request.timeline)?;
+    let met = lines
+        .iter()
+        .map(|line| along(holdings.clone(), holdings.ancestry(*line), &bases, source, &request.target))
+        .collect();
+    choose_line(&holdings, &lines, met)
+}
+
+/// Meets a request along one line of history.
+fn along<'r>(
+    holdings: Holdings<'r>,
+    ancestry: Ancestry,
+    bases: &[Base],
+    source: &str,
+    target: &Target,
+) -> Result<Resolved<'r>> {
     let on_line: Vec<&Base> =
-        of_cluster.into_iter().filter(|b| ancestry.includes(b.facts.timeline, b.facts.stop)).collect();
+        bases.iter().filter(|b| ancestry.includes(b.facts.timeline, b.facts.stop)).collect();
     let Some(oldest) = on_line.first() else {
         return Err(Failure::preflight(format!("no base backup leads to timeline {}", ancestry.timeline))
             .hint("`mainstay wal status` shows the timelines; name another with --timeline."));
     };
-    let base = choose_base(&on_line, &request.target).ok_or_else(|| before_all(oldest, source))?;
+    let base = choose_base(&on_line, target).ok_or_else(|| before_all(oldest, source))?;
     let (segments, gap) = follow(&holdings, &ancestry, &base.facts)?;
     let window = Window {
         from: ended(oldest),
@@ -150,7 +166,7 @@ pub fn resolve<'r>(
         last_kept: None,
         first_lost: None,
         segments,
-        target: request.target.clone(),
+        target: target.clone(),
         holdings,
     };
     resolved.aim()?;
@@ -193,37 +209,69 @@ pub fn end_of_backup<'r>(
     })
 }
 
-/// The timeline that is asked for, or the only one that goes on from the newest base backup.
-fn choose_timeline(holdings: &Holdings<'_>, newest: &Base, asked: Option<u32>) -> Result<u32> {
+/// The timelines that may be meant: the one that is asked for; or every end of history that the newest base backup leads to.
+/// A timeline is such an end if none came from it, or if it went on after one did.
+fn lines_of_history(holdings: &Holdings<'_>, newest: &Base, asked: Option<u32>) -> Result<Vec<u32>> {
     let own = newest.facts.timeline;
     let known = holdings.timelines();
     if let Some(asked) = asked {
         return match asked == own || known.contains(&asked) {
-            true => Ok(asked),
+            true => Ok(vec![asked]),
             false => Err(Failure::usage(format!("nothing is archived of timeline {asked}"))
                 .hint(format!("There is: {}.", numbers(&known)))),
         };
     }
-    let later: Vec<u32> = known
-        .into_iter()
-        .filter(|timeline| *timeline > own && holdings.ancestry(*timeline).includes(own, newest.facts.stop))
-        .collect();
-    // One that another one came from is not where the line of history ends.
-    let ends = |timeline: &u32| {
-        !later
-            .iter()
-            .any(|other| holdings.ancestry(*other).switches.iter().any(|switch| switch.from == *timeline))
+    let led_to = |timeline: &u32| {
+        *timeline == own || *timeline > own && holdings.ancestry(*timeline).includes(own, newest.facts.stop)
     };
-    let leaves: Vec<u32> = later.iter().filter(|timeline| ends(timeline)).copied().collect();
-    match leaves.as_slice() {
-        [] => Ok(own),
-        [only] => Ok(*only),
-        several => Err(Failure::usage(format!(
-            "the history of this cluster branches after its newest base backup: timelines {}",
-            numbers(several)
-        ))
-        .hint("Say which one is meant: --timeline N. `mainstay wal status` shows where each came from.")),
+    let candidates: Vec<u32> =
+        known.into_iter().chain([own]).filter(led_to).collect::<BTreeSet<_>>().into_iter().collect();
+    let came_from = |timeline: u32| {
+        candidates
+            .iter()
+            .any(|other| holdings.ancestry(*other).switches.iter().any(|switch| switch.from == timeline))
+    };
+    let is_end = |timeline: &u32| !came_from(*timeline) || holdings.went_on(*timeline).is_some();
+    Ok(candidates.iter().copied().filter(is_end).collect())
+}
+
+/// Of several lines of history one is taken only if all lead to the same: what lies before they part.
+fn choose_line<'r>(
+    holdings: &Holdings<'_>,
+    lines: &[u32],
+    mut met: Vec<Result<Resolved<'r>>>,
+) -> Result<Resolved<'r>> {
+    let newest = match met.pop() {
+        Some(newest) if met.is_empty() => return newest,
+        Some(newest) => newest,
+        None => return Err(Failure::failed("the archive has no timeline")),
+    };
+    let same = |other: &Result<Resolved<'_>>| match (&newest, other) {
+        (Ok(a), Ok(b)) => a.segments == b.segments && a.base.id == b.base.id,
+        (Err(_), Err(_)) => true,
+        _ => false,
+    };
+    if met.iter().all(same) {
+        return newest;
     }
+    let mut shown = Vec::new();
+    for timeline in lines {
+        let ended = match holdings.last_end(*timeline, None)? {
+            Some(end) => format!("last transaction {end}"),
+            None => "no transaction yet".to_owned(),
+        };
+        let from = holdings
+            .ancestry(*timeline)
+            .switches
+            .last()
+            .map(|switch| format!("from timeline {} at {}, ", switch.from, switch.at));
+        shown.push(format!("{timeline} ({}{ended})", from.unwrap_or_default()));
+    }
+    Err(Failure::usage(format!(
+        "the history of this cluster branches after its newest base backup: timelines {}",
+        shown.join("; ")
+    ))
+    .hint("Say which one is meant: --timeline N. `mainstay wal status` shows where each came from."))
 }
 
 fn numbers(timelines: &[u32]) -> String {
@@ -496,13 +544,26 @@ impl Resolved<'_> {
     }
 }
 
+/// How the server gets the archived log that it replays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// All of it is put into `pg_wal` beforehand: the archive is not needed while it replays.
+    Brought,
+    /// It fetches each file as it comes to it (`restore_command`).
+    Fetched,
+}
+
 /// Restores a resolved request into a directory: files, log, and the instructions for recovery.
 pub fn restore(
     opened: &Opened<'_>,
     resolved: &Resolved<'_>,
     options: &files::Options,
+    log: Log,
     monitor: &dyn Monitor,
 ) -> Result<files::Report> {
-    let mut bring_log = |data: &Path| resolved.bring_log(data, options.sync, monitor).map(drop);
+    let mut bring_log = |data: &Path| match log {
+        Log::Brought => resolved.bring_log(data, options.sync, monitor).map(drop),
+        Log::Fetched => Ok(()),
+    };
     files::restore(&opened.reader, &opened.record, options, &mut bring_log, monitor)
 }

@@ -4,7 +4,12 @@
 //! The recovered cluster is a sandbox: private, archiving nothing, gone at the end. What leaves it is captured as any database
 //! is, under one snapshot, with a digest for each row, and compared after it was put in.
 
-use crate::{pitr::Resolved, prove, restore::Opened, scratch::Scratch};
+use crate::{
+    pitr::{Log, Resolved},
+    prove,
+    restore::Opened,
+    scratch::Scratch,
+};
 use mainstay_domain::{Clock, Failure, Kind, Monitor, Result, point::SourceRecord};
 use mainstay_sources::postgres::{
     capture,
@@ -77,6 +82,7 @@ fn bring(
         restore_command: "false".to_owned(),
         action: Action::Promote,
         standby: false,
+        primary: None,
         archive: false,
     };
     let options = files::Options {
@@ -85,7 +91,7 @@ fn bring(
         sync: false,
         ..files::Options::new(data.to_owned())
     };
-    crate::pitr::restore(opened, resolved, &options, monitor).map(drop)
+    crate::pitr::restore(opened, resolved, &options, Log::Brought, monitor).map(drop)
 }
 
 /// It answers as soon as it is consistent, and is there when it is no longer in recovery.

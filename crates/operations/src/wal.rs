@@ -159,8 +159,11 @@ pub struct TimelineStatus {
     pub segments: usize,
     pub first: Option<String>,
     pub last: Option<String>,
-    /// Segments that are missing between the first and the last.
+    /// Segments that are missing on its line of history before its last one. What is missing on a timeline that it came from is
+    /// told there.
     pub missing: Vec<String>,
+    /// The timeline that branched off from it before its last segment: it is another history from there on.
+    pub went_on: Option<u32>,
     /// When the last transaction ended that is archived.
     pub last_end: Option<Time>,
     pub stored_bytes: u64,
@@ -173,6 +176,7 @@ pub fn status(repository: &Repository) -> Result<Vec<ClusterStatus>> {
 }
 
 /// The files of one cluster's archive, as they were when it was listed.
+#[derive(Clone)]
 pub struct Holdings<'r> {
     pub archive: Archive<'r>,
     pub system: u64,
@@ -266,16 +270,50 @@ impl<'r> Holdings<'r> {
         })
     }
 
+    /// The timeline that branched off from this one, although this one went on: segments are archived that lie beyond.
+    pub fn went_on(&self, timeline: u32) -> Option<u32> {
+        let size = self.segment_size;
+        let last = self.segments.iter().rev().find(|segment| segment.timeline == timeline)?;
+        let left = |ancestry: &Ancestry| {
+            let switch = ancestry.switches.last().filter(|switch| switch.from == timeline);
+            switch.is_some_and(|switch| {
+                last.number(size) > Segment::ending(timeline, switch.at, size).number(size)
+            })
+        };
+        self.histories.values().find(|ancestry| left(ancestry)).map(|ancestry| ancestry.timeline)
+    }
+
+    /// What a replay along this line of history would lack. The segment within which a timeline branches off is the new
+    /// timeline's; the old one needs none.
+    fn missing(&self, timeline: u32, own: &[Segment]) -> Vec<Segment> {
+        const ENOUGH: usize = 1000;
+        let (size, ancestry) = (self.segment_size, self.ancestry(timeline));
+        let Some(last) = own.last() else { return Vec::new() };
+        let on_line = self.segments.iter().filter(|s| ancestry.segment(**s, size) == **s);
+        let Some(mut at) = on_line.min_by_key(|segment| segment.number(size)).copied() else {
+            return Vec::new();
+        };
+        let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
+        for segment in &self.segments {
+            let end = ends.entry(segment.timeline).or_default();
+            *end = segment.number(size).max(*end);
+        }
+        let mut missing = Vec::new();
+        while at.number(size) < last.number(size) && missing.len() < ENOUGH {
+            let wanted = ancestry.segment(at, size);
+            let told_there = wanted.timeline != timeline
+                && ends.get(&wanted.timeline).is_some_and(|end| wanted.number(size) < *end);
+            if !told_there && !self.has(wanted) {
+                missing.push(wanted);
+            }
+            at = at.next(size);
+        }
+        missing
+    }
+
     fn timeline(&self, timeline: u32) -> Result<TimelineStatus> {
         let own: Vec<Segment> = self.segments.iter().filter(|s| s.timeline == timeline).copied().collect();
-        let mut missing = Vec::new();
-        for pair in own.windows(2) {
-            let mut next = pair[0].next(self.segment_size);
-            while next < pair[1] && missing.len() < 1000 {
-                missing.push(next.to_string());
-                next = next.next(self.segment_size);
-            }
-        }
+        let missing = self.missing(timeline, &own).iter().map(ToString::to_string).collect();
         let from =
             self.ancestry(timeline).switches.last().map(|switch| format!("{} at {}", switch.from, switch.at));
         let stored = self.files.iter().filter(|archived| archived.file.timeline() == timeline);
@@ -286,6 +324,7 @@ impl<'r> Holdings<'r> {
             first: own.first().map(ToString::to_string),
             last: own.last().map(ToString::to_string),
             missing,
+            went_on: self.went_on(timeline),
             last_end: self.last_end(timeline, None)?,
             stored_bytes: stored.map(|archived| archived.stored_bytes).sum(),
         })

@@ -90,6 +90,7 @@ pub enum Put {
 }
 
 /// The archive of one cluster.
+#[derive(Clone)]
 pub struct Archive<'r> {
     repository: &'r Repository,
     system: u64,

@@ -320,6 +320,7 @@ fn standby(primary: &Sandbox, memory: &Memory, record: &SourceRecord) -> Sandbox
         restore_command: "false".into(),
         action: restore::Action::Promote,
         standby: true,
+        primary: None,
         archive: false,
     };
     let server = Sandbox::start_on(&options, &|data: &Path| {

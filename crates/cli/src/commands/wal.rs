@@ -120,6 +120,15 @@ fn show(context: &Context, clusters: &[wal::ClusterStatus]) {
                 if timeline.missing.len() > shown.len() { ", …" } else { "" }
             ));
         }
+        for timeline in &cluster.timelines {
+            if let Some(other) = timeline.went_on {
+                out.line(format_args!(
+                    "  timeline {} went on after timeline {other} had branched off: from there on they are two histories, and a \
+                     restore asks which one is meant.",
+                    timeline.timeline
+                ));
+            }
+        }
         out.json("wal", cluster);
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Bank {
     pub place: Place,
     pub server: Sandbox,
     pub tools: Tools,
+    /// Its `archive_command`.
+    pub push: String,
 }
 
 pub(crate) fn newest() -> Tools {
@@ -57,7 +59,7 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
                 server.port()
             ),
         );
-        let bank = Bank { place, server, tools };
+        let bank = Bank { place, server, tools, push };
         for path in [bank.place.path(), &config] {
             let (uid, gid) = bank.owner();
             chown(path, Some(uid), Some(gid)).unwrap();
@@ -106,16 +108,7 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
 
     /// Makes the server archive what it has, and waits until it did.
     pub fn archive_all(&self) {
-        let last = self.sql("SELECT pg_walfile_name(pg_switch_wal())");
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.sql("SELECT coalesce(last_archived_wal, '') FROM pg_stat_archiver") < last {
-            assert!(
-                Instant::now() < deadline,
-                "{}",
-                self.sql("SELECT pg_stat_archiver::text FROM pg_stat_archiver")
-            );
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
+        archive_all(&self.server);
     }
 
     /// A server that is started on what a restore with these arguments brings.
@@ -143,6 +136,16 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
     pub fn segment(&self, name: &str) -> PathBuf {
         self.server.data_directory().join("pg_wal").join(name)
     }
+}
+
+/// Makes a server archive what it has, and waits until it did.
+pub(crate) fn archive_all(server: &Sandbox) {
+    let mut session = server.connect("postgres").unwrap();
+    let last = session.query_text("SELECT pg_walfile_name(pg_switch_wal())").unwrap().unwrap();
+    until(
+        server,
+        &format!("SELECT coalesce(last_archived_wal, '') COLLATE \"C\" >= '{last}' FROM pg_stat_archiver"),
+    );
 }
 
 /// Waits: a server answers as soon as it is consistent; it is where it was sent when it is no longer in recovery.

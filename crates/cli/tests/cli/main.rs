@@ -18,6 +18,7 @@ mod reference;
 mod repair;
 mod returning;
 mod terminal;
+mod timelines;
 mod usage;
 
 use std::{

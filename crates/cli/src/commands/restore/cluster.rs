@@ -9,7 +9,7 @@ use crate::{
 };
 use mainstay_domain::{ByteSize, Failure, Lsn, Result};
 use mainstay_operations::{
-    pitr::{self, Request, Resolved},
+    pitr::{self, Log, Request, Resolved},
     points, restore,
 };
 use mainstay_sources::postgres::cluster::restore::{
@@ -44,6 +44,15 @@ pub struct Cluster {
     /// Put a stopped cluster back: write only files that differ, and remove the rest
     #[arg(long, requires = "to_dir")]
     delta: bool,
+    /// As a warm standby: it follows the archive, and takes over when it is promoted
+    #[arg(long, requires = "to_dir", conflicts_with_all = ["at", "lsn", "xid", "name", "immediate", "timeline"])]
+    standby: bool,
+    /// Of a standby: the variable with the address of the primary, from which it streams as well
+    #[arg(long, value_name = "VARIABLE", requires = "standby")]
+    primary_url_env: Option<String>,
+    /// How the server gets the log: all of it beforehand, or each file as it comes to it
+    #[arg(long, value_name = "HOW", requires = "to_dir", default_value = "copy")]
+    wal: WalArg,
     /// What the server does when it has reached the target
     #[arg(long, value_name = "ACTION", requires = "to_dir", default_value = "promote")]
     action: ActionArg,
@@ -59,11 +68,21 @@ enum ActionArg {
     Shutdown,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum WalArg {
+    /// Into pg_wal, before the server starts
+    Copy,
+    /// With `mainstay wal fetch`: for windows that are larger than the disk
+    Fetch,
+}
+
 impl Cluster {
     /// Whether something was said that only a cluster understands.
     pub fn is_wanted(&self) -> bool {
         self.target_given()
             || self.immediate
+            || self.standby
+            || self.wal == WalArg::Fetch
             || self.timeline.is_some()
             || self.delta
             || !self.tablespace.is_empty()
@@ -112,7 +131,11 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
 
     let resolved = resolve(how, chosen, source)?;
     let base = &resolved.base;
-    options.recovery = Some(recovery(how, &resolved));
+    let log = match how.cluster.standby || how.cluster.wal == WalArg::Fetch {
+        true => Log::Fetched,
+        false => Log::Brought,
+    };
+    options.recovery = Some(recovery(how, context, chosen, &resolved, log)?);
     let opened = restore::open(&chosen.repository, base, source)?;
     let plan = mainstay_sources::postgres::cluster::restore::plan(&opened.record, &options)?;
 
@@ -131,7 +154,7 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
             "overwrite",
         )?;
     }
-    let report = pitr::restore(&opened, &resolved, &options, &context.progress)?;
+    let report = pitr::restore(&opened, &resolved, &options, log, &context.progress)?;
     context.progress.finish();
     show_report(context, &options, &report, &plan.facts);
     Ok(Exit::Done)
@@ -148,20 +171,56 @@ pub fn resolve<'c>(how: &How, chosen: &'c Chosen, source: &str) -> Result<Resolv
     pitr::resolve(&chosen.repository, &points, source, &request)
 }
 
-fn recovery(how: &How, resolved: &Resolved<'_>) -> Recovery {
-    Recovery {
+fn recovery(
+    how: &How,
+    context: &Context,
+    chosen: &Chosen,
+    resolved: &Resolved<'_>,
+    log: Log,
+) -> Result<Recovery> {
+    let standby = how.cluster.standby;
+    let primary = how.cluster.primary_url_env.as_ref().map(|variable| {
+        std::env::var(variable).map_err(|_| {
+            Failure::usage(format!("the variable {variable} is not set"))
+                .hint("It holds the primary's address: postgres://replicator:…@primary/postgres.")
+        })
+    });
+    Ok(Recovery {
         target: resolved.target.clone(),
         timeline: resolved.ancestry.timeline,
-        // Everything that replay needs lies in pg_wal: the archive is not asked.
-        restore_command: "false".to_owned(),
+        restore_command: match log {
+            // Everything that replay needs lies in pg_wal: the archive is not asked.
+            Log::Brought => "false".to_owned(),
+            Log::Fetched => fetch_command(context, &chosen.info.summary.app)?,
+        },
         action: match how.cluster.action {
             ActionArg::Promote => Action::Promote,
             ActionArg::Pause => Action::Pause,
             ActionArg::Shutdown => Action::Shutdown,
         },
-        standby: false,
-        archive: how.cluster.delta,
-    }
+        standby,
+        primary: primary.transpose()?,
+        archive: how.cluster.delta || standby,
+    })
+}
+
+/// This program with this configuration, as the server's shell runs it.
+fn fetch_command(context: &Context, app: &str) -> Result<String> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::failed("it is not known where this program lies").caused_by(error))?;
+    let config = absolute(context.config_path()?)
+        .map_err(|error| Failure::failed("it is not known where the configuration lies").caused_by(error))?;
+    Ok(format!(
+        "{} --config {} --quiet wal fetch --app {} %f %p",
+        for_the_server(&program.to_string_lossy()),
+        for_the_server(&config.to_string_lossy()),
+        for_the_server(app)
+    ))
+}
+
+/// One word for a shell, in a setting in which the server replaces what follows a per cent sign.
+fn for_the_server(word: &str) -> String {
+    format!("'{}'", word.replace('%', "%%").replace('\'', "'\\''"))
 }
 
 /// Where the recovery goes, and what is the last that it keeps.
@@ -233,7 +292,13 @@ fn show_report(
     for notice in &report.notices {
         out.line(format_args!("  note: {notice}"));
     }
-    if options.recovery.as_ref().is_some_and(|recovery| !recovery.archive) {
+    let recovery = options.recovery.as_ref();
+    if recovery.is_some_and(|recovery| recovery.standby) {
+        out.line("  note: a standby: it archives, as its configuration says, only when it has been promoted (pg_ctl promote);");
+        out.line(
+            "        the user who runs it must be able to read this configuration and the repository's key",
+        );
+    } else if recovery.is_some_and(|recovery| !recovery.archive) {
         out.line(
             "  note: it does not archive (archive_mode = off) and runs no subscriptions (max_logical_replication_workers = 0),",
         );
@@ -252,4 +317,16 @@ fn show_report(
             "removed": report.removed, "notices": report.notices,
         }),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::for_the_server;
+
+    #[test]
+    fn a_word_stays_one_word_for_the_server_and_its_shell() {
+        assert_eq!(for_the_server("/opt/main stay"), "'/opt/main stay'");
+        assert_eq!(for_the_server("it's 100%"), r"'it'\''s 100%%'");
+        assert_eq!(for_the_server("$(x)"), "'$(x)'");
+    }
 }

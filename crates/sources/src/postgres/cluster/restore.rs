@@ -57,8 +57,10 @@ pub struct Recovery {
     /// What the server runs to get a segment: with `%f` and `%p`.
     pub restore_command: String,
     pub action: Action,
-    /// Follow the archive for ever, as a warm standby.
+    /// Follow the archive for ever, as a warm standby, over every failover.
     pub standby: bool,
+    /// Of a standby: where it streams from, besides (`primary_conninfo`).
+    pub primary: Option<String>,
     /// Archive as its configuration says, once recovery is over: it takes the original's place.
     pub archive: bool,
 }
@@ -569,10 +571,14 @@ impl Recovery {
         // Those of the original's configuration would work on what belongs to the original.
         set("archive_cleanup_command", String::new());
         set("recovery_end_command", String::new());
-        set("recovery_target_timeline", self.timeline.to_string());
         if self.standby {
+            set("recovery_target_timeline", "latest".to_owned());
+            if let Some(primary) = &self.primary {
+                set("primary_conninfo", primary.clone());
+            }
             return settings;
         }
+        set("recovery_target_timeline", self.timeline.to_string());
         set("recovery_target_inclusive", "on".into());
         match &self.target {
             Target::Immediate => set("recovery_target", "immediate".into()),
