@@ -100,7 +100,8 @@ pub struct Entry {
     pub content: Option<Content>,
     #[n(15)]
     pub doubt: Option<Doubt>,
-    /// It was modified less than two seconds before it was read, so its metadata does not prove it unchanged.
+    /// It was modified less than two seconds before it was read, so its metadata does not prove it unchanged; or pages in it are
+    /// damaged, and whoever takes it over must judge them again.
     #[n(16)]
     pub fresh: Option<bool>,
     /// In a listing of deleted files: when it was first missed.

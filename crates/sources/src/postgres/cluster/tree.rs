@@ -422,12 +422,12 @@ impl Walk<'_, '_> {
         for read in slices.into_iter().flatten() {
             match read {
                 Read::Whole(content, slice) => {
-                    self.note(&slice, shown);
+                    self.note(&slice, shown, &mut entry);
                     entry.size = content.bytes();
                     entry.content = Some(content);
                 }
                 Read::Slice(slice) => {
-                    self.note(&slice, shown);
+                    self.note(&slice, shown, &mut entry);
                     let length = slice.hashes.len() as u64;
                     hashes.push(Piece::plain(self.shared.sink.put(Pool::Tree, &slice.hashes)?, length));
                     frames.extend(slice.frames);
@@ -448,8 +448,12 @@ impl Walk<'_, '_> {
         self.leaves.entry(&entry.name, &encoded)
     }
 
-    fn note(&self, slice: &Slice, shown: &str) {
+    fn note(&self, slice: &Slice, shown: &str, entry: &mut Entry) {
         add(&self.shared.tally.changed_bytes, slice.changed_bytes);
+        if !slice.bad_blocks.is_empty() {
+            // Taken over unread, it would be in the next backup without a word of the damage.
+            entry.fresh = Some(true);
+        }
         for block in &slice.bad_blocks {
             add(&self.shared.tally.bad_blocks, 1);
             let message =

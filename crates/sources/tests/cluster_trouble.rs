@@ -1,0 +1,114 @@
+//! Base backups of clusters in which something is not as it should be.
+#![allow(clippy::unwrap_used)] // in tests
+
+#[path = "support/memory.rs"]
+mod memory;
+#[path = "support/postgres.rs"]
+mod support;
+
+use mainstay_domain::{Clock, Silent, SystemClock, Time, point::SourceRecord, point::State};
+use mainstay_sources::postgres::{
+    cluster::{self, ClusterConfig, ClusterFacts, restore},
+    sandbox::{Sandbox, SandboxOptions},
+    secret::SecretText,
+};
+use memory::Memory;
+use std::path::Path;
+
+const KEY: [u8; 32] = [3; 32];
+
+/// Ten seconds on: files written just now are not fresh to it.
+struct Later;
+
+impl Clock for Later {
+    fn now(&self) -> Time {
+        SystemClock.now().plus(10 * mainstay_domain::time::SECOND)
+    }
+}
+
+fn config(server: &Sandbox) -> ClusterConfig {
+    let url = format!("postgres://postgres@localhost/postgres?host={}", server.socket_directory().display());
+    ClusterConfig::new(SecretText::Plain(url.into()))
+}
+
+fn capture(server: &Sandbox, memory: &Memory, previous: Option<&SourceRecord>) -> SourceRecord {
+    let options = cluster::Options {
+        page_key: KEY,
+        full: false,
+        previous: previous.map(|record| (memory as _, record)),
+        clock: &Later,
+    };
+    cluster::capture(&config(server), memory, &options, &Silent).unwrap()
+}
+
+fn facts(record: &SourceRecord) -> ClusterFacts {
+    ClusterFacts::from_json(&record.facts).unwrap()
+}
+
+/// A server that is started on what a record holds.
+fn started(server: SandboxOptions, memory: &Memory, record: &SourceRecord) -> Sandbox {
+    Sandbox::start_on(&server, &|data: &Path| {
+        let options = restore::Options { sync: false, ..restore::Options::new(data.to_owned()) };
+        restore::restore(memory, record, &options, &mut |_| Ok(()), &Silent)
+            .map_err(std::io::Error::other)?;
+        Ok(())
+    })
+    .unwrap()
+}
+
+fn text(server: &Sandbox, sql: &str) -> String {
+    server.connect("postgres").unwrap().query_text(sql).unwrap().unwrap_or_default()
+}
+
+/// Runs pgbench's tables in, so that there is something to change.
+fn fill(server: &Sandbox) {
+    server
+        .connect("postgres")
+        .unwrap()
+        .execute(
+            "CREATE TABLE ledger (id int PRIMARY KEY, balance int, filler text);
+             INSERT INTO ledger SELECT n, 0, repeat(md5(n::text), 4) FROM generate_series(1, 20000) n;
+             CREATE UNLOGGED TABLE scratch AS SELECT generate_series(1, 1000) AS n;
+             CREATE INDEX ON ledger (balance); CHECKPOINT",
+        )
+        .unwrap();
+}
+
+const SUM: &str = "SELECT count(*) || ' ' || sum(hashtext(ledger::text)::bigint) FROM ledger";
+
+/// A relation's file.
+fn file_of(server: &Sandbox, relation: &str) -> std::path::PathBuf {
+    server.data_directory().join(text(server, &format!("SELECT pg_relation_filepath('{relation}')")))
+}
+
+/// Overwrites bytes of a file, as a disk might.
+fn damage(path: &Path, at: u64, bytes: &[u8]) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, bytes, at).unwrap();
+}
+
+fn with_checksums() -> Sandbox {
+    Sandbox::start(&support::options().initdb("--data-checksums")).unwrap()
+}
+
+#[test]
+fn damage_that_stays_is_named_by_every_backup() {
+    let server = with_checksums();
+    fill(&server);
+    let memory = Memory::default();
+    let (large, small) = (file_of(&server, "ledger"), file_of(&server, "pg_class"));
+    damage(&large, 3 * 8192 + 5000, b"rot");
+    damage(&small, 8192 + 5000, b"rot");
+    let mut previous = None;
+    for run in 0..3 {
+        let record = capture(&server, &memory, previous.as_ref());
+        assert_eq!(record.state, State::Incomplete, "run {run}");
+        let named: Vec<&str> = record.problems.iter().map(|problem| problem.object.as_str()).collect();
+        for path in [&large, &small] {
+            let inside = path.strip_prefix(server.data_directory()).unwrap().to_str().unwrap();
+            assert!(named.contains(&inside), "run {run}: {:?}", record.problems);
+        }
+        assert!(previous.is_none() || facts(&record).counts.unchanged_files > 100, "run {run}");
+        previous = Some(record);
+    }
+}
