@@ -112,3 +112,20 @@ fn damage_that_stays_is_named_by_every_backup() {
         previous = Some(record);
     }
 }
+
+#[test]
+fn garbage_that_claims_to_be_new_is_damage_too() {
+    let server = with_checksums();
+    fill(&server);
+    let path = file_of(&server, "ledger");
+    damage(&path, 2 * 8192, &[0xff; 8192]);
+    let memory = Memory::default();
+    let record = capture(&server, &memory, None);
+    assert_eq!(record.state, State::Incomplete);
+    assert!(
+        record.problems.iter().any(|problem| problem.message.contains("block 2")),
+        "{:?}",
+        record.problems
+    );
+    assert_eq!(facts(&record).counts.bad_blocks, 1);
+}

@@ -8,7 +8,7 @@ use super::{
     old::OldListing,
     pages::{Checking, PageKey},
     server::{Backup, Server, connect, timeline_of_label},
-    tree::{self, Shared, Tally},
+    tree::{self, Shared, Suspects, Tally},
 };
 use crate::files::Problems;
 use mainstay_domain::{
@@ -79,6 +79,7 @@ pub fn capture(
     let directory = directory_of(config, &server);
     let problems = Problems::default();
     let tally = Tally::default();
+    let suspects = Suspects::default();
     let judged = server.data_checksums && server.block_size as usize == PAGE;
     let shared = Shared {
         sink,
@@ -90,6 +91,7 @@ pub fn capture(
         monitor,
         problems: &problems,
         tally: &tally,
+        suspects: &suspects,
     };
 
     // The files, as they come; the control file after all others.
@@ -108,6 +110,7 @@ pub fn capture(
 
     // The end, and the log that leads to it.
     let stopped = backup.stop()?;
+    suspects.judge(stopped.stop, &problems, &tally);
     let timeline = timeline_of_label(&stopped.backup_label)
         .ok_or_else(|| Failure::failed("the server's backup label names no timeline"))?;
     keep(BACKUP_LABEL.into(), put_bytes(sink, stopped.backup_label.as_bytes())?);

@@ -40,6 +40,8 @@ pub struct Slice {
     pub hashes: Vec<u8>,
     /// Blocks of the relation whose checksum is wrong.
     pub bad_blocks: Vec<u32>,
+    /// Blocks that look wrong and say that they were written while the backup ran: torn, or garbage. The end of the backup decides.
+    pub suspects: Vec<(u32, Lsn)>,
     /// Bytes of frames and patches that were handed to the repository.
     pub changed_bytes: u64,
 }
@@ -47,7 +49,8 @@ pub struct Slice {
 /// What a file's pages are to be held against.
 #[derive(Debug, Clone, Copy)]
 pub struct Checking {
-    /// Pages written at or after this are not judged: they may be torn, and the log repairs them.
+    /// Pages written at or after this may be torn, and the log repairs them. Garbage may say so too: it is damage if it names a
+    /// position that the server had not come to when the backup ended.
     pub since: Lsn,
 }
 
@@ -70,7 +73,7 @@ pub fn capture_slice(
         read(frame, at)?;
         if let Some(checking) = checking {
             let first = blocks + (at / PAGE as u64) as u32;
-            check(frame, first, checking, at, read, &mut slice.bad_blocks)?;
+            check(frame, first, checking, at, read, &mut slice)?;
         }
         let known = before.and_then(|before| known_frame(before, at, frame.len()));
         let (piece, stored) = store(sink, key, frame, known, &mut slice.hashes)?;
@@ -140,24 +143,26 @@ fn check(
     checking: Checking,
     at: u64,
     read: &mut dyn FnMut(&mut [u8], u64) -> Result<()>,
-    bad: &mut Vec<u32>,
+    slice: &mut Slice,
 ) -> Result<()> {
     let wrong = |page: &[u8], block: u32| {
-        page.first_chunk::<PAGE>().is_some_and(|page| match judge(page, block) {
-            Page::Bad(written) => written < checking.since,
-            Page::New | Page::Good => false,
+        page.first_chunk::<PAGE>().and_then(|page| match judge(page, block) {
+            Page::Bad(written) => Some(written),
+            Page::New | Page::Good => None,
         })
     };
     for number in 0..frame.len() / PAGE {
         let block = first_block + number as u32;
         let page = &mut frame[number * PAGE..][..PAGE];
         let mut looks = 1;
-        while wrong(page, block) && looks < LOOKS {
+        while wrong(page, block).is_some() && looks < LOOKS {
             read(page, at + (number * PAGE) as u64)?;
             looks += 1;
         }
-        if wrong(page, block) {
-            bad.push(block);
+        match wrong(page, block) {
+            Some(written) if written < checking.since => slice.bad_blocks.push(block),
+            Some(written) => slice.suspects.push((block, written)),
+            None => {}
         }
     }
     Ok(())

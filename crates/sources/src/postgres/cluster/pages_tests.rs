@@ -101,3 +101,16 @@ fn a_torn_page_is_read_again_and_one_that_stays_wrong_is_named() {
     assert_eq!(slice.bad_blocks, [103]);
     assert_eq!(restored(&memory, &slice)[..3 * PAGE], good[..3 * PAGE]);
 }
+
+#[test]
+fn a_page_that_says_it_was_written_meanwhile_is_kept_with_its_position() {
+    let memory = Memory::default();
+    let garbage = vec![0xff; PAGE];
+    let mut read = |out: &mut [u8], at: u64| {
+        out.copy_from_slice(&garbage[at as usize..][..out.len()]);
+        Ok(())
+    };
+    let checking = Some(Checking { since: Lsn(1 << 30) });
+    let slice = capture_slice(&memory, &KEY, PAGE as u64, 7, None, checking, &mut read).unwrap();
+    assert_eq!((slice.bad_blocks, slice.suspects), (vec![], vec![(7, Lsn(u64::MAX))]));
+}

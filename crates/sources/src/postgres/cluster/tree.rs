@@ -13,7 +13,7 @@ use super::{
 use crate::files::{Leaves, Problems, Stat, Tree, open_in};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use mainstay_domain::{
-    Clock, Failure, Kind, Monitor, Result, Severity,
+    Clock, Failure, Kind, Lsn, Monitor, Result, Severity,
     listing::{self, Doubt, Entry, FileKind},
     stream::{Content, PAGE, Piece, Pool, Sink},
 };
@@ -27,7 +27,7 @@ use std::{
     io,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -50,6 +50,39 @@ pub struct Shared<'a> {
     pub monitor: &'a dyn Monitor,
     pub problems: &'a Problems,
     pub tally: &'a Tally,
+    pub suspects: &'a Suspects,
+}
+
+/// Pages that the end of the backup decides about: each with its file, its block and the position that it names.
+#[derive(Debug, Default)]
+pub struct Suspects(Mutex<Vec<(String, u32, Lsn)>>);
+
+impl Suspects {
+    /// Pages torn by the server's writing are few at a time; of garbage, this many blocks say enough.
+    const KEPT: usize = 10_000;
+
+    fn add(&self, shown: &str, slice: &Slice) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = Suspects::KEPT.saturating_sub(kept.len());
+        kept.extend(slice.suspects.iter().take(room).map(|(block, at)| (shown.to_owned(), *block, *at)));
+    }
+
+    /// Names those that cannot have been written before the backup ended at `stop`: the log repairs none of them.
+    pub fn judge(&self, stop: Lsn, problems: &Problems, tally: &Tally) {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (shown, block, _) in kept.iter().filter(|(.., written)| *written > stop) {
+            add(&tally.bad_blocks, 1);
+            problems.add(Severity::Error, shown, damaged(*block));
+        }
+        if kept.len() >= Suspects::KEPT {
+            let message = "more pages have a wrong checksum than could be judged: look at the server's disk";
+            problems.add(Severity::Error, "", message);
+        }
+    }
+}
+
+fn damaged(block: u32) -> String {
+    format!("the checksum of block {block} is wrong: this page is damaged on the server's disk")
 }
 
 #[derive(Debug, Default)]
@@ -450,16 +483,15 @@ impl Walk<'_, '_> {
 
     fn note(&self, slice: &Slice, shown: &str, entry: &mut Entry) {
         add(&self.shared.tally.changed_bytes, slice.changed_bytes);
-        if !slice.bad_blocks.is_empty() {
+        if !slice.bad_blocks.is_empty() || !slice.suspects.is_empty() {
             // Taken over unread, it would be in the next backup without a word of the damage.
             entry.fresh = Some(true);
         }
         for block in &slice.bad_blocks {
             add(&self.shared.tally.bad_blocks, 1);
-            let message =
-                format!("the checksum of block {block} is wrong: this page is damaged on the server's disk");
-            self.shared.problems.add(Severity::Error, shown, message);
+            self.shared.problems.add(Severity::Error, shown, damaged(*block));
         }
+        self.shared.suspects.add(shown, slice);
     }
 }
 
