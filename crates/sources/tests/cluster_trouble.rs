@@ -129,3 +129,60 @@ fn garbage_that_claims_to_be_new_is_damage_too() {
     );
     assert_eq!(facts(&record).counts.bad_blocks, 1);
 }
+
+/// Moves a file or directory of a stopped place elsewhere, and leaves a link.
+fn move_away(from: &Path, to: &Path) {
+    let moved = std::process::Command::new("mv").args([from, to]).status().unwrap();
+    assert!(moved.success());
+    std::os::unix::fs::symlink(to, from).unwrap();
+}
+
+#[test]
+fn what_links_in_the_data_directory_lead_to_is_captured_in_their_place() {
+    let server = Sandbox::start(&support::options()).unwrap();
+    fill(&server);
+    let elsewhere = tempfile::tempdir_in(server.data_directory().parent().unwrap()).unwrap();
+    std::fs::set_permissions(elsewhere.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let data = server.data_directory();
+    let database = data
+        .join(format!("base/{}", text(&server, "SELECT oid FROM pg_database WHERE datname = 'postgres'")));
+    // Open files stay what they are: the server does not notice.
+    move_away(&database, &elsewhere.path().join("database"));
+    move_away(&data.join("pg_ident.conf"), &elsewhere.path().join("ident"));
+    move_away(&data.join("pg_stat_tmp"), &elsewhere.path().join("stat"));
+    std::fs::write(elsewhere.path().join("stat/left"), b"out").unwrap();
+    std::os::unix::fs::symlink(&data, data.join("itself")).unwrap();
+    std::os::unix::fs::symlink("pg_hba.conf", data.join("beside")).unwrap();
+    let memory = Memory::default();
+    let looped = capture(&server, &memory, None);
+    assert_eq!(looped.state, State::Incomplete);
+    let problem = |record: &SourceRecord, object: &str| {
+        record.problems.iter().find(|problem| problem.object == object).map(|problem| problem.message.clone())
+    };
+    assert!(
+        problem(&looped, "itself").unwrap().contains("a directory that it is in itself"),
+        "{:?}",
+        looped.problems
+    );
+
+    std::fs::remove_file(data.join("itself")).unwrap();
+    let before = text(&server, SUM);
+    for previous in [None, Some(&looped)] {
+        let record = capture(&server, &memory, previous);
+        assert_eq!(record.state, State::Complete, "{:?}", record.problems);
+        assert!(problem(&record, "pg_ident.conf").unwrap().contains("captured in its place"));
+        let restored = started(support::options(), &memory, &record);
+        assert_eq!(text(&restored, SUM), before);
+        let at = |path: &Path| restored.data_directory().join(path.strip_prefix(&data).unwrap());
+        assert!(at(&database).symlink_metadata().unwrap().is_dir());
+        assert!(at(&data.join("pg_ident.conf")).symlink_metadata().unwrap().is_file());
+        assert!(at(&data.join("pg_stat_tmp")).symlink_metadata().unwrap().is_dir());
+        assert!(!at(&data.join("pg_stat_tmp/left")).exists());
+        assert!(at(&data.join("beside")).symlink_metadata().unwrap().is_symlink());
+    }
+
+    std::fs::remove_file(elsewhere.path().join("ident")).unwrap();
+    let dangling = capture(&server, &memory, None);
+    assert_eq!(dangling.state, State::Incomplete);
+    assert!(problem(&dangling, "pg_ident.conf").unwrap().contains("which cannot be read"));
+}

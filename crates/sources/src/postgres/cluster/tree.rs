@@ -24,7 +24,9 @@ use rustix::{
 };
 use std::{
     collections::VecDeque,
+    ffi::OsStr,
     io,
+    os::unix::ffi::OsStrExt,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -169,6 +171,8 @@ pub fn capture(
             window: VecDeque::new(),
             first_id: 0,
             leaves: Leaves::new(shared.sink),
+            behind: Vec::new(),
+            within: Vec::new(),
         };
         let walked = walk.root().and_then(|()| walk.drain());
         if walked.is_err() {
@@ -190,6 +194,18 @@ struct Walk<'a, 'l> {
     window: VecDeque<Pending>,
     first_id: u64,
     leaves: Leaves<'l>,
+    /// Links to directories that the walk is in, by their path in the tree: what they lead to, and is entered from there.
+    behind: Vec<(Vec<u8>, Tree)>,
+    /// Device and inode of every directory that the walk is in.
+    within: Vec<(u64, u64)>,
+}
+
+/// What is made of a symbolic link.
+enum Linked {
+    /// What it leads to takes its place.
+    Followed(Stat),
+    Kept,
+    LeftOut,
 }
 
 impl Walk<'_, '_> {
@@ -207,6 +223,9 @@ impl Walk<'_, '_> {
     /// A directory's entries, then its subdirectories, each in order.
     fn directory(&mut self, path: &Arc<[u8]>) -> Result<()> {
         let Some((fd, names)) = self.names(path)? else { return Ok(()) };
+        let stat = rustix::fs::fstat(&fd).map_err(|error| self.broken(path, b"", error))?;
+        let stat = Stat::new(&stat);
+        self.within.push((stat.device, stat.inode));
         let place = exclude::place_of(path, self.in_tablespace);
         let unlogged = match place {
             Place::Relations => exclude::unlogged(names.iter().map(|name| &name[..])),
@@ -229,38 +248,122 @@ impl Walk<'_, '_> {
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(self.broken(path, name, error)),
             };
-            // The log may lie elsewhere; tablespaces do, and have listings of their own.
+            // The log may lie elsewhere, and so may what else is captured empty; tablespaces do, and have listings of their own.
             let top = path.is_empty() && !self.in_tablespace;
-            if stat.kind == FileKind::Symlink && top && name == b"pg_wal" {
+            if stat.kind == FileKind::Symlink && top && exclude::is_emptied(name) {
                 stat.kind = FileKind::Directory;
                 stat.mode = 0o700;
             }
-            let tablespace =
-                !self.in_tablespace && path[..] == *b"pg_tblspc" && stat.kind == FileKind::Symlink;
+            if stat.kind == FileKind::Symlink && path[..] == *b"pg_tblspc" && !self.in_tablespace {
+                continue;
+            }
+            let mut followed = false;
+            if stat.kind == FileKind::Symlink {
+                match self.link(&fd, path, name)? {
+                    Linked::Followed(found) => (stat, followed) = (found, true),
+                    Linked::Kept => {}
+                    Linked::LeftOut => continue,
+                }
+            }
             match stat.kind {
-                _ if tablespace => {}
                 FileKind::Socket => {}
                 FileKind::Directory => {
                     let entry = Box::new(stat.entry(name, self.shared.clock.now()));
                     self.push_entry(entry, String::new())?;
                     add(&self.shared.tally.directories, 1);
-                    below.push(listing::join(path, name));
+                    below.push((listing::join(path, name), followed));
                 }
-                FileKind::Regular => self.file(&fd, path, name, &stat, relation)?,
+                FileKind::Regular => self.file(&fd, path, name, &stat, relation, followed)?,
                 _ => self.other(&fd, path, name, &stat)?,
             }
         }
         drop((fd, names));
-        for path in below {
+        for (path, followed) in below {
             let path: Arc<[u8]> = path.into();
             self.push(Pending::Directory(path.clone()))?;
-            if self.in_tablespace || !exclude::is_emptied(&path) {
+            if followed {
+                self.directory_behind(&path)?;
+            } else if self.in_tablespace || !exclude::is_emptied(&path) {
                 self.directory(&path)?;
             } else if path[..] == *b"pg_wal" {
                 self.empty_below(&path)?;
             }
         }
+        self.within.pop();
         Ok(())
+    }
+
+    /// A link that somebody put into the data directory. Kept as it is, the backup would lack what it leads to, and a server
+    /// on a restored copy would write into the original's files: so what it leads to takes its place.
+    fn link(&self, directory: &OwnedFd, path: &[u8], name: &[u8]) -> Result<Linked> {
+        let target = match rustix::fs::readlinkat(directory, name, Vec::new()) {
+            Ok(target) => target.into_bytes(),
+            Err(Errno::NOENT) => return Ok(Linked::LeftOut),
+            Err(error) => return Err(self.broken(path, name, error)),
+        };
+        // One that leads further down leads to what is captured anyway.
+        let leaves = target.starts_with(b"/") || target.split(|byte| *byte == b'/').any(|part| part == b"..");
+        if !leaves {
+            return Ok(Linked::Kept);
+        }
+        let shown = crate::files::show_path(&listing::join(path, name));
+        let target = crate::files::show_path(&target);
+        let problem = |severity, message| self.shared.problems.add(severity, shown.clone(), message);
+        let stat = match statat(directory, name, AtFlags::empty()) {
+            Ok(stat) => Stat::new(&stat),
+            Err(error) => {
+                problem(Severity::Error, format!("it is a link to {target}, which cannot be read: {error}"));
+                return Ok(Linked::LeftOut);
+            }
+        };
+        match stat.kind {
+            FileKind::Directory if self.within.contains(&(stat.device, stat.inode)) => {
+                problem(
+                    Severity::Error,
+                    format!("it is a link to {target}, a directory that it is in itself"),
+                );
+                Ok(Linked::LeftOut)
+            }
+            FileKind::Directory | FileKind::Regular => {
+                let message = format!("it is a link to {target}: what lies there is captured in its place");
+                problem(Severity::Info, message);
+                Ok(Linked::Followed(stat))
+            }
+            _ => Ok(Linked::Kept),
+        }
+    }
+
+    /// The directory that a link leads to, as if it lay where the link is.
+    fn directory_behind(&mut self, path: &Arc<[u8]>) -> Result<()> {
+        match Tree::open(&self.root.join(OsStr::from_bytes(path))) {
+            Ok(tree) => {
+                self.behind.push((path.to_vec(), tree));
+                self.directory(path)?;
+                self.behind.pop();
+            }
+            Err(error) => self.unread_link(path, error),
+        }
+        Ok(())
+    }
+
+    /// What a link leads to may be anybody's: it is named, and the backup goes on without it.
+    fn unread_link(&self, path: &[u8], error: Errno) {
+        let message = format!("what this link leads to cannot be read: {error}");
+        self.shared.problems.add(Severity::Error, crate::files::show_path(path), message);
+    }
+
+    /// Opens a directory of the tree.
+    fn open_directory(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let rest_behind = |link: &[u8]| match path.strip_prefix(link)? {
+            b"" => Some(path.len()),
+            rest => rest.starts_with(b"/").then_some(link.len() + 1),
+        };
+        for (link, tree) in self.behind.iter().rev() {
+            if let Some(start) = rest_behind(link) {
+                return tree.directory(&path[start..], OFlags::empty());
+            }
+        }
+        self.tree.directory(path, OFlags::empty())
     }
 
     /// The directories that the server expects below an emptied one.
@@ -277,7 +380,7 @@ impl Walk<'_, '_> {
     }
 
     fn names(&mut self, path: &[u8]) -> Result<Option<(OwnedFd, Vec<Vec<u8>>)>> {
-        let fd = match self.tree.directory(path, OFlags::empty()) {
+        let fd = match self.open_directory(path) {
             Ok(fd) => fd,
             // A database or a schema's directory that was dropped meanwhile.
             Err(Errno::NOENT) => return Ok(None),
@@ -310,6 +413,7 @@ impl Walk<'_, '_> {
         name: &[u8],
         stat: &Stat,
         relation: Option<RelationFile>,
+        followed: bool,
     ) -> Result<()> {
         let mut entry = Box::new(stat.entry(name, self.shared.clock.now()));
         let old = self.old.take(path, name);
@@ -329,9 +433,20 @@ impl Walk<'_, '_> {
             entry.content = Some(Content::default());
             return self.push_entry(entry, String::new());
         }
-        let fd = match open_in(directory, name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let opened = match followed {
+            true => {
+                rustix::fs::openat(directory, name, flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
+            }
+            false => open_in(directory, name, flags, Mode::empty()),
+        };
+        let fd = match opened {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(()),
+            Err(error) if followed => {
+                self.unread_link(&listing::join(path, name), error);
+                return Ok(());
+            }
             Err(error) => return Err(self.broken(path, name, error)),
         };
         let shown = crate::files::show_path(&listing::join(path, name));
