@@ -6,7 +6,11 @@ mod memory;
 #[path = "support/postgres.rs"]
 mod support;
 
-use mainstay_domain::{Clock, Silent, SystemClock, Time, point::SourceRecord, point::State};
+use mainstay_domain::{
+    ChunkId, Clock, Result, Silent, SystemClock, Time,
+    point::{SourceRecord, State},
+    stream::{Content, Piece, PieceWriter, Pool, Sink},
+};
 use mainstay_sources::postgres::{
     cluster::{self, ClusterConfig, ClusterFacts, restore},
     sandbox::{Sandbox, SandboxOptions},
@@ -185,4 +189,35 @@ fn what_links_in_the_data_directory_lead_to_is_captured_in_their_place() {
     let dangling = capture(&server, &memory, None);
     assert_eq!(dangling.state, State::Incomplete);
     assert!(problem(&dangling, "pg_ident.conf").unwrap().contains("which cannot be read"));
+}
+
+/// A repository with a mistake in it.
+struct Panicking<'m>(&'m Memory);
+
+impl Sink for Panicking<'_> {
+    fn put(&self, pool: Pool, chunk: &[u8]) -> Result<ChunkId> {
+        assert!(pool != Pool::Data, "a mistake");
+        self.0.put(pool, chunk)
+    }
+    fn put_reader(&self, pool: Pool, reader: &mut dyn std::io::Read) -> Result<Content> {
+        self.0.put_reader(pool, reader)
+    }
+    fn begin(&self, pool: Pool) -> Box<dyn PieceWriter + '_> {
+        self.0.begin(pool)
+    }
+    fn join(&self, pieces: &mut dyn Iterator<Item = Piece>) -> Result<Content> {
+        self.0.join(pieces)
+    }
+    fn adopt(&self, content: &Content) -> Result<bool> {
+        self.0.adopt(content)
+    }
+}
+
+#[test]
+fn a_thread_that_panics_ends_the_backup_and_not_its_progress() {
+    let server = Sandbox::start(&support::options()).unwrap();
+    let memory = Memory::default();
+    let options = cluster::Options { page_key: KEY, full: false, previous: None, clock: &Later };
+    let failed = cluster::capture(&config(&server), &Panicking(&memory), &options, &Silent).unwrap_err();
+    assert!(failed.message.contains("a reading thread panicked"), "{failed}");
 }

@@ -27,6 +27,7 @@ use std::{
     ffi::OsStr,
     io,
     os::unix::ffi::OsStrExt,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -636,7 +637,9 @@ fn work(shared: &Shared<'_>, jobs: &Receiver<Job>, results: &Sender<Done>, stop:
         let length = job.length;
         let read = match shared.monitor.cancelled() {
             true => Err(Failure::new(Kind::Cancelled, "the base backup was stopped")),
-            false => read(shared, job),
+            // A thread that ended without a word would leave the walk waiting for what it was reading.
+            false => catch_unwind(AssertUnwindSafe(|| read(shared, job)))
+                .unwrap_or_else(|_| Err(Failure::failed("a reading thread panicked"))),
         };
         shared.monitor.advance(u64::from(slot == 0), length);
         if results.send(Done { id, slot, read }).is_err() {
