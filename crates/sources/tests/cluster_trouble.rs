@@ -17,7 +17,7 @@ use mainstay_sources::postgres::{
     secret::SecretText,
 };
 use memory::Memory;
-use std::path::Path;
+use std::{os::unix::fs::MetadataExt, path::Path};
 
 const KEY: [u8; 32] = [3; 32];
 
@@ -220,4 +220,94 @@ fn a_thread_that_panics_ends_the_backup_and_not_its_progress() {
     let options = cluster::Options { page_key: KEY, full: false, previous: None, clock: &Later };
     let failed = cluster::capture(&config(&server), &Panicking(&memory), &options, &Silent).unwrap_err();
     assert!(failed.message.contains("a reading thread panicked"), "{failed}");
+}
+
+/// A folder of the server's own, beside its data.
+fn folder_for(server: &Sandbox, name: &str) -> std::path::PathBuf {
+    let folder = server.data_directory().parent().unwrap().join(name);
+    std::fs::create_dir(&folder).unwrap();
+    let owner = std::fs::metadata(server.data_directory()).unwrap();
+    std::os::unix::fs::chown(&folder, Some(owner.uid()), Some(owner.gid())).unwrap();
+    folder
+}
+
+#[test]
+fn of_a_tablespace_only_the_clusters_own_version_is_captured_and_put_back() {
+    let server = Sandbox::start(&support::options()).unwrap();
+    let folder = folder_for(&server, "fast");
+    let mut session = server.connect("postgres").unwrap();
+    session.execute(&format!("CREATE TABLESPACE fast LOCATION '{}'", folder.display())).unwrap();
+    session.execute("CREATE TABLE there TABLESPACE fast AS SELECT generate_series(1, 1000) AS n").unwrap();
+    session.execute("CHECKPOINT").unwrap();
+    let other = folder.join("PG_99_209901011/1");
+    std::fs::create_dir_all(&other).unwrap();
+    std::fs::write(other.join("1"), vec![7; 3_000_000]).unwrap();
+    let memory = Memory::default();
+    let record = capture(&server, &memory, None);
+    assert_eq!(record.state, State::Complete, "{:?}", record.problems);
+    let oid = facts(&record).tablespaces[0].oid;
+
+    // Into a data directory that has the tablespace where its own link says, and another version's beside it.
+    let place = tempfile::tempdir().unwrap();
+    let (data, space) = (place.path().join("data"), place.path().join("space"));
+    let mut options = restore::Options { sync: false, ..restore::Options::new(data.clone()) };
+    options.tablespaces.insert(oid, space.clone());
+    restore::restore(&memory, &record, &options, &mut |_| Ok(()), &Silent).unwrap();
+    assert!(!space.join("PG_99_209901011").exists(), "what is another version's is not in the backup");
+    let own = std::fs::read_dir(&space).unwrap().next().unwrap().unwrap().path();
+    std::fs::create_dir_all(space.join("PG_99_209901011/1")).unwrap();
+    std::fs::write(own.join("stray"), b"stray").unwrap();
+    std::os::unix::fs::symlink(&space, data.join(format!("pg_tblspc/{oid}"))).unwrap();
+    options.delta = true;
+    restore::restore(&memory, &record, &options, &mut |_| Ok(()), &Silent).unwrap();
+    assert!(
+        space.join("PG_99_209901011/1").exists(),
+        "another version's directory is nobody else's to remove"
+    );
+    assert!(!own.join("stray").exists());
+}
+
+#[test]
+fn a_tablespace_whose_folder_cannot_be_seen_is_no_empty_one() {
+    let server = Sandbox::start(&support::options()).unwrap();
+    let folder = folder_for(&server, "fast");
+    server
+        .connect("postgres")
+        .unwrap()
+        .execute(&format!("CREATE TABLESPACE fast LOCATION '{}'", folder.display()))
+        .unwrap();
+    std::fs::rename(&folder, folder.with_extension("away")).unwrap();
+    let options = cluster::Options { page_key: KEY, full: false, previous: None, clock: &Later };
+    let failed = cluster::capture(&config(&server), &Memory::default(), &options, &Silent).unwrap_err();
+    assert!(failed.message.contains("the tablespace fast cannot be read"), "{failed}");
+    std::fs::rename(folder.with_extension("away"), &folder).unwrap();
+}
+
+#[test]
+fn a_user_without_the_right_to_know_the_data_directory_can_be_told_it() {
+    let server = Sandbox::start(&support::options()).unwrap();
+    let mut session = server.connect("postgres").unwrap();
+    let functions = match support::default_tools().major {
+        15.. => "pg_backup_start(text, boolean), pg_backup_stop(boolean)",
+        _ => "pg_start_backup(text, boolean, boolean), pg_stop_backup(boolean, boolean)",
+    };
+    session
+        .execute(&format!(
+            "CREATE ROLE little LOGIN REPLICATION; GRANT EXECUTE ON FUNCTION {functions} TO little"
+        ))
+        .unwrap();
+    let url = format!("postgres://little@localhost/postgres?host={}", server.socket_directory().display());
+    let mut config = ClusterConfig::new(SecretText::Plain(url.into()));
+    let refused = cluster::probe(&config).unwrap_err();
+    assert!(refused.message.contains("may not know where the data directory is"), "{refused}");
+    assert!(refused.hint.unwrap_or_default().contains("pg_read_all_settings"));
+    config.data_directory = Some(server.data_directory());
+    let memory = Memory::default();
+    let options = cluster::Options { page_key: KEY, full: false, previous: None, clock: &Later };
+    let record = cluster::capture(&config, &memory, &options, &Silent).unwrap();
+    assert_eq!(record.state, State::Complete, "{:?}", record.problems);
+    // The first way of the hint is one, too.
+    session.execute("GRANT pg_read_all_settings TO little").unwrap();
+    config.data_directory = None;
+    cluster::probe(&config).unwrap();
 }

@@ -4,7 +4,7 @@
 use super::{
     BACKUP_LABEL, CONFIG, CONTROL, ClusterConfig, KIND, LISTING, TABLESPACE, TABLESPACE_MAP, WAL, control,
     exclude,
-    facts::{ClusterFacts, Counts, FACTS_VERSION},
+    facts::{ClusterFacts, Counts, FACTS_VERSION, Tablespace},
     old::OldListing,
     pages::{Checking, PageKey},
     server::{Backup, Server, connect, timeline_of_label},
@@ -18,7 +18,7 @@ use mainstay_domain::{
     wal::{Segment, SegmentSize, WalFile},
 };
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::atomic::Ordering,
 };
@@ -39,7 +39,7 @@ pub fn probe(config: &ClusterConfig) -> Result<Server> {
     config.validate()?;
     let mut connection = connect(&config.connect_spec()?)?;
     let server = Server::ask(&mut connection)?;
-    let directory = directory_of(config, &server);
+    let directory = directory_of(config, &server)?;
     let found = control::read(&directory)?;
     if found.system != server.system {
         return Err(Failure::preflight(format!(
@@ -53,8 +53,30 @@ pub fn probe(config: &ClusterConfig) -> Result<Server> {
     Ok(server)
 }
 
-fn directory_of(config: &ClusterConfig, server: &Server) -> PathBuf {
-    config.data_directory.clone().unwrap_or_else(|| server.data_directory.clone())
+fn directory_of(config: &ClusterConfig, server: &Server) -> Result<PathBuf> {
+    config.data_directory.clone().or_else(|| server.data_directory.clone()).ok_or_else(|| {
+        Failure::preflight("this user may not know where the data directory is")
+            .hint("Grant it: GRANT pg_read_all_settings TO the user; or name it: `data_directory:`.")
+    })
+}
+
+/// What a tablespace's link in the data directory leads to; `None` if it was dropped meanwhile.
+fn tablespace(directory: &Path, space: &Tablespace) -> Result<Option<PathBuf>> {
+    let link = directory.join("pg_tblspc").join(space.oid.to_string());
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    match fs::metadata(&link) {
+        Ok(_) => Ok(Some(link)),
+        // The server never removes a tablespace's own folder, only the link to it.
+        Err(error) if gone(&error) && link.symlink_metadata().is_err_and(|error| gone(&error)) => Ok(None),
+        Err(error) => Err(Failure::preflight(format!(
+            "the tablespace {} cannot be read: {} leads to {}",
+            space.name,
+            link.display(),
+            space.location.display()
+        ))
+        .hint("Let this machine see the folder at the path that the server has for it, and run as the server's user.")
+        .caused_by(error)),
+    }
 }
 
 /// Captures the cluster. The record has no name yet: the caller knows what this source is called.
@@ -76,7 +98,8 @@ pub fn capture(
     let mut backup = Backup::start(connect(&config.connect_spec()?)?, &label, monitor)?;
     // Asked again: a tablespace that was made until now is in none of the log that will be replayed.
     let server = backup.server()?;
-    let directory = directory_of(config, &server);
+    let directory = directory_of(config, &server)?;
+    let version = exclude::version_directory(server.version_num / 10_000, control::read(&directory)?.catalog);
     let problems = Problems::default();
     let tally = Tally::default();
     let suspects = Suspects::default();
@@ -101,10 +124,15 @@ pub fn capture(
     };
     let mut streams = Vec::new();
     let mut keep = |name: String, content: Content| streams.push(Stream { name, content });
-    keep(LISTING.into(), tree::capture(&shared, &directory, false, old(LISTING))?);
+    keep(LISTING.into(), tree::capture(&shared, &directory, None, old(LISTING))?);
     for space in &server.tablespaces {
         let name = format!("{TABLESPACE}{}", space.oid);
-        keep(name.clone(), tree::capture(&shared, &space.location, true, old(&name))?);
+        let root = tablespace(&directory, space)?.unwrap_or_else(|| {
+            let message = "this tablespace was dropped during the backup, and is empty in it";
+            problems.add(Severity::Info, &space.name, message);
+            directory.join("pg_tblspc") // where nothing is of any version
+        });
+        keep(name.clone(), tree::capture(&shared, &root, Some(&version), old(&name))?);
     }
     keep(CONTROL.into(), put_bytes(sink, &control_file(&directory)?)?);
 
@@ -122,7 +150,7 @@ pub fn capture(
         system: server.system,
         version_num: server.version_num,
         version_text: server.version_text.clone(),
-        data_directory: server.data_directory.clone(),
+        data_directory: server.data_directory.clone().unwrap_or_else(|| directory.clone()),
         segment_size: server.segment_size,
         block_size: server.block_size,
         data_checksums: server.data_checksums,
@@ -152,10 +180,18 @@ pub fn capture(
     // While the session lives, its slot keeps that log.
     drop(backup);
 
-    for path in server.config_files.iter().filter(|path| !path.starts_with(&server.data_directory)) {
-        match put_file(sink, path) {
-            Ok(content) => keep(format!("{CONFIG}{}", path.display()), content),
-            Err(failure) => problems.add(Severity::Warning, path.display().to_string(), failure.message),
+    // A path of the server's is none of ours where the data directory already has another one.
+    let same_paths = directory == facts.data_directory;
+    for path in server.config_files.iter().filter(|path| !path.starts_with(&facts.data_directory)) {
+        let shown = path.display().to_string();
+        match same_paths.then(|| put_file(sink, path)) {
+            Some(Ok(content)) => keep(format!("{CONFIG}{shown}"), content),
+            Some(Err(failure)) => problems.add(Severity::Warning, shown, failure.message),
+            None => {
+                let message = "this configuration file is not in the backup: it lies outside of the data directory, which has \
+                               another path here (`data_directory:`) than for the server";
+                problems.add(Severity::Warning, shown, message);
+            }
         }
     }
     monitor.done("base backup", &format!("{} to {}", facts.start, facts.stop));

@@ -25,7 +25,7 @@ pub fn read(data_directory: &Path) -> Result<Control> {
     parse(&bytes).ok_or_else(|| Failure::failed(format!("{} is too short", path.display())))
 }
 
-fn parse(bytes: &[u8]) -> Option<Control> {
+pub fn parse(bytes: &[u8]) -> Option<Control> {
     let system = u64::from_ne_bytes(*bytes.first_chunk()?);
     let number = |at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
     Some(Control { system, version: number(8)?, catalog: number(12)? })

@@ -34,6 +34,11 @@ const LEFT_OUT: [&[u8]; 11] = [
 /// Captured by itself, last of all.
 pub const CONTROL: &str = "global/pg_control";
 
+/// The directory of a tablespace that belongs to one cluster's version; those of others may stand beside it (pg_upgrade).
+pub fn version_directory(major: u32, catalog: u32) -> String {
+    format!("PG_{major}_{catalog}")
+}
+
 /// Whether a directory (by its path in the data directory) is captured without what is in it.
 pub fn is_emptied(directory: &[u8]) -> bool {
     EMPTIED.contains(&directory)

@@ -245,9 +245,23 @@ pub fn restore(
             kept.display()
         ));
     }
-    restore_tree(vault, record, LISTING, data, options, &mut report, monitor)?;
+    restore_tree(vault, record, LISTING, data, Vec::new(), options, &mut report, monitor)?;
     for (oid, _, path) in &plan.tablespaces {
-        restore_tree(vault, record, &format!("{TABLESPACE}{oid}"), path, options, &mut report, monitor)?;
+        // In a folder that is in use, other clusters' and versions' directories stand beside ours.
+        let part = match options.delta && path.exists() {
+            true => vec![version_directory(vault, record, &plan.facts)?],
+            false => Vec::new(),
+        };
+        restore_tree(
+            vault,
+            record,
+            &format!("{TABLESPACE}{oid}"),
+            path,
+            part,
+            options,
+            &mut report,
+            monitor,
+        )?;
     }
     monitor.done("files", "");
     if report.state != State::Complete {
@@ -299,11 +313,22 @@ fn wanted<'r>(record: &'r SourceRecord, name: &str) -> Result<&'r Content> {
         .ok_or_else(|| Failure::verification(format!("the base backup has no {name}")))
 }
 
+/// The directory of this cluster's in the folder of a tablespace.
+fn version_directory(vault: &dyn Vault, record: &SourceRecord, facts: &ClusterFacts) -> Result<String> {
+    let mut bytes = Vec::new();
+    vault.copy(wanted(record, CONTROL)?, &mut bytes)?;
+    let control = control::parse(&bytes)
+        .ok_or_else(|| Failure::verification("the base backup's pg_control is too short"))?;
+    Ok(exclude::version_directory(facts.major(), control.catalog))
+}
+
+#[allow(clippy::too_many_arguments)] // each is a part of the restore that it belongs to
 fn restore_tree(
     vault: &dyn Vault,
     record: &SourceRecord,
     stream: &str,
     destination: &Path,
+    paths: Vec<String>,
     options: &Options,
     report: &mut Report,
     monitor: &dyn Monitor,
@@ -311,6 +336,7 @@ fn restore_tree(
     let tree = as_files(record, stream)?;
     let restoring = RestoreOptions {
         destination: destination.to_owned(),
+        paths,
         delete: options.delta,
         check_content: options.delta,
         sync: options.sync,

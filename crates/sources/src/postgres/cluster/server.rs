@@ -19,7 +19,8 @@ pub struct Server {
     pub version_text: String,
     pub system: u64,
     pub timeline: u32,
-    pub data_directory: PathBuf,
+    /// `None`: this user may not know.
+    pub data_directory: Option<PathBuf>,
     pub segment_size: SegmentSize,
     pub block_size: u32,
     pub data_checksums: bool,
@@ -49,7 +50,7 @@ impl Server {
         let rows = connection.query(
             "SELECT version(), (SELECT system_identifier FROM pg_control_system()),
                     (SELECT timeline_id FROM pg_control_checkpoint()),
-                    current_setting('data_directory', true), pg_is_in_recovery(),
+                    (SELECT setting FROM pg_settings WHERE name = 'data_directory'), pg_is_in_recovery(),
                     (SELECT setting::bigint * CASE unit WHEN '8kB' THEN 8192 WHEN 'B' THEN 1 ELSE 1 END
                        FROM pg_settings WHERE name = 'wal_segment_size'),
                     current_setting('block_size'), current_setting('data_checksums')",
@@ -57,10 +58,6 @@ impl Server {
         let rows = rows.map_err(|error| refused(error, "read what a backup must know"))?;
         let row = rows.iter().next().ok_or_else(|| Failure::failed("the server says nothing of itself"))?;
         let number = |column: usize| row.text(column).parse::<u64>().unwrap_or_default();
-        let directory = row.opt(3).filter(|path| !path.is_empty()).ok_or_else(|| {
-            Failure::preflight("this user may not know where the data directory is")
-                .hint("Grant it: GRANT pg_read_all_settings TO the user; or name it: `data_directory:`.")
-        })?;
         let segment_size = SegmentSize::try_from(number(5)).map_err(|error| {
             Failure::failed("the server's log has segments of an unknown size").caused_by(error)
         })?;
@@ -69,7 +66,7 @@ impl Server {
             version_text: row.text(0),
             system: number(1),
             timeline: number(2) as u32,
-            data_directory: directory.into(),
+            data_directory: row.opt(3).filter(|path| !path.is_empty()).map(PathBuf::from),
             segment_size,
             block_size: number(6) as u32,
             data_checksums: row.text(7) == "on",

@@ -139,11 +139,11 @@ enum Pending {
     Entry { entry: Box<Entry>, slices: Vec<Option<Read>>, waiting: usize, shown: String },
 }
 
-/// Captures the tree at `root`; `in_tablespace` says that it is no data directory.
+/// Captures the tree at `root`: a data directory, or of a tablespace what is one `version`'s.
 pub fn capture(
     shared: &Shared<'_>,
     root: &Path,
-    in_tablespace: bool,
+    version: Option<&str>,
     old: OldListing<'_>,
 ) -> Result<Content> {
     let unopened = |error: Errno| {
@@ -165,7 +165,8 @@ pub fn capture(
             shared,
             tree: &tree,
             root,
-            in_tablespace,
+            in_tablespace: version.is_some(),
+            version,
             old,
             jobs,
             results,
@@ -189,6 +190,7 @@ struct Walk<'a, 'l> {
     tree: &'a Tree,
     root: &'a Path,
     in_tablespace: bool,
+    version: Option<&'a str>,
     old: OldListing<'a>,
     jobs: Sender<Job>,
     results: Receiver<Done>,
@@ -223,10 +225,20 @@ impl Walk<'_, '_> {
 
     /// A directory's entries, then its subdirectories, each in order.
     fn directory(&mut self, path: &Arc<[u8]>) -> Result<()> {
-        let Some((fd, names)) = self.names(path)? else { return Ok(()) };
+        let Some((fd, mut names)) = self.names(path)? else { return Ok(()) };
         let stat = rustix::fs::fstat(&fd).map_err(|error| self.broken(path, b"", error))?;
         let stat = Stat::new(&stat);
         self.within.push((stat.device, stat.inode));
+        if let (Some(version), true) = (self.version, path.is_empty()) {
+            names.retain(|name| name == version.as_bytes());
+            if names.is_empty() {
+                // Dropped: it is there, empty, and what is dropped from it during replay finds it.
+                let stat = Stat { mode: 0o700, ..stat };
+                let entry = Box::new(stat.entry(version.as_bytes(), self.shared.clock.now()));
+                self.push_entry(entry, String::new())?;
+                self.push(Pending::Directory(version.as_bytes().into()))?;
+            }
+        }
         let place = exclude::place_of(path, self.in_tablespace);
         let unlogged = match place {
             Place::Relations => exclude::unlogged(names.iter().map(|name| &name[..])),
