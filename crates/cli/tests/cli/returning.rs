@@ -27,6 +27,8 @@ fn a_restored_copy_archives_nothing_and_goes_on_along_a_timeline_that_nobody_has
     for arguments in [&["--immediate"][..], &["--point", "latest"], &["--at", "latest"]] {
         let server = bank.restored(arguments);
         assert!(settings_of(&server).contains("archive_mode = 'off'"), "{arguments:?}");
+        // Nor takes it what the original's subscriptions are sent.
+        assert!(settings_of(&server).contains("max_logical_replication_workers = '0'"), "{arguments:?}");
         assert_eq!(timeline(&server), "2", "{arguments:?}");
     }
     // Another one was promoted before, and its history is archived: that number is taken.

@@ -186,6 +186,7 @@ impl Sandbox {
             ("full_page_writes", "off".to_owned()),
             ("autovacuum", "off".to_owned()),
             ("archive_mode", "off".to_owned()),
+            ("max_logical_replication_workers", "0".to_owned()),
             ("max_wal_size", "4GB".to_owned()),
             ("shared_buffers", "64MB".to_owned()),
             ("logging_collector", "off".to_owned()),

@@ -285,9 +285,10 @@ fn show_report(
         );
     } else if recovery.is_some_and(|recovery| !recovery.archive) {
         out.line(
-            "  note: it does not archive (archive_mode = off), because it may be a copy beside its original;",
+            "  note: it does not archive (archive_mode = off) and runs no subscriptions (max_logical_replication_workers = 0),",
         );
-        out.line("        if it takes the original's place: ALTER SYSTEM RESET archive_mode, and restart it");
+        out.line("        because it may be a copy beside its original; if it takes the original's place:");
+        out.line("        ALTER SYSTEM RESET archive_mode; ALTER SYSTEM RESET max_logical_replication_workers; and restart it");
     }
     let destination = options.destination.display();
     out.line(format_args!(

@@ -366,8 +366,9 @@ pub fn as_files(record: &SourceRecord, stream: &str) -> Result<SourceRecord> {
     })
 }
 
-/// A copy that lives beside its original must not archive into the same place.
-const NO_ARCHIVING: &str = "archive_mode = 'off'\n";
+/// A copy that lives beside its original must not archive into the same place, and must not take what the original's
+/// subscriptions are sent: its publishers would believe that the original has it.
+const BESIDE_ITS_ORIGINAL: &str = "archive_mode = 'off'\nmax_logical_replication_workers = '0'\n";
 
 /// Puts the log of a stopped cluster beside its directory: the newest of it may be nowhere else.
 fn set_log_aside(data: &Path) -> Result<Option<PathBuf>> {
@@ -460,14 +461,14 @@ impl Writing<'_> {
             kept.lines().filter(|line| !is_ours(line)).fold(String::new(), |text, line| text + line + "\n");
         text += "# Written by mainstay restore; without meaning once recovery is over.\n";
         let Some(recovery) = recovery else {
-            text += NO_ARCHIVING;
+            text += BESIDE_ITS_ORIGINAL;
             return self.bytes(text.as_bytes(), &auto);
         };
         for (name, value) in recovery.settings(&plan.facts) {
             let _ = writeln!(text, "{name} = '{}'", value.replace('\'', "''"));
         }
         if !recovery.archive {
-            text += NO_ARCHIVING;
+            text += BESIDE_ITS_ORIGINAL;
         }
         self.bytes(text.as_bytes(), &auto)?;
         let signal = if recovery.standby { "standby.signal" } else { "recovery.signal" };
