@@ -311,3 +311,41 @@ fn a_user_without_the_right_to_know_the_data_directory_can_be_told_it() {
     config.data_directory = None;
     cluster::probe(&config).unwrap();
 }
+
+#[test]
+fn a_configuration_that_names_its_originals_place_does_not_lead_the_copy_there() {
+    let server = Sandbox::start(&support::options()).unwrap();
+    fill(&server);
+    let data = server.data_directory();
+    let sum = text(&server, SUM);
+    let mut session = server.connect("postgres").unwrap();
+    session.execute("CREATE ROLE helper SUPERUSER LOGIN").unwrap();
+    let pid_file = data.parent().unwrap().join("external.pid");
+    let (shown, pid) = (data.display(), pid_file.display());
+    let lines = format!(
+        "data_directory = '{shown}'\nhba_file = '{shown}/pg_hba.conf'\nident_file = '{shown}/pg_ident.conf'\n\
+         external_pid_file = '{pid}'\nlog_destination = 'syslog'\n"
+    );
+    let mut conf = std::fs::OpenOptions::new().append(true).open(data.join("postgresql.conf")).unwrap();
+    std::io::Write::write_all(&mut conf, lines.as_bytes()).unwrap();
+    // Nor need its superuser be called as usual.
+    let url = format!("postgres://helper@localhost/postgres?host={}", server.socket_directory().display());
+    let mut helper = mainstay_sources::postgres::wire::Connection::connect(
+        &ClusterConfig::new(SecretText::Plain(url.clone().into())).connect_spec().unwrap(),
+    )
+    .unwrap();
+    helper.execute("ALTER ROLE postgres RENAME TO boss").unwrap();
+    let memory = Memory::default();
+    let options = cluster::Options { page_key: KEY, full: false, previous: None, clock: &Later };
+    let config = ClusterConfig::new(SecretText::Plain(url.into()));
+    let record = cluster::capture(&config, &memory, &options, &Silent).unwrap();
+
+    let superuser = facts(&record).superuser;
+    assert_eq!(superuser, "boss");
+    let restored = started(SandboxOptions { superuser, ..support::options() }, &memory, &record);
+    assert_eq!(text(&restored, "SHOW data_directory"), restored.data_directory().display().to_string());
+    assert!(text(&restored, "SHOW hba_file").starts_with(restored.data_directory().to_str().unwrap()));
+    assert_eq!(text(&restored, "SHOW max_logical_replication_workers"), "0");
+    assert_eq!(text(&restored, SUM), sum);
+    assert!(!pid_file.exists());
+}

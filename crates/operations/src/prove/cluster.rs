@@ -26,10 +26,13 @@ pub(super) fn prove(
     let options = SandboxOptions {
         parent: Some(scratch.to_owned()),
         hba: Some(TRUST.to_owned()),
+        superuser: facts.superuser.clone(),
         ..SandboxOptions::new(tools)
     }
     // What is not installed here, or belongs to the original's place, must not keep it from starting.
     .setting("shared_preload_libraries", "")
+    .setting("session_preload_libraries", "")
+    .setting("local_preload_libraries", "")
     .setting("ssl", "off");
 
     let begun = clock.now();

@@ -39,6 +39,8 @@ pub struct SandboxOptions {
     pub settings: Vec<(String, String)>,
     /// The whole of `pg_hba.conf`; unless given, everybody who can reach the socket is trusted.
     pub hba: Option<String>,
+    /// The name of its superuser: of a cluster that `start_on` brings, that of the role that initdb made there.
+    pub superuser: String,
     /// How long the start may take.
     pub deadline: Duration,
 }
@@ -55,6 +57,7 @@ impl SandboxOptions {
             tcp: false,
             settings: Vec::new(),
             hba: None,
+            superuser: "postgres".to_owned(),
             deadline: Duration::from_secs(60),
         }
     }
@@ -100,7 +103,7 @@ impl From<SandboxError> for Failure {
     }
 }
 
-/// A running cluster. Its superuser is `postgres`.
+/// A running cluster.
 #[derive(Debug)]
 pub struct Sandbox {
     tools: Tools,
@@ -108,6 +111,7 @@ pub struct Sandbox {
     home: tempfile::TempDir,
     sockets: tempfile::TempDir,
     port: u16,
+    superuser: String,
     watcher: Child,
     /// While this is open, the server runs.
     leash: Option<ChildStdin>,
@@ -177,7 +181,14 @@ impl Sandbox {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", WATCH, "mainstay-sandbox"]).arg(home.path()).arg(sockets.path());
         command.arg(options.tools.program("postgres")).arg("-D").arg(&data);
+        let inside = |name: &str| data.join(name).to_string_lossy().into_owned();
         let fixed = [
+            // A configuration that was brought may name those of its original, and would win over -D.
+            ("data_directory", data.to_string_lossy().into_owned()),
+            ("hba_file", inside("pg_hba.conf")),
+            ("ident_file", inside("pg_ident.conf")),
+            ("external_pid_file", String::new()),
+            ("log_destination", "stderr".to_owned()),
             ("unix_socket_directories", sockets.path().to_string_lossy().into_owned()),
             ("port", port.to_string()),
             ("listen_addresses", if options.tcp { "127.0.0.1" } else { "" }.to_owned()),
@@ -207,14 +218,15 @@ impl Sandbox {
             .spawn()
             .map_err(|source| SandboxError::Spawn { program: "/bin/sh".to_owned(), source })?;
         let leash = watcher.stdin.take();
-        let sandbox = Sandbox { tools: options.tools.clone(), home, sockets, port, watcher, leash };
+        let (tools, superuser) = (options.tools.clone(), options.superuser.clone());
+        let sandbox = Sandbox { tools, home, sockets, port, superuser, watcher, leash };
         sandbox.await_ready(options.deadline)?;
         Ok(sandbox)
     }
 
     /// The superuser's way in, over the socket.
     pub fn spec(&self, database: &str) -> ConnectSpec {
-        ConnectSpec::socket(self.sockets.path(), self.port, "postgres", database)
+        ConnectSpec::socket(self.sockets.path(), self.port, &self.superuser, database)
     }
 
     /// The same over TCP; only if `tcp` was asked for.
@@ -294,7 +306,7 @@ impl Drop for Sandbox {
 fn init(options: &SandboxOptions, home: &Path, account: Option<Account>) -> Result<(), SandboxError> {
     let program = options.tools.program("initdb");
     let mut command = Command::new(&program);
-    command.args(["-U", "postgres", "--auth=trust", "--no-sync", "--no-instructions"]);
+    command.args(["-U", &options.superuser, "--auth=trust", "--no-sync", "--no-instructions"]);
     command.arg("-D").arg(home.join("data"));
     command.arg(format!("--encoding={}", options.encoding)).arg(format!("--locale={}", options.locale));
     if let Some((provider, locale)) = &options.provider {

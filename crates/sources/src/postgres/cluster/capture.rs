@@ -161,6 +161,7 @@ pub fn capture(
         tablespaces: server.tablespaces.clone(),
         settings: server.settings.clone(),
         databases: server.databases.clone(),
+        superuser: server.superuser.clone(),
         counts: Counts::default(),
         wal: Vec::new(),
     };

@@ -32,9 +32,16 @@ pub struct ClusterFacts {
     /// Settings of which recovery needs at least this much, and a few that tell how it was set up.
     pub settings: Vec<(String, String)>,
     pub databases: Vec<String>,
+    /// The role that initdb made: it is there whatever else was renamed or dropped.
+    #[serde(default = "usual_superuser")]
+    pub superuser: String,
     pub counts: Counts,
     /// Segments of the log that the record holds itself.
     pub wal: Vec<String>,
+}
+
+fn usual_superuser() -> String {
+    "postgres".to_owned()
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,6 +28,8 @@ pub struct Server {
     pub tablespaces: Vec<Tablespace>,
     pub settings: Vec<(String, String)>,
     pub databases: Vec<String>,
+    /// The role that initdb made.
+    pub superuser: String,
     /// Configuration files, wherever they are.
     pub config_files: Vec<PathBuf>,
 }
@@ -53,7 +55,8 @@ impl Server {
                     (SELECT setting FROM pg_settings WHERE name = 'data_directory'), pg_is_in_recovery(),
                     (SELECT setting::bigint * CASE unit WHEN '8kB' THEN 8192 WHEN 'B' THEN 1 ELSE 1 END
                        FROM pg_settings WHERE name = 'wal_segment_size'),
-                    current_setting('block_size'), current_setting('data_checksums')",
+                    current_setting('block_size'), current_setting('data_checksums'),
+                    (SELECT rolname FROM pg_roles WHERE oid = 10)",
         );
         let rows = rows.map_err(|error| refused(error, "read what a backup must know"))?;
         let row = rows.iter().next().ok_or_else(|| Failure::failed("the server says nothing of itself"))?;
@@ -74,6 +77,7 @@ impl Server {
             tablespaces: Vec::new(),
             settings: Vec::new(),
             databases: Vec::new(),
+            superuser: row.text(8),
             config_files: Vec::new(),
         };
         server.ask_further(connection)?;
