@@ -50,10 +50,13 @@ pub(super) fn prove(
     let mut differences = Vec::new();
     let mut not_compared = Vec::new();
     compare_databases(&sandbox, &facts, &mut differences)?;
-    let checked = amcheck(&sandbox, &facts)?;
-    match checked {
-        Checked::Clean => {}
-        Checked::Damage(text) => differences.extend(text.lines().take(50).map(str::to_owned)),
+    let mut compared = format!("recovered to {}; {} databases", facts.stop, facts.databases.len());
+    match amcheck(&sandbox, &facts, clock, monitor)? {
+        Checked::Clean => compared += ", every table and index by pg_amcheck",
+        Checked::Damage(text) => {
+            compared += ", tables and indexes by pg_amcheck";
+            differences.extend(text.lines().take(50).map(str::to_owned));
+        }
         Checked::Impossible(why) => not_compared.push(why),
     }
     let compared_at = clock.now();
@@ -68,11 +71,7 @@ pub(super) fn prove(
         source: opened.record.name.clone(),
         kind: opened.record.kind.clone(),
         verdict,
-        compared: format!(
-            "recovered to {}; {} databases, every table and index by pg_amcheck",
-            facts.stop,
-            facts.databases.len()
-        ),
+        compared,
         differences,
         not_compared,
         problems: Vec::new(),
@@ -111,8 +110,13 @@ enum Checked {
     Impossible(String),
 }
 
-/// Looks through everything, in every database. Its exit code is 2 for damage.
-fn amcheck(sandbox: &Sandbox, facts: &ClusterFacts) -> Result<Checked> {
+/// Looks through everything, in every database.
+fn amcheck(
+    sandbox: &Sandbox,
+    facts: &ClusterFacts,
+    clock: &dyn Clock,
+    monitor: &dyn Monitor,
+) -> Result<Checked> {
     let program = sandbox.tools().program("pg_amcheck");
     if !program.exists() {
         return Ok(Checked::Impossible(format!(
@@ -122,19 +126,44 @@ fn amcheck(sandbox: &Sandbox, facts: &ClusterFacts) -> Result<Checked> {
     }
     let mut command = tools::command(&program, Some(&sandbox.spec("template1")));
     command.args(["--all", "--install-missing", "--jobs", "2"]);
-    let output = command.output().map_err(|error| {
-        Failure::preflight(format!("{} cannot be run", program.display())).caused_by(error)
-    })?;
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned();
+    let until = clock.now().plus(LONGEST);
+    let stop = || monitor.cancelled() || clock.now() > until;
+    let (status, said) = tools::run_until(command, &stop)?;
+    match status {
+        None if monitor.cancelled() => Err(super::stopped()),
+        None => Ok(Checked::Impossible("tables and indexes: pg_amcheck did not end within a day".to_owned())),
+        Some(status) => Ok(judged(status.code(), said, facts.major())),
+    }
+}
+
+/// So long may `pg_amcheck` take.
+const LONGEST: i64 = mainstay_domain::time::DAY;
+
+/// What the exit code of `pg_amcheck` says. 2 is damage, whatever else went wrong: in another database, say.
+fn judged(code: Option<i32>, said: String, major: u32) -> Checked {
     let of_extension =
         said.contains("could not open extension control file") || said.contains("is not available");
-    Ok(match output.status.code() {
+    match code {
         Some(0) => Checked::Clean,
-        _ if of_extension => Checked::Impossible(format!(
-            "tables and indexes: the extension amcheck of PostgreSQL {} is not installed (postgresql-contrib)",
-            facts.major()
-        )),
         Some(2) => Checked::Damage(said),
+        _ if of_extension => Checked::Impossible(format!(
+            "tables and indexes: the extension amcheck of PostgreSQL {major} is not installed (postgresql-contrib)"
+        )),
         _ => Checked::Impossible(format!("tables and indexes: pg_amcheck could not look: {said}")),
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_in_one_database_is_not_hidden_by_what_another_one_lacks() {
+        let said =
+            "heap table \"a.public.t\", block 3: xmin is wrong\nextension \"amcheck\" is not available";
+        assert!(matches!(judged(Some(2), said.into(), 15), Checked::Damage(_)));
+        assert!(matches!(judged(Some(1), said.into(), 15), Checked::Impossible(_)));
+        assert!(matches!(judged(Some(0), String::new(), 15), Checked::Clean));
+        assert!(matches!(judged(None, String::new(), 15), Checked::Impossible(_)));
+    }
 }

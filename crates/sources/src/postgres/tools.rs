@@ -12,8 +12,13 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
+    time::Duration,
 };
 
 /// Where PostgreSQL's programs of one major version are.
@@ -274,6 +279,41 @@ impl Drop for Running {
     }
 }
 
+/// How often a child that runs is looked after.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Runs a child to its end; of what it says on both its outputs, the beginning and the end are kept. When `stop` says so it is
+/// killed, and there is no status.
+pub fn run_until(
+    command: Command,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Result<(Option<ExitStatus>, String), Failure> {
+    let mut running = start(command)?;
+    let (stdout, killer) = (running.stdout(), running.killer());
+    let stopped = AtomicBool::new(false);
+    let mut said = std::thread::scope(|scope| {
+        let (ended, watched) = mpsc::channel::<()>();
+        let stopped = &stopped;
+        scope.spawn(move || {
+            while let Err(mpsc::RecvTimeoutError::Timeout) = watched.recv_timeout(LOOK) {
+                if stop() {
+                    stopped.store(true, Ordering::Relaxed);
+                    return killer.kill();
+                }
+            }
+        });
+        let said = keep_ends(stdout);
+        drop(ended);
+        said
+    });
+    let status = running
+        .wait()
+        .map_err(|e| Failure::failed(format!("{} cannot be waited for", running.name)).caused_by(e))?;
+    said.extend(running.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default());
+    let status = (!stopped.load(Ordering::Relaxed)).then_some(status);
+    Ok((status, String::from_utf8_lossy(&said).trim().to_owned()))
+}
+
 /// Reads to the end; of much, keeps the first and the last half of [`STDERR_KEPT`].
 fn keep_ends(mut pipe: impl Read) -> Vec<u8> {
     let (mut kept, mut tail, mut lost) = (Vec::new(), Vec::new(), 0_usize);
@@ -316,6 +356,19 @@ mod tests {
         assert!(error.hint.unwrap().contains("apt-get install postgresql-client-17"));
         assert!(pick(Purpose::Dump, 17, &[]).is_err());
         assert!(pick(Purpose::Server, 15, &[16]).is_err());
+    }
+
+    #[test]
+    fn a_child_that_is_stopped_has_no_status_and_one_that_ends_has_its_own() {
+        let shell = |script: &str| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]);
+            command
+        };
+        let (status, said) = run_until(shell("echo out; echo err >&2; exit 2"), &|| false).unwrap();
+        assert_eq!((status.and_then(|s| s.code()), said.as_str()), (Some(2), "out\nerr"));
+        let (status, _) = run_until(shell("exec sleep 1000"), &|| true).unwrap();
+        assert_eq!(status, None);
     }
 
     #[test]
