@@ -10,15 +10,17 @@ use super::{
     server::{Backup, Server, connect, timeline_of_label},
     tree::{self, Shared, Suspects, Tally},
 };
-use crate::files::Problems;
+use crate::{files::Problems, postgres::wal::check_header};
 use mainstay_domain::{
     Clock, Failure, Monitor, Result, Severity,
     point::{SourceRecord, State, Stream},
     stream::{Content, PAGE, Piece, Pool, Sink, Vault},
-    wal::{Segment, SegmentSize, WalFile},
+    wal::{Segment, WalFile},
 };
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _, Seek as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::atomic::Ordering,
 };
@@ -166,7 +168,7 @@ pub fn capture(
         wal: Vec::new(),
     };
     for segment in facts.segments().collect::<Vec<_>>() {
-        let content = put_segment(sink, &directory, segment, server.segment_size)?;
+        let content = put_segment(sink, &directory, segment, server.system)?;
         keep(format!("{WAL}{segment}"), content);
         facts.wal.push(segment.to_string());
     }
@@ -271,16 +273,28 @@ fn history_files(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// A segment as it lies in `pg_wal`. The last one may still be written to: what follows the backup's end in it does no harm.
-fn put_segment(sink: &dyn Sink, directory: &Path, segment: Segment, size: SegmentSize) -> Result<Content> {
+///
+/// Without a slot the server may recycle it at any moment, while it is read too: it gives the file another name, and writes
+/// other log into it.
+fn put_segment(sink: &dyn Sink, directory: &Path, segment: Segment, system: u64) -> Result<Content> {
     let path = directory.join("pg_wal").join(segment.to_string());
     let lost = |why: String| {
         Failure::failed(format!("the log that this backup needs is gone: {} {why}", path.display()))
             .hint("Let the server keep more of it (wal_keep_size), or give it a free replication slot, and run the backup again.")
     };
-    let mut file = fs::File::open(&path).map_err(|error| lost("cannot be read".into()).caused_by(error))?;
-    let length = file.metadata().map_or(0, |metadata| metadata.len());
-    if length != size.bytes() {
-        return Err(lost(format!("has {length} bytes and not {}", size.bytes())));
-    }
-    sink.put_reader(Pool::Data, &mut file)
+    let unread = |error: io::Error| lost("cannot be read".into()).caused_by(error);
+    let mut file = fs::File::open(&path).map_err(unread)?;
+    let opened = file.metadata().map_err(unread)?;
+    let mut head = [0; 64];
+    file.read_exact(&mut head).map_err(unread)?;
+    check_header(segment, &head, opened.len(), system)
+        .map_err(|failure| lost("is not what its name says".into()).caused_by(failure))?;
+    file.rewind().map_err(unread)?;
+    let content = sink.put_reader(Pool::Data, &mut file)?;
+    let same = fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (opened.dev(), opened.ino()));
+    if same { Ok(content) } else { Err(lost("was recycled while it was read".into())) }
 }
+
+#[cfg(test)]
+#[path = "capture_tests.rs"]
+mod tests;

@@ -50,6 +50,11 @@ impl SegmentHeader {
 /// The timeline in a header may be older than the name's: the first segment of a new timeline begins with what was there
 /// before it branched off.
 pub fn check_segment(name: Segment, bytes: &[u8], system: u64) -> Result<SegmentHeader> {
+    check_header(name, bytes, bytes.len() as u64, system)
+}
+
+/// The same of a file that has `length` bytes and begins with these.
+pub fn check_header(name: Segment, bytes: &[u8], length: u64, system: u64) -> Result<SegmentHeader> {
     let wrong = |why: String| {
         Failure::new(Kind::Refused, format!("{name} is not taken: {why}"))
             .hint("Nothing was archived. Look whether archive_command names the right file, and this server's own configuration.")
@@ -59,10 +64,9 @@ pub fn check_segment(name: Segment, bytes: &[u8], system: u64) -> Result<Segment
     if header.system != system {
         return Err(wrong(format!("it was written by another cluster ({}, not {system})", header.system)));
     }
-    if bytes.len() as u64 != header.segment_size.bytes() {
+    if length != header.segment_size.bytes() {
         return Err(wrong(format!(
-            "it has {} bytes where segments of this cluster have {}",
-            bytes.len(),
+            "it has {length} bytes where segments of this cluster have {}",
             header.segment_size.bytes()
         )));
     }

@@ -7,6 +7,6 @@ pub mod header;
 pub mod scan;
 pub mod timelines;
 
-pub use header::{SegmentHeader, check_segment};
+pub use header::{SegmentHeader, check_header, check_segment};
 pub use scan::{Mark, Scanner};
 pub use timelines::{Ancestry, Switch};
