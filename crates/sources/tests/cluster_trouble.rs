@@ -7,9 +7,10 @@ mod memory;
 mod support;
 
 use mainstay_domain::{
-    ChunkId, Clock, Result, Silent, SystemClock, Time,
+    ChunkId, Clock, Kind, Result, Silent, SystemClock, Time,
+    listing::{self, Doubt, Entry, Item},
     point::{SourceRecord, State},
-    stream::{Content, Piece, PieceWriter, Pool, Sink},
+    stream::{Content, Piece, PieceWriter, Pool, Sink, Vault},
 };
 use mainstay_sources::postgres::{
     cluster::{self, ClusterConfig, ClusterFacts, restore},
@@ -348,4 +349,55 @@ fn a_configuration_that_names_its_originals_place_does_not_lead_the_copy_there()
     assert_eq!(text(&restored, "SHOW max_logical_replication_workers"), "0");
     assert_eq!(text(&restored, SUM), sum);
     assert!(!pid_file.exists());
+}
+
+/// The record as if one of its files had been unreadable.
+fn without_content(memory: &Memory, record: &SourceRecord, name: &[u8]) -> SourceRecord {
+    let mut record = record.clone();
+    let stream = record.streams.iter_mut().find(|stream| stream.name == cluster::LISTING).unwrap();
+    for piece in &mut stream.content.pieces {
+        let bytes = memory.get(&piece.chunk.unwrap()).unwrap();
+        let mut changed = Vec::new();
+        for item in listing::decode_items(&bytes).map(std::result::Result::unwrap) {
+            match item {
+                Item::Entry(entry) if entry.name == name => {
+                    let doubt = Some(Doubt::Unreadable);
+                    listing::encode_entry(&Entry { content: None, doubt, ..*entry }, &mut changed);
+                }
+                item => listing::encode_item(&item, &mut changed),
+            }
+        }
+        piece.bytes = changed.len() as u64;
+        piece.chunk = Some(memory.put(Pool::Tree, &changed).unwrap());
+    }
+    record
+}
+
+#[test]
+fn an_incomplete_base_backup_is_restored_only_if_that_is_accepted_and_never_without_a_file() {
+    let server = with_checksums();
+    fill(&server);
+    damage(&file_of(&server, "ledger"), 2 * 8192, &[0xff; 8192]);
+    let memory = Memory::default();
+    let record = capture(&server, &memory, None);
+    let place = tempfile::tempdir().unwrap();
+    let restored = |record: &SourceRecord, name: &str, accept_partial: bool| {
+        let data = place.path().join(name);
+        let options = restore::Options { sync: false, accept_partial, ..restore::Options::new(data.clone()) };
+        let done = restore::restore(&memory, record, &options, &mut |_| Ok(()), &Silent);
+        (done, data.join("global/pg_control").exists())
+    };
+    let (refused, _) = restored(&record, "refused", false);
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.kind, Kind::Refused);
+    assert!(refused.message.contains("block 2"), "{refused}");
+    assert!(!place.path().join("refused").exists(), "nothing was begun");
+    let (accepted, started) = restored(&record, "accepted", true);
+    accepted.unwrap();
+    assert!(started);
+
+    let lacking = without_content(&memory, &record, b"pg_filenode.map");
+    let (failed, started) = restored(&lacking, "lacking", true);
+    assert_eq!(failed.unwrap_err().kind, Kind::Incomplete);
+    assert!(!started, "no server can be started on it");
 }

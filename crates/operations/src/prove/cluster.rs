@@ -88,6 +88,8 @@ fn restore_into(opened: &Opened<'_>, facts: &ClusterFacts, data: &Path, monitor:
     let options = restore::Options {
         tablespaces: facts.tablespaces.iter().map(|space| (space.oid, inside(space.oid))).collect(),
         sync: false,
+        // Damage that is known makes the proof a partial one.
+        accept_partial: true,
         ..restore::Options::new(data.to_owned())
     };
     opened.restore_cluster(&options, monitor).map(drop)

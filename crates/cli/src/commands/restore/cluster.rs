@@ -12,7 +12,9 @@ use mainstay_operations::{
     pitr::{self, Log, Request, Resolved},
     points, restore,
 };
-use mainstay_sources::postgres::cluster::restore::{Action, Options, Recovery, Report, Target};
+use mainstay_sources::postgres::cluster::restore::{
+    Action, Options, Recovery, Report, Target, refuse_partial,
+};
 use std::path::{PathBuf, absolute};
 
 #[derive(Debug, clap::Args)]
@@ -124,6 +126,7 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
     let mut options = Options {
         tablespaces: how.cluster.tablespace.iter().cloned().collect(),
         delta: how.cluster.delta,
+        accept_partial: how.database.accept_partial,
         ..Options::new(destination)
     };
 
@@ -151,6 +154,7 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
     if how.dry_run {
         return Ok(Exit::Done);
     }
+    refuse_partial(&opened.record, &options)?;
     if options.delta {
         confirm::typed(
             context,
@@ -247,6 +251,9 @@ fn show_plan(
     }
     for (oid, name, path) in &plan.tablespaces {
         out.line(format_args!("  tablespace    {name} ({oid}) to {}", path.display()));
+    }
+    for problem in &plan.problems {
+        out.line(format_args!("  damaged       {}: {}", problem.object, problem.message));
     }
     out.line("");
     out.json(

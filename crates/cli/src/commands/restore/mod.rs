@@ -87,8 +87,8 @@ struct Database {
     /// Put the restored database in the place of the one that lives; the old one is kept under a dated name
     #[arg(long, conflicts_with_all = ["to_dir", "to_database"])]
     replace: bool,
-    /// Replace even by a recovery point that lacks something; the plan lists what would be lost
-    #[arg(long, requires = "replace")]
+    /// Replace even by a recovery point that lacks something, or restore a cluster from one; the plan lists what would be lost
+    #[arg(long, conflicts_with = "to_database")]
     accept_partial: bool,
     /// Do not back the current state up before it is replaced
     #[arg(long, requires = "replace")]

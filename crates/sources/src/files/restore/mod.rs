@@ -73,6 +73,8 @@ pub struct RestoreReport {
     pub hard_links: u64,
     pub specials: u64,
     pub removed: u64,
+    /// Files that could not be read when they were captured, and were not restored.
+    pub without_content: u64,
     /// What could not be restored, named (a bounded list; the last line counts the rest).
     pub problems: Vec<Problem>,
     pub failed: u64,
@@ -227,6 +229,7 @@ pub fn restore(
         hard_links: value(&tally.hard_links),
         specials: value(&tally.specials),
         removed: value(&tally.removed),
+        without_content: value(&tally.without_content),
         problems: problems.into_list(),
         failed,
         notices,

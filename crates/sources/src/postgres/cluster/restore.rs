@@ -76,11 +76,20 @@ pub struct Options {
     /// Put right what differs in a directory that is there, and remove the rest.
     pub delta: bool,
     pub sync: bool,
+    /// Restore a base backup that is known to be damaged, too.
+    pub accept_partial: bool,
 }
 
 impl Options {
     pub fn new(destination: PathBuf) -> Options {
-        Options { destination, tablespaces: BTreeMap::new(), recovery: None, delta: false, sync: true }
+        Options {
+            destination,
+            tablespaces: BTreeMap::new(),
+            recovery: None,
+            delta: false,
+            sync: true,
+            accept_partial: false,
+        }
     }
 
     /// Where a tablespace goes: where it was said; where the cluster that is put back has it; or beside the destination.
@@ -117,6 +126,8 @@ pub struct Plan {
     pub bytes: u64,
     /// Configuration files that were outside of the data directory, and go to this directory.
     pub config: Option<PathBuf>,
+    /// What is wrong with the base backup itself: damaged pages, for example.
+    pub problems: Vec<Problem>,
 }
 
 /// What was done.
@@ -128,6 +139,8 @@ pub struct Report {
     /// Files that were right already.
     pub kept: u64,
     pub removed: u64,
+    /// Files without content, which is none to start a server on.
+    pub without_content: u64,
     pub problems: Vec<Problem>,
     pub notices: Vec<String>,
 }
@@ -162,8 +175,20 @@ pub fn plan(record: &SourceRecord, options: &Options) -> Result<Plan> {
         tablespaces: spaces,
         bytes: record.bytes,
         config: config.then(|| beside(&options.destination, "config")),
+        problems: record.problems.iter().filter(|p| p.severity == Severity::Error).cloned().collect(),
         facts,
     })
+}
+
+/// Refuses a base backup in which something is damaged or missing, unless that is accepted.
+pub fn refuse_partial(record: &SourceRecord, options: &Options) -> Result<()> {
+    if record.state == State::Complete || options.accept_partial {
+        return Ok(());
+    }
+    let errors: Vec<&Problem> = record.problems.iter().filter(|p| p.severity == Severity::Error).collect();
+    let first = errors.first().map(|p| format!(" ({}: {})", p.object, p.message)).unwrap_or_default();
+    Err(Failure::new(Kind::Refused, format!("the base backup is incomplete{first}"))
+        .hint("Name another one with --point, or an earlier moment; or restore it as it is, with the damage: --accept-partial."))
 }
 
 fn refuse_unfit(directory: &Path, facts: &ClusterFacts, delta: bool) -> Result<()> {
@@ -215,6 +240,7 @@ pub fn restore(
     bring_log: &mut dyn FnMut(&Path) -> Result<()>,
     monitor: &dyn Monitor,
 ) -> Result<Report> {
+    refuse_partial(record, options)?;
     let plan = plan(record, options)?;
     let data = &options.destination;
     let set_aside = if options.delta { set_log_aside(data)? } else { None };
@@ -236,6 +262,7 @@ pub fn restore(
         bytes: 0,
         kept: 0,
         removed: 0,
+        without_content: 0,
         problems: Vec::new(),
         notices: Vec::new(),
     };
@@ -264,6 +291,11 @@ pub fn restore(
         )?;
     }
     monitor.done("files", "");
+    if report.without_content > 0 {
+        let count = report.without_content;
+        return Err(Failure::new(Kind::Incomplete, format!("{count} files of the cluster could not be read when it was backed up, and are missing"))
+            .hint("The directory has no control file and cannot be started. Restore another base backup: `mainstay list` shows which are complete."));
+    }
     if report.state != State::Complete {
         let first =
             report.problems.first().map(|p| format!("{}: {}", p.object, p.message)).unwrap_or_default();
@@ -342,13 +374,14 @@ fn restore_tree(
         sync: options.sync,
         ..RestoreOptions::default()
     };
-    let RestoreReport { state, files, bytes, kept, removed, problems, notices, .. } =
+    let RestoreReport { state, files, bytes, kept, removed, without_content, problems, notices, .. } =
         files::restore(vault, &tree, &restoring, monitor)?;
     report.state = report.state.max(state);
     report.files += files;
     report.bytes += bytes;
     report.kept += kept;
     report.removed += removed;
+    report.without_content += without_content;
     report.problems.extend(problems.into_iter().filter(|p| p.severity > Severity::Info));
     report.notices.extend(notices);
     Ok(())
