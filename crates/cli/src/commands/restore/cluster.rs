@@ -122,6 +122,10 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
     let given = how.files.to_dir.clone().unwrap_or_default();
     let destination = absolute(&given)
         .map_err(|error| Failure::usage(format!("{} is no folder", given.display())).caused_by(error))?;
+    if how.cluster.timeline.is_some() && !how.cluster.target_given() {
+        return Err(Failure::usage("a timeline is followed to a target, and none was given")
+            .hint("Add one: --at latest goes to the end of the timeline."));
+    }
     let target = how.cluster.target()?;
     let mut options = Options {
         tablespaces: how.cluster.tablespace.iter().cloned().collect(),
