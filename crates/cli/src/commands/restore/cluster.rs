@@ -245,6 +245,9 @@ fn show_plan(
         out.line(format_args!("  timeline      {}", window.timeline));
         let to = window.to.map(time::local).unwrap_or_else(|| window.to_lsn.to_string());
         out.line(format_args!("  reachable     {} to {to}", time::local(window.from)));
+        if let Some(gap) = &window.gap {
+            out.line(format_args!("  gap           {gap} is missing: what comes after it cannot be reached"));
+        }
         if let Some(kept) = resolved.last_kept {
             out.line(format_args!("  last kept     the transaction that ended at {}", time::precise(kept)));
         }
