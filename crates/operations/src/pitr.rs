@@ -135,11 +135,14 @@ pub fn resolve<'r>(
     let system = newest.facts.system;
     let bases: Vec<Base> = bases.into_iter().filter(|base| base.facts.system == system).collect();
     let newest = bases.last().expect("the newest one is of its own cluster");
-    let holdings = Holdings::read(repository, system)?;
+    let holdings = Holdings::read_in_part(repository, system)?;
     let lines = lines_of_history(&holdings, newest, request.timeline)?;
     let met = lines
         .iter()
-        .map(|line| along(holdings.clone(), holdings.ancestry(*line), &bases, source, &request.target))
+        .map(|line| {
+            let ancestry = holdings.known_ancestry(*line)?;
+            along(holdings.clone(), ancestry, &bases, source, &request.target)
+        })
         .collect();
     choose_line(&holdings, &lines, met)
 }
@@ -216,7 +219,7 @@ pub fn end_of_backup<'r>(
         )
         .hint("`mainstay list` shows the others."));
     };
-    let holdings = Holdings::read(repository, facts.system)?;
+    let holdings = Holdings::read_in_part(repository, facts.system)?;
     let ancestry = holdings.ancestry(facts.timeline);
     let window = Window {
         from: consistent_at,
@@ -249,6 +252,10 @@ fn lines_of_history(holdings: &Holdings<'_>, newest: &Base, asked: Option<u32>) 
             false => Err(Failure::usage(format!("nothing is archived of timeline {asked}"))
                 .hint(format!("There is: {}.", numbers(&known)))),
         };
+    }
+    // One of which that is not known may come from here.
+    if let Some(unknown) = holdings.damaged().find(|timeline| *timeline > own) {
+        holdings.known_ancestry(unknown)?;
     }
     let led_to = |timeline: &u32| {
         *timeline == own || *timeline > own && holdings.ancestry(*timeline).includes(own, newest.facts.stop)
@@ -630,9 +637,14 @@ impl Resolved<'_> {
         if monitor.cancelled() {
             return Err(Failure::new(Kind::Cancelled, "the restore was stopped"));
         }
-        let content = self.holdings.archive.get(file)?.ok_or_else(|| {
-            Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
-        })?;
+        // Of a damaged history the name alone is of use: it keeps the server from taking its number for a new timeline.
+        let name_only = self.holdings.damaged().any(|timeline| *file == WalFile::History(timeline));
+        let content = match name_only {
+            true => b"# damaged in the archive\n".to_vec(),
+            false => self.holdings.archive.get(file)?.ok_or_else(|| {
+                Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
+            })?,
+        };
         let path = folder.join(file.to_string());
         write(&path, &content, sync)?;
         monitor.advance(1, content.len() as u64);
