@@ -36,7 +36,7 @@ pub struct Request {
 /// A stretch of time, or of the log, that can be restored to.
 #[derive(Debug, Clone, Serialize)]
 pub struct Window {
-    /// The end of the oldest base backup.
+    /// The end of the oldest base backup from which the log goes on without a gap.
     pub from: Time,
     /// When the last transaction ended that is in unbroken archived log.
     pub to: Option<Time>,
@@ -46,6 +46,9 @@ pub struct Window {
     /// The first segment that is missing although later ones are there.
     pub gap: Option<String>,
 }
+
+/// Bytes of segments that are held at the same time while they are brought.
+const HELD: u64 = 128 << 20;
 
 /// How a request is met.
 #[derive(Debug)]
@@ -69,10 +72,15 @@ impl std::fmt::Debug for Holdings<'_> {
     }
 }
 
+/// Whether a mark is the one that is sought.
+type IsMark = Box<dyn Fn(&Mark) -> bool>;
+
 /// A base backup that a recovery may begin with.
 struct Base {
     point: PointInfo,
     facts: ClusterFacts,
+    /// Nothing in it is damaged.
+    complete: bool,
     /// When the server confirmed its end.
     consistent_at: Time,
 }
@@ -94,6 +102,7 @@ fn bases(repository: &Repository, points: &[PointInfo], source: &str) -> Result<
             found.push(Base {
                 point: point.clone(),
                 facts: ClusterFacts::from_json(&record.facts)?,
+                complete: record.state == State::Complete,
                 consistent_at: record.consistent_at.unwrap_or(record.finished),
             });
         }
@@ -126,11 +135,14 @@ pub fn resolve<'r>(
     let system = newest.facts.system;
     let bases: Vec<Base> = bases.into_iter().filter(|base| base.facts.system == system).collect();
     let newest = bases.last().expect("the newest one is of its own cluster");
-    let holdings = Holdings::read(repository, system)?;
+    let holdings = Holdings::read_in_part(repository, system)?;
     let lines = lines_of_history(&holdings, newest, request.timeline)?;
     let met = lines
         .iter()
-        .map(|line| along(holdings.clone(), holdings.ancestry(*line), &bases, source, &request.target))
+        .map(|line| {
+            let ancestry = holdings.known_ancestry(*line)?;
+            along(holdings.clone(), ancestry, &bases, source, &request.target)
+        })
         .collect();
     choose_line(&holdings, &lines, met)
 }
@@ -149,28 +161,48 @@ fn along<'r>(
         return Err(Failure::preflight(format!("no base backup leads to timeline {}", ancestry.timeline))
             .hint("`mainstay wal status` shows the timelines; name another with --timeline."));
     };
-    let base = choose_base(&on_line, target).ok_or_else(|| before_all(oldest, source))?;
-    let (segments, gap) = follow(&holdings, &ancestry, &base.facts)?;
-    let window = Window {
-        from: ended(oldest),
-        to: last_end(&holdings, &segments)?,
-        to_lsn: end_of_log(&segments, &ancestry, &base.facts),
-        timeline: ancestry.timeline,
-        gap,
-    };
     let mut resolved = Resolved {
-        base: base.point.clone(),
-        facts: base.facts.clone(),
+        base: oldest.point.clone(),
+        facts: oldest.facts.clone(),
+        window: Window {
+            from: ended(oldest),
+            to: None,
+            to_lsn: oldest.facts.stop,
+            timeline: ancestry.timeline,
+            gap: None,
+        },
         ancestry,
-        window,
         last_kept: None,
         first_lost: None,
-        segments,
+        segments: Vec::new(),
         target: target.clone(),
         holdings,
     };
-    resolved.aim()?;
+    // One in which nothing is damaged, if the log leads on from there; else any.
+    let complete: Vec<&Base> = on_line.iter().filter(|base| base.complete).copied().collect();
+    if complete.len() < on_line.len()
+        && !complete.is_empty()
+        && let Ok(()) = resolved.meet(&complete, &on_line, source)
+    {
+        return Ok(resolved);
+    }
+    resolved.meet(&on_line, &on_line, source)?;
     Ok(resolved)
+}
+
+/// Whether the log leads from one base backup to a later one without a gap.
+fn leads_on(holdings: &Holdings<'_>, ancestry: &Ancestry, from: &Base, to: &Base) -> bool {
+    let size = from.facts.segment_size;
+    let last = Segment::holding(to.facts.timeline, to.facts.start, size).number(size);
+    let mut segment = Segment::holding(from.facts.timeline, from.facts.start, size);
+    while segment.number(size) < last {
+        let wanted = ancestry.segment(segment, size);
+        if !holdings.has(wanted) && !is_whole_in_record(&from.facts, wanted) {
+            return false;
+        }
+        segment = segment.next(size);
+    }
+    true
 }
 
 /// The end of one base backup, without what was archived after it.
@@ -187,7 +219,7 @@ pub fn end_of_backup<'r>(
         )
         .hint("`mainstay list` shows the others."));
     };
-    let holdings = Holdings::read(repository, facts.system)?;
+    let holdings = Holdings::read_in_part(repository, facts.system)?;
     let ancestry = holdings.ancestry(facts.timeline);
     let window = Window {
         from: consistent_at,
@@ -220,6 +252,10 @@ fn lines_of_history(holdings: &Holdings<'_>, newest: &Base, asked: Option<u32>) 
             false => Err(Failure::usage(format!("nothing is archived of timeline {asked}"))
                 .hint(format!("There is: {}.", numbers(&known)))),
         };
+    }
+    // One of which that is not known may come from here.
+    if let Some(unknown) = holdings.damaged().find(|timeline| *timeline > own) {
+        holdings.known_ancestry(unknown)?;
     }
     let led_to = |timeline: &u32| {
         *timeline == own || *timeline > own && holdings.ancestry(*timeline).includes(own, newest.facts.stop)
@@ -283,14 +319,9 @@ fn choose_base<'b>(bases: &[&'b Base], target: &Target) -> Option<&'b Base> {
     let fits = |base: &&&Base| match target {
         Target::Time(time) => ended(base) <= *time,
         Target::Lsn(lsn) => base.facts.stop <= *lsn,
-        // Found by looking: from the oldest on, it is certainly there.
-        Target::Xid(_) | Target::Name(_) => true,
-        Target::Immediate | Target::Latest => true,
+        Target::Xid(_) | Target::Name(_) | Target::Immediate | Target::Latest => true,
     };
-    match target {
-        Target::Xid(_) | Target::Name(_) => bases.iter().find(fits).copied(),
-        _ => bases.iter().rev().find(fits).copied(),
-    }
+    bases.iter().rev().find(fits).copied()
 }
 
 fn before_all(oldest: &Base, source: &str) -> Failure {
@@ -355,29 +386,93 @@ fn ends_of(holdings: &Holdings<'_>, segment: Segment) -> Result<Option<Ends>> {
 }
 
 impl Resolved<'_> {
+    /// Meets the target from one of `bases`; `all` are those that lie on this line of history.
+    fn meet(&mut self, bases: &[&Base], all: &[&Base], source: &str) -> Result<()> {
+        let sought: Option<(String, IsMark)> = match self.target.clone() {
+            Target::Xid(xid) => {
+                let is = move |mark: &Mark| matches!(mark, Mark::End { xid: found, .. } if u64::from(*found) == xid & 0xffff_ffff);
+                Some((format!("the end of transaction {xid}"), Box::new(is)))
+            }
+            Target::Name(name) => {
+                let what = format!("the restore point {name:?}");
+                let is = move |mark: &Mark| matches!(mark, Mark::RestorePoint { name: found, .. } if *found == name);
+                Some((what, Box::new(is)))
+            }
+            Target::Immediate | Target::Latest | Target::Time(_) | Target::Lsn(_) => None,
+        };
+        let Some((what, is)) = sought else {
+            let base = choose_base(bases, &self.target).ok_or_else(|| before_all(all[0], source))?;
+            self.begin_with(base, all)?;
+            return self.aim();
+        };
+        // Where it lies is found by looking: after the newest base backup, then between each and the next.
+        let mut until = None;
+        for base in bases.iter().rev() {
+            self.begin_with(base, all)?;
+            if self.aim_at_mark(&*is, until)? {
+                return Ok(());
+            }
+            until = Some(base.facts.stop);
+        }
+        if let Some(newest) = bases.last() {
+            self.begin_with(newest, all)?;
+        }
+        Err(self.out_of_reach(&what))
+    }
+
+    /// Begins with this base backup, and all log that follows it.
+    fn begin_with(&mut self, base: &Base, all: &[&Base]) -> Result<()> {
+        let (segments, gap) = follow(&self.holdings, &self.ancestry, &base.facts)?;
+        let mut oldest = base;
+        for older in all.iter().rev().filter(|older| older.facts.stop < base.facts.stop) {
+            if !leads_on(&self.holdings, &self.ancestry, older, oldest) {
+                break;
+            }
+            oldest = older;
+        }
+        self.window = Window {
+            from: ended(oldest),
+            to: last_end(&self.holdings, &segments)?,
+            to_lsn: end_of_log(&segments, &self.ancestry, &base.facts),
+            timeline: self.ancestry.timeline,
+            gap,
+        };
+        (self.base, self.facts, self.segments) = (base.point.clone(), base.facts.clone(), segments);
+        Ok(())
+    }
+
     /// Makes sure that the target is there, and leaves only the segments that lead to it.
     fn aim(&mut self) -> Result<()> {
         match self.target.clone() {
-            Target::Immediate => {
-                self.segments.clear();
-                Ok(())
-            }
+            Target::Immediate => self.segments.clear(),
             Target::Latest => {
+                self.refuse_gap()?;
                 self.last_kept = self.window.to;
-                Ok(())
             }
-            Target::Lsn(lsn) => self.aim_at_position(lsn),
-            Target::Time(time) => self.aim_at_time(time),
-            Target::Xid(xid) => {
-                let is = |mark: &Mark| matches!(mark, Mark::End { xid: found, .. } if u64::from(*found) == xid & 0xffff_ffff);
-                self.aim_at_mark(&format!("the end of transaction {xid}"), &is)
-            }
-            Target::Name(name) => {
-                let is =
-                    |mark: &Mark| matches!(mark, Mark::RestorePoint { name: found, .. } if *found == name);
-                self.aim_at_mark(&format!("the restore point {name:?}"), &is)
-            }
+            Target::Lsn(lsn) => self.aim_at_position(lsn)?,
+            Target::Time(time) => self.aim_at_time(time)?,
+            Target::Xid(_) | Target::Name(_) => {}
         }
+        Ok(())
+    }
+
+    /// The end of the log is not where a gap is: who asks for the latest must not get less without a word.
+    fn refuse_gap(&self) -> Result<()> {
+        let Some(gap) = &self.window.gap else { return Ok(()) };
+        let mut scanner = Scanner::default();
+        if let Some(last) = self.segments.last() {
+            self.scan(&mut scanner, *last, &mut |_| {})?;
+        }
+        let at = match self.window.to {
+            Some(time) => format!(" (the last transaction before it ended at {time})"),
+            None => String::new(),
+        };
+        let way = match scanner.last_record() {
+            Some(lsn) => format!("Up to the gap it goes with --lsn {lsn}{at}."),
+            None => format!("Give a time before the gap with --at{at}."),
+        };
+        Err(Failure::preflight(format!("the archive has a gap: {gap} is missing, and what comes after it cannot be reached"))
+            .hint(format!("{way} A base backup that was made after the gap can be restored by itself: --point ID --immediate.")))
     }
 
     /// PostgreSQL stops at the first record that begins at the position or later: there must be one.
@@ -446,23 +541,30 @@ impl Resolved<'_> {
         Ok(low.saturating_sub(2))
     }
 
-    fn aim_at_mark(&mut self, what: &str, is: &dyn Fn(&Mark) -> bool) -> Result<()> {
+    /// Looks for the mark between the end of the base backup and `until`. PostgreSQL stops at the first one that it comes to, and
+    /// cannot stop before the end of the base backup: then this is not the one to begin with.
+    fn aim_at_mark(&mut self, is: &dyn Fn(&Mark) -> bool, until: Option<Lsn>) -> Result<bool> {
         let mut scanner = Scanner::default();
         let mut found = None;
         for (index, segment) in self.segments.iter().enumerate() {
+            if until.is_some_and(|until| segment.start(self.facts.segment_size) >= until) {
+                break;
+            }
             self.scan(&mut scanner, *segment, &mut |mark| {
-                if is(&mark) {
-                    found.get_or_insert((index, mark.time()));
+                // Not replayed at all before this.
+                if is(&mark) && mark.at() >= self.facts.start {
+                    found.get_or_insert((index, mark.at(), mark.time()));
                 }
             })?;
             if found.is_some() {
                 break;
             }
         }
-        let Some((index, time)) = found else { return Err(self.out_of_reach(what)) };
+        let within = |at: Lsn| at >= self.facts.stop && until.is_none_or(|until| at < until);
+        let Some((index, _, time)) = found.filter(|(_, at, _)| within(*at)) else { return Ok(false) };
         self.segments.truncate(index + 1);
         self.last_kept = Some(time);
-        Ok(())
+        Ok(true)
     }
 
     fn scan(&self, scanner: &mut Scanner, segment: Segment, visit: &mut dyn FnMut(Mark)) -> Result<()> {
@@ -504,7 +606,8 @@ impl Resolved<'_> {
         let next = std::sync::atomic::AtomicUsize::new(0);
         let outcome = std::sync::Mutex::new(Ok(()));
         std::thread::scope(|scope| {
-            for _ in 0..crate::access::threads() {
+            // Each thread holds a segment; one has up to 1 GiB.
+            for _ in 0..crate::access::threads().min((HELD / size) as usize).max(1) {
                 scope.spawn(|| {
                     while let Some(file) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
                     {
@@ -534,9 +637,14 @@ impl Resolved<'_> {
         if monitor.cancelled() {
             return Err(Failure::new(Kind::Cancelled, "the restore was stopped"));
         }
-        let content = self.holdings.archive.get(file)?.ok_or_else(|| {
-            Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
-        })?;
+        // Of a damaged history the name alone is of use: it keeps the server from taking its number for a new timeline.
+        let name_only = self.holdings.damaged().any(|timeline| *file == WalFile::History(timeline));
+        let content = match name_only {
+            true => b"# damaged in the archive\n".to_vec(),
+            false => self.holdings.archive.get(file)?.ok_or_else(|| {
+                Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
+            })?,
+        };
         let path = folder.join(file.to_string());
         write(&path, &content, sync)?;
         monitor.advance(1, content.len() as u64);

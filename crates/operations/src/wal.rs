@@ -164,6 +164,8 @@ pub struct TimelineStatus {
     pub missing: Vec<String>,
     /// The timeline that branched off from it before its last segment: it is another history from there on.
     pub went_on: Option<u32>,
+    /// Why it is not known where it came from, if its history is damaged.
+    pub damaged: Option<String>,
     /// When the last transaction ended that is archived.
     pub last_end: Option<Time>,
     pub stored_bytes: u64,
@@ -172,7 +174,14 @@ pub struct TimelineStatus {
 /// What a repository's archives hold.
 pub fn status(repository: &Repository) -> Result<Vec<ClusterStatus>> {
     let systems = mainstay_repository::wal::systems(repository)?;
-    systems.into_iter().map(|system| Holdings::read(repository, system)?.status()).collect()
+    systems.into_iter().map(|system| Holdings::read_in_part(repository, system)?.status()).collect()
+}
+
+fn unknown_history(timeline: u32, why: &str) -> Failure {
+    Failure::verification(format!("it is not known where timeline {timeline} came from: {why}")).hint(format!(
+        "Push {timeline:08X}.history again from a server that has it in pg_wal, when the damaged one is removed; or follow another \
+         timeline: --timeline N."
+    ))
 }
 
 /// The files of one cluster's archive, as they were when it was listed.
@@ -184,14 +193,27 @@ pub struct Holdings<'r> {
     files: Vec<Archived>,
     segments: BTreeSet<Segment>,
     histories: BTreeMap<u32, Ancestry>,
+    /// Histories that cannot be read, and why.
+    damaged: BTreeMap<u32, String>,
 }
 
 impl<'r> Holdings<'r> {
+    /// # Errors
+    /// If the history of any timeline cannot be read: where it came from is not known then.
     pub fn read(repository: &'r Repository, system: u64) -> Result<Holdings<'r>> {
+        let holdings = Holdings::read_in_part(repository, system)?;
+        match holdings.damaged.iter().next() {
+            None => Ok(holdings),
+            Some((timeline, why)) => Err(unknown_history(*timeline, why)),
+        }
+    }
+
+    /// The same for who asks for one line of history: that of another one may be damaged.
+    pub fn read_in_part(repository: &'r Repository, system: u64) -> Result<Holdings<'r>> {
         let archive = Archive::of(repository, system);
         let files = archive.list()?;
         let mut segments = BTreeSet::new();
-        let mut histories = BTreeMap::new();
+        let (mut histories, mut damaged) = (BTreeMap::new(), BTreeMap::new());
         let mut segment_size = None;
         for archived in &files {
             match &archived.file {
@@ -202,22 +224,42 @@ impl<'r> Holdings<'r> {
                     segments.insert(*segment);
                 }
                 WalFile::History(timeline) => {
-                    let text = archive.get(&archived.file)?.unwrap_or_default();
-                    let ancestry =
-                        Ancestry::parse(*timeline, &String::from_utf8_lossy(&text)).ok_or_else(|| {
-                            Failure::verification(format!(
-                                "{} of cluster {system} makes no sense",
-                                archived.file
-                            ))
-                        })?;
-                    histories.insert(*timeline, ancestry);
+                    let read = archive.get(&archived.file).map_err(Failure::from);
+                    let text = match read {
+                        Ok(text) => text.unwrap_or_default(),
+                        Err(failure) if failure.kind == Kind::Verification => {
+                            damaged.insert(*timeline, failure.message);
+                            continue;
+                        }
+                        Err(failure) => return Err(failure),
+                    };
+                    match Ancestry::parse(*timeline, &String::from_utf8_lossy(&text)) {
+                        Some(ancestry) => drop(histories.insert(*timeline, ancestry)),
+                        None => {
+                            let why = format!("{} of cluster {system} makes no sense", archived.file);
+                            damaged.insert(*timeline, why);
+                        }
+                    }
                 }
                 WalFile::Partial(_) | WalFile::Backup(..) => {}
             }
         }
         let segment_size =
             segment_size.and_then(|bytes| bytes.try_into().ok()).unwrap_or(SegmentSize::DEFAULT);
-        Ok(Holdings { archive, system, segment_size, files, segments, histories })
+        Ok(Holdings { archive, system, segment_size, files, segments, histories, damaged })
+    }
+
+    /// Refuses to take a timeline for one that came from nowhere, only because its history cannot be read.
+    pub fn known_ancestry(&self, timeline: u32) -> Result<Ancestry> {
+        match self.damaged.get(&timeline) {
+            Some(why) => Err(unknown_history(timeline, why)),
+            None => Ok(self.ancestry(timeline)),
+        }
+    }
+
+    /// The timelines whose histories cannot be read.
+    pub fn damaged(&self) -> impl Iterator<Item = u32> + '_ {
+        self.damaged.keys().copied()
     }
 
     pub fn has(&self, segment: Segment) -> bool {
@@ -245,7 +287,12 @@ impl<'r> Holdings<'r> {
     /// Every timeline of which something is archived, in order.
     pub fn timelines(&self) -> Vec<u32> {
         let of_segments = self.segments.iter().map(|segment| segment.timeline);
-        of_segments.chain(self.histories.keys().copied()).collect::<BTreeSet<_>>().into_iter().collect()
+        of_segments
+            .chain(self.histories.keys().copied())
+            .chain(self.damaged())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     /// When the last transaction ended in the archived segments up to `last` of its timeline.
@@ -325,6 +372,7 @@ impl<'r> Holdings<'r> {
             last: own.last().map(ToString::to_string),
             missing,
             went_on: self.went_on(timeline),
+            damaged: self.damaged.get(&timeline).cloned(),
             last_end: self.last_end(timeline, None)?,
             stored_bytes: stored.map(|archived| archived.stored_bytes).sum(),
         })

@@ -143,7 +143,7 @@ impl<'r> Archive<'r> {
             Err(StoreError::NotFound { .. }) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        let there = self.open(&name, file, &bytes)?;
+        let there = self.open(&name, file, bytes)?;
         if chunk_id(&self.repository.keyring().current().chunk_id_key(), &there) == id {
             return Ok(true);
         }
@@ -180,7 +180,7 @@ impl<'r> Archive<'r> {
         for host in self.hosts() {
             let name = self.name(&host, file);
             match self.repository.store().read(&name) {
-                Ok(bytes) => match self.open(&name, file, &bytes) {
+                Ok(bytes) => match self.open(&name, file, bytes) {
                     Ok(content) => return Ok(Some(content)),
                     Err(error) => damage = Some(error),
                 },
@@ -289,25 +289,26 @@ impl<'r> Archive<'r> {
         let aad: [u8; HEADER] = *out.first_chunk().expect("it begins with its header");
         AeadKey::new(&key).seal([0; 12], &aad, &mut out, start);
         ENVELOPE.sign(&mut out, &writer.signer);
-        match self.open(&self.name(&writer.signer.host(), file), file, &out) {
+        match self.open(&self.name(&writer.signer.host(), file), file, out.clone()) {
             Ok(again) if again == content => Ok(out),
             _ => Err(RepositoryError::FaultyMachine),
         }
     }
 
-    fn open(&self, name: &str, file: &WalFile, bytes: &[u8]) -> Result<Vec<u8>> {
+    /// Decrypts where it lies: a segment has up to 1 GiB, and several are read at the same time.
+    fn open(&self, name: &str, file: &WalFile, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
         let damaged = |why| RepositoryError::damaged(name, why);
         let unsealer = self.repository.unsealer();
-        let verified = ENVELOPE.verify(bytes, &unsealer, name)?;
+        let verified = ENVELOPE.verify(&bytes, &unsealer, name)?;
         let (plain, start) = verified.section(HEADER, KeyRole::Data, ENVELOPE.info, &unsealer)?;
         let facts = self.expected(name, file, &plain)?;
         if facts.bytes > LARGEST {
             return Err(damaged("it claims to be larger than a segment can be"));
         }
-        let mut sealed = bytes[start..bytes.len() - SIGNATURE].to_vec();
+        let end = bytes.len() - SIGNATURE;
         let aad: [u8; HEADER] = *bytes.first_chunk().expect("its header was verified");
         let payload = AeadKey::new(&facts.key)
-            .open([0; 12], &aad, &mut sealed)
+            .open([0; 12], &aad, &mut bytes[start..end])
             .map_err(|_| damaged("its seal is broken"))?;
         let mut content = Vec::new();
         match payload.split_first() {

@@ -9,11 +9,11 @@ mod support;
 use mainstay_domain::{
     ChunkId, Clock, Kind, Result, Silent, SystemClock, Time,
     listing::{self, Doubt, Entry, Item},
-    point::{SourceRecord, State},
+    point::{SourceRecord, State, Stream},
     stream::{Content, Piece, PieceWriter, Pool, Sink, Vault},
 };
 use mainstay_sources::postgres::{
-    cluster::{self, ClusterConfig, ClusterFacts, restore},
+    cluster::{self, ClusterConfig, ClusterFacts, facts::Tablespace, restore},
     sandbox::{Sandbox, SandboxOptions},
     secret::SecretText,
 };
@@ -400,4 +400,43 @@ fn an_incomplete_base_backup_is_restored_only_if_that_is_accepted_and_never_with
     let (failed, started) = restored(&lacking, "lacking", true);
     assert_eq!(failed.unwrap_err().kind, Kind::Incomplete);
     assert!(!started, "no server can be started on it");
+}
+
+#[test]
+fn nothing_of_somebody_elses_is_in_the_way_of_a_restore() {
+    let server = Sandbox::start(&support::options()).unwrap();
+    let memory = Memory::default();
+    let record = capture(&server, &memory, None);
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    let options = |name: &str| restore::Options::new(at(name));
+
+    // Two tablespaces in one folder would be one.
+    let mut facts = facts(&record);
+    let mut two = record.clone();
+    let mut same = options("new");
+    for oid in [1, 2] {
+        facts.tablespaces.push(Tablespace { oid, name: format!("space{oid}"), location: at("there") });
+        two.streams.push(Stream { name: format!("listing/{oid}"), content: Content::default() });
+        same.tablespaces.insert(oid, at("space"));
+    }
+    two.facts = facts.to_json();
+    let refused = restore::plan(&two, &same).unwrap_err();
+    assert!(refused.kind == Kind::Usage && refused.message.contains("1 and 2 would both go to"), "{refused}");
+
+    // A delta restore removes what it does not know: a folder must be a cluster to be put right.
+    std::fs::create_dir(at("home")).unwrap();
+    std::fs::write(at("home/PG_VERSION"), "15").unwrap();
+    let delta = restore::Options { delta: true, ..options("home") };
+    assert_eq!(restore::plan(&record, &delta).unwrap_err().kind, Kind::Refused);
+    std::fs::create_dir(at("home/global")).unwrap();
+    std::fs::create_dir(at("home/base")).unwrap();
+    restore::plan(&record, &delta).unwrap(); // as an interrupted restore leaves it
+
+    let mut with_config = record.clone();
+    with_config.streams.push(Stream { name: "config//etc/x.conf".into(), content: Content::default() });
+    let config = |name: &str| restore::plan(&with_config, &options(name)).unwrap().config.unwrap();
+    assert_eq!(config("new"), at("new-config"));
+    std::fs::write(at("new-config"), "mine").unwrap();
+    assert_eq!(config("new"), at("new-config-1"));
 }

@@ -121,6 +121,12 @@ fn show(context: &Context, clusters: &[wal::ClusterStatus]) {
             ));
         }
         for timeline in &cluster.timelines {
+            if let Some(why) = &timeline.damaged {
+                out.line(format_args!(
+                    "  it is not known where timeline {} came from: {why}",
+                    timeline.timeline
+                ));
+            }
             if let Some(other) = timeline.went_on {
                 out.line(format_args!(
                     "  timeline {} went on after timeline {other} had branched off: from there on they are two histories, and a \

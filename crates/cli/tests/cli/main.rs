@@ -13,6 +13,7 @@ mod interrupts;
 mod key;
 mod liars;
 mod mishaps;
+mod reach;
 mod redis;
 mod reference;
 mod repair;

@@ -122,6 +122,10 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
     let given = how.files.to_dir.clone().unwrap_or_default();
     let destination = absolute(&given)
         .map_err(|error| Failure::usage(format!("{} is no folder", given.display())).caused_by(error))?;
+    if how.cluster.timeline.is_some() && !how.cluster.target_given() {
+        return Err(Failure::usage("a timeline is followed to a target, and none was given")
+            .hint("Add one: --at latest goes to the end of the timeline."));
+    }
     let mut options = Options {
         tablespaces: how.cluster.tablespace.iter().cloned().collect(),
         delta: how.cluster.delta,
@@ -230,6 +234,9 @@ pub fn show_resolved(context: &Context, resolved: &Resolved<'_>) {
     out.line(format_args!("  timeline      {}", window.timeline));
     let to = window.to.map(time::local).unwrap_or_else(|| window.to_lsn.to_string());
     out.line(format_args!("  reachable     {} to {to}", time::local(window.from)));
+    if let Some(gap) = &window.gap {
+        out.line(format_args!("  gap           {gap} is missing: what comes after it cannot be reached"));
+    }
     if let Some(kept) = resolved.last_kept {
         out.line(format_args!("  last kept     the transaction that ended at {}", time::precise(kept)));
     }

@@ -116,6 +116,13 @@ fn beside(destination: &Path, what: &str) -> PathBuf {
     destination.with_file_name(name)
 }
 
+/// The same, or with the first number that is free: what is there is somebody's.
+fn free_beside(destination: &Path, what: &str) -> PathBuf {
+    let numbered = (1..).map(|number| beside(destination, &format!("{what}-{number}")));
+    let mut names = std::iter::once(beside(destination, what)).chain(numbered);
+    names.find(|path| path.symlink_metadata().is_err()).expect("numbers do not end")
+}
+
 /// What would be done, before anything is.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -162,6 +169,16 @@ pub fn plan(record: &SourceRecord, options: &Options) -> Result<Plan> {
         }
     }
     refuse_unfit(&options.destination, &facts, options.delta)?;
+    for (number, (oid, _, directory)) in spaces.iter().enumerate() {
+        let taken = spaces[..number].iter().find(|(.., other)| other == directory);
+        if let Some((other, ..)) = taken {
+            return Err(Failure::usage(format!(
+                "the tablespaces {other} and {oid} would both go to {}",
+                directory.display()
+            ))
+            .hint("Give each its own folder: --tablespace OID=FOLDER."));
+        }
+    }
     for (oid, _, directory) in &spaces {
         // Of what is in a tablespace's directory, only the cluster's own link says whose it is.
         let own = options.delta && options.linked(*oid).as_ref() == Some(directory);
@@ -174,7 +191,7 @@ pub fn plan(record: &SourceRecord, options: &Options) -> Result<Plan> {
         destination: options.destination.clone(),
         tablespaces: spaces,
         bytes: record.bytes,
-        config: config.then(|| beside(&options.destination, "config")),
+        config: config.then(|| free_beside(&options.destination, "config")),
         problems: record.problems.iter().filter(|p| p.severity == Severity::Error).cloned().collect(),
         facts,
     })
@@ -219,12 +236,15 @@ fn refuse_unfit(directory: &Path, facts: &ClusterFacts, delta: bool) -> Result<(
             "Stop the server first: pg_ctl stop -D the directory.",
         );
     }
-    // Without a control file it may be what an interrupted restore left.
+    // Without a control file it may be what an interrupted restore left. All else in the folder will be removed: so a
+    // PG_VERSION that lies in it is not enough to know it by.
+    let looks_right = directory.join("PG_VERSION").is_file()
+        && ["global", "base"].iter().all(|name| directory.join(name).is_dir());
     match control::read(directory) {
         Ok(found) if found.system != facts.system => {
             refused("is the data directory of another cluster", "Name a new directory.")
         }
-        Err(_) if !directory.join("PG_VERSION").exists() => {
+        Err(_) if !looks_right => {
             refused("is not the data directory of a PostgreSQL server", "Name a new directory.")
         }
         _ => Ok(()),

@@ -55,6 +55,13 @@ pub enum Mark {
 }
 
 impl Mark {
+    /// Where its record begins.
+    pub fn at(&self) -> Lsn {
+        match self {
+            Mark::End { at, .. } | Mark::RestorePoint { at, .. } => *at,
+        }
+    }
+
     pub fn time(&self) -> Time {
         match self {
             Mark::End { time, .. } | Mark::RestorePoint { time, .. } => *time,
