@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings to a Debian machine with Rust what Mainstay's tests and its demo need, and nothing else:
-#   - distribution packages (a PostgreSQL server without a cluster, pgbouncer, acl, attr, Python, a C compiler);
+#   - distribution packages (a PostgreSQL server without a cluster, a Redis server that is not started, pgbouncer, acl, attr,
+#     Python, a C compiler);
 #   - PostgreSQL 14 to 18 under .setup/postgresql/<major>/{bin,lib,share};
 #   - .setup/python, a Python environment for the independent reader of the format;
 #   - cargo-nextest.
@@ -26,7 +27,7 @@ as_root() {
 
 install_packages() {
   local wanted=(acl attr build-essential ca-certificates openssl pgbouncer postgresql-15 postgresql-common
-    python3 python3-venv util-linux)
+    python3 python3-venv redis-server util-linux)
   local missing=() package
   for package in "${wanted[@]}"; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")

@@ -7,7 +7,7 @@ use mainstay_domain::{
     stream::Vault,
 };
 use mainstay_repository::{Repository, Session};
-use mainstay_sources::{files, postgres};
+use mainstay_sources::{files, postgres, redis};
 
 /// Whether a source can be captured at all, before anything is written.
 pub fn probe(source: &SourceConfig, clock: &dyn Clock, monitor: &dyn Monitor) -> Result<()> {
@@ -15,6 +15,7 @@ pub fn probe(source: &SourceConfig, clock: &dyn Clock, monitor: &dyn Monitor) ->
         SourceConfig::Files(config) => Ok(config.validate()?),
         SourceConfig::Cluster(config) => postgres::cluster::probe(config).map(drop),
         SourceConfig::Postgres(config) => postgres::capture::probe(config, clock, monitor).map(drop),
+        SourceConfig::Redis(config) => redis::probe(config).map(drop),
     }
 }
 
@@ -120,6 +121,10 @@ fn one(
         SourceConfig::Postgres(config) => {
             let row_key = repository.keyring().current().row_key();
             let record = postgres::capture::capture(config, session, row_key, clock, monitor)?;
+            Ok(SourceRecord { name: name.to_owned(), ..record })
+        }
+        SourceConfig::Redis(config) => {
+            let record = redis::capture(config, session, clock, monitor)?;
             Ok(SourceRecord { name: name.to_owned(), ..record })
         }
     }

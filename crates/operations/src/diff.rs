@@ -16,8 +16,10 @@ use mainstay_sources::{
         diff as database,
         facts::{Facts, QualifiedName},
     },
+    redis::{self, Census, RedisFacts},
 };
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 pub use mainstay_sources::postgres::diff::{RowChange, TableDiff};
 
@@ -113,6 +115,9 @@ pub fn points(
             "source {source} is of another kind in the other recovery point"
         )));
     }
+    if after.record.kind == redis::KIND {
+        return keyspaces(before, after, visit);
+    }
     if after.record.kind != files::KIND {
         let (old, new) = (facts(before)?, facts(after)?);
         let options = options.of_database(app.and_then(|app| app.sources.get(&source)), &old)?;
@@ -176,6 +181,11 @@ pub fn live(
             let found = database::diff_live(&opened.reader, &opened.record, &spec, &options, monitor)?;
             told(&source, found, &facts, None, visit)
         }
+        Some(SourceConfig::Redis(_)) => visit(not_compared(
+            &source,
+            "keys",
+            "a Redis that lives changes all the time; compare two recovery points",
+        )),
         Some(SourceConfig::Cluster(_)) => {
             Err(Failure::usage(format!("{source} is a whole cluster, which changes all the time"))
                 .hint("Compare a database of it: add a source of kind postgres."))
@@ -183,6 +193,40 @@ pub fn live(
         None => Err(Failure::usage(format!("the configuration has no source named {source:?} any more"))
             .hint("Compare two recovery points instead, or put it back.")),
     }
+}
+
+fn not_compared(source: &str, object: &str, reason: &str) -> Finding {
+    Finding::NotCompared(NotCompared {
+        source: source.to_owned(),
+        object: object.to_owned(),
+        reason: reason.to_owned(),
+    })
+}
+
+/// Two captures of a Redis: how many keys each database has.
+fn keyspaces(
+    before: &Opened<'_>,
+    after: &Opened<'_>,
+    visit: &mut dyn FnMut(Finding) -> Result<()>,
+) -> Result<()> {
+    let source = &after.record.name;
+    let census = |opened: &Opened<'_>| RedisFacts::from_json(&opened.record.facts).map(|facts| facts.census);
+    let (Some(was), Some(is)) = (census(before)?, census(after)?) else {
+        return visit(not_compared(source, "keys", "they could not be counted when they were captured"));
+    };
+    let numbers: BTreeSet<u32> = was.databases.keys().chain(is.databases.keys()).copied().collect();
+    for number in numbers {
+        let keys = |census: &Census| census.databases.get(&number).map(|count| count.keys);
+        let (became, detail) = match (keys(&was), keys(&is)) {
+            (Some(was), Some(is)) if was == is => continue,
+            (Some(was), Some(is)) => (Became::Changed, format!("{was} keys, now {is}")),
+            (Some(was), None) => (Became::Removed, format!("{was} keys")),
+            (None, is) => (Became::Added, format!("{} keys", is.unwrap_or(0))),
+        };
+        let object = format!("database {number}");
+        visit(Finding::Difference(Difference { source: source.clone(), object, became, detail }))?;
+    }
+    visit(not_compared(source, "values of keys", "only the numbers of keys are compared"))
 }
 
 fn facts(opened: &Opened<'_>) -> Result<Facts> {

@@ -8,10 +8,14 @@ use crate::{
 };
 use mainstay_domain::{
     ByteSize, Clock, Failure, Result, Severity, Silent,
+    point::Problem,
     time::{HOUR, SECOND, Span},
 };
 use mainstay_repository::Repository;
-use mainstay_sources::postgres::{self, config::PostgresConfig};
+use mainstay_sources::{
+    postgres::{self, config::PostgresConfig},
+    redis,
+};
 use mainstay_stores::{Store, StoreError};
 use serde::Serialize;
 use std::sync::Arc;
@@ -61,6 +65,17 @@ impl Item {
             cause = error.source();
         }
         Item { subject: subject.into(), health: Health::Bad, text, hint: failure.hint.clone() }
+    }
+
+    /// What a source says about itself.
+    fn of(subject: &str, problem: &Problem) -> Item {
+        let text = format!("{} {}", problem.object, problem.message);
+        let health = match problem.severity {
+            Severity::Info => Health::Good,
+            Severity::Warning => Health::Attention,
+            Severity::Error => Health::Bad,
+        };
+        Item { subject: subject.into(), health, text: text.trim().into(), hint: None }
     }
 }
 
@@ -211,6 +226,13 @@ fn examine_source(subject: &str, source: &SourceConfig, clock: &dyn Clock) -> Ve
                 (Ok(()), None) => vec![Item::good(subject, format!("{} paths are there", files.paths.len()))],
             }
         }
+        SourceConfig::Redis(config) => match redis::probe(config) {
+            Ok(probe) => {
+                let found = Item::good(subject, probe.describe());
+                std::iter::once(found).chain(probe.problems.iter().map(|p| Item::of(subject, p))).collect()
+            }
+            Err(failure) => vec![Item::bad(subject, &failure)],
+        },
         SourceConfig::Cluster(config) => match postgres::cluster::probe(config) {
             Ok(server) => examine_cluster(subject, &server),
             Err(failure) => vec![Item::bad(subject, &failure)],
@@ -265,14 +287,6 @@ fn examine_database(subject: &str, probe: &postgres::capture::Probe) -> Vec<Item
         probe.server_version, probe.pg_dump, probe.tables, probe.estimate
     );
     let mut items = vec![Item::good(subject, found)];
-    items.extend(probe.problems.iter().map(|problem| {
-        let text = format!("{} {}", problem.object, problem.message);
-        let health = match problem.severity {
-            Severity::Info => Health::Good,
-            Severity::Warning => Health::Attention,
-            Severity::Error => Health::Bad,
-        };
-        Item { subject: subject.into(), health, text: text.trim().into(), hint: None }
-    }));
+    items.extend(probe.problems.iter().map(|problem| Item::of(subject, problem)));
     items
 }

@@ -1,11 +1,12 @@
 //! `mainstay verify --level restore`: brings a recovery point up in a sandbox, compares all of it with what was captured, tears
 //! the sandbox down, and writes a signed proof into the repository.
 //!
-//! The sandbox is a directory and a PostgreSQL of its own (a Unix socket, archiving off); nothing of it outlives the proof. A
+//! The sandbox is a directory, and a PostgreSQL or a Redis of its own (a Unix socket, archiving off); nothing of it outlives the proof. A
 //! proof says *partial*, never *passed*, when something could not be compared. A test that could not run (no PostgreSQL of that
 //! version, no room) says something of this machine and nothing of the point: it leaves no proof.
 
 mod cluster;
+mod redis;
 
 use crate::{
     config::{Config, SourceConfig},
@@ -194,6 +195,7 @@ fn prove_source(
         "files" => prove_files(opened, scratch, clock, monitor),
         "postgres" => prove_database(config, repository, opened, scratch, clock, monitor),
         "cluster" => cluster::prove(config, opened, scratch, clock, monitor),
+        "redis" => redis::prove(config, opened, clock, monitor),
         other => Err(Failure::failed(format!("this version cannot restore sources of kind {other}"))),
     }
 }
@@ -332,7 +334,7 @@ fn bin_dir(config: Option<&Config>, opened: &Opened<'_>) -> Option<PathBuf> {
     match config?.apps.get(&opened.point.summary.app)?.sources.get(&opened.record.name)? {
         SourceConfig::Postgres(postgres) => postgres.bin_dir.clone(),
         SourceConfig::Cluster(cluster) => cluster.bin_dir.clone(),
-        SourceConfig::Files(_) => None,
+        SourceConfig::Files(_) | SourceConfig::Redis(_) => None,
     }
 }
 

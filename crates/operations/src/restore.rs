@@ -6,7 +6,7 @@
 use crate::points::PointInfo;
 use mainstay_domain::{Failure, Kind, Monitor, Result, point::SourceRecord};
 use mainstay_repository::{Reader, Repository, manifest::Manifest};
-use mainstay_sources::{files, postgres};
+use mainstay_sources::{files, postgres, redis};
 
 /// A source of a recovery point, opened for reading.
 pub struct Opened<'r> {
@@ -94,6 +94,47 @@ impl Opened<'_> {
     ) -> Result<postgres::cluster::restore::Report> {
         self.expect_kind("cluster")?;
         postgres::cluster::restore::restore(&self.reader, &self.record, options, &mut |_| Ok(()), monitor)
+    }
+
+    pub fn plan_redis(&self, options: &redis::restore::Options) -> Result<redis::restore::Plan> {
+        self.expect_kind(redis::KIND)?;
+        redis::restore::plan(&self.record, options)
+    }
+
+    /// Writes what a Redis server starts on.
+    pub fn restore_redis(
+        &self,
+        options: &redis::restore::Options,
+        monitor: &dyn Monitor,
+    ) -> Result<redis::restore::Plan> {
+        self.expect_kind(redis::KIND)?;
+        monitor.step("redis", Some(self.record.bytes));
+        let plan = redis::restore::to_directory(&self.reader, &self.record, options, monitor)?;
+        monitor.done("redis", "");
+        Ok(plan)
+    }
+
+    pub fn plan_redis_load(
+        &self,
+        target: &redis::Address,
+        options: &redis::restore::LiveOptions,
+    ) -> Result<redis::restore::LivePlan> {
+        self.expect_kind(redis::KIND)?;
+        redis::restore::plan_live(&self.record, target, options)
+    }
+
+    /// Loads keys into a server that lives; returns how many.
+    pub fn load_redis(
+        &self,
+        target: &redis::Address,
+        options: &redis::restore::LiveOptions,
+        monitor: &dyn Monitor,
+    ) -> Result<u64> {
+        self.expect_kind(redis::KIND)?;
+        monitor.step("redis", None);
+        let loaded = redis::restore::to_server(&self.reader, &self.record, target, options, monitor)?;
+        monitor.done("redis", "");
+        Ok(loaded)
     }
 
     pub fn plan_database(

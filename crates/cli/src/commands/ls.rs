@@ -11,6 +11,7 @@ use mainstay_operations::restore::{self, Opened};
 use mainstay_sources::{
     files::{self, show_path},
     postgres::facts::Facts,
+    redis::{self, RedisFacts},
 };
 use serde_json::json;
 
@@ -43,10 +44,10 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         if sources.len() > 1 {
             context.output.line(format_args!("{source} ({}):", opened.record.kind));
         }
-        if opened.record.kind == files::KIND {
-            list_files(&args, context, &opened)?;
-        } else {
-            list_tables(context, &opened.record)?;
+        match opened.record.kind.as_str() {
+            files::KIND => list_files(&args, context, &opened)?,
+            redis::KIND => list_keyspaces(context, &opened.record)?,
+            _ => list_tables(context, &opened.record)?,
         }
         if sources.len() > 1 {
             context.output.line("");
@@ -61,6 +62,24 @@ fn list_files(args: &Args, context: &Context, opened: &Opened<'_>) -> Result<()>
         context.output.line(entry::line(&listed.entry, &show_path(&listed.path)));
         context.output.json("entry", &entry::json(&opened.record.name, &listed));
     }
+    Ok(())
+}
+
+/// The databases of a Redis. Its keys may tell much of its users, and are not listed.
+fn list_keyspaces(context: &Context, record: &SourceRecord) -> Result<()> {
+    let Some(census) = RedisFacts::from_json(&record.facts)?.census else {
+        context.output.line("Its keys were not counted.");
+        return Ok(());
+    };
+    let mut table = Table::new(&["DATABASE", ">KEYS", ">EXPIRING"]);
+    for (number, count) in &census.databases {
+        table.row([number.to_string(), count.keys.to_string(), count.expires.to_string()]);
+        context.output.json(
+            "keyspace",
+            &json!({ "source": record.name, "database": number, "keys": count.keys, "expires": count.expires }),
+        );
+    }
+    context.output.line(table.render());
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod interrupts;
 mod key;
 mod liars;
 mod mishaps;
+mod redis;
 mod reference;
 mod repair;
 mod terminal;

@@ -94,6 +94,7 @@ impl Config {
                 SourceConfig::Postgres(config) => config.validate(),
                 SourceConfig::Cluster(config) => config.validate(),
                 SourceConfig::Files(config) => config.validate().map_err(Failure::from),
+                SourceConfig::Redis(config) => config.validate(),
             };
             if let Err(failure) = verdict {
                 found.add(format!("{place}.{}", source.kind()), failure.message);

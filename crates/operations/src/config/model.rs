@@ -7,6 +7,7 @@ use mainstay_keys::source::KeySpec;
 use mainstay_sources::{
     files::FilesConfig,
     postgres::{cluster::ClusterConfig, config::PostgresConfig},
+    redis::RedisConfig,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -138,6 +139,8 @@ pub enum SourceConfig {
     Cluster(Box<ClusterConfig>),
     /// Folders and files.
     Files(Box<FilesConfig>),
+    /// A Redis or Valkey server, captured as a replica would be given its data.
+    Redis(Box<RedisConfig>),
 }
 
 impl SourceConfig {
@@ -147,6 +150,7 @@ impl SourceConfig {
             SourceConfig::Postgres(_) => "postgres",
             SourceConfig::Cluster(_) => "cluster",
             SourceConfig::Files(_) => "files",
+            SourceConfig::Redis(_) => "redis",
         }
     }
 }

@@ -3,6 +3,7 @@
 mod cluster;
 mod database;
 mod files;
+mod redis;
 mod replace;
 
 use super::point::{self, Chosen};
@@ -53,6 +54,8 @@ pub struct How {
     database: Database,
     #[command(flatten)]
     cluster: cluster::Cluster,
+    #[command(flatten)]
+    redis: redis::Redis,
 }
 
 #[derive(Debug, clap::Args)]
@@ -81,8 +84,9 @@ struct Database {
     /// The database to restore into; it must not exist, unless --into-existing is given
     #[arg(long, value_name = "NAME")]
     to_database: Option<String>,
-    /// The environment variable that holds the address of another server [default: the source's own]
-    #[arg(long, value_name = "VARIABLE", requires = "to_database")]
+    /// The environment variable that holds the address of another server [default: the source's own]; without --to-database,
+    /// that of the Redis to load keys into
+    #[arg(long, value_name = "VARIABLE", conflicts_with = "to_dir")]
     to_url_env: Option<String>,
     /// Put the restored database in the place of the one that lives; the old one is kept under a dated name
     #[arg(long, conflicts_with_all = ["to_dir", "to_database"])]
@@ -146,8 +150,14 @@ pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chos
         Some(source) => source.clone(),
         None => restore::only_source(&chosen.info, kind)?,
     };
-    let of_cluster = chosen.info.summary.sources.iter().any(|s| s.name == source && s.kind == "cluster");
+    let is = |kind: &str| chosen.info.summary.sources.iter().any(|s| s.name == source && s.kind == kind);
+    let of_cluster = is("cluster");
     match (kind, how.database.replace, config) {
+        ("files" | "redis", ..) if is("redis") => redis::run(how, context, config, chosen, &source),
+        ("redis", ..) => Err(Failure::usage(format!(
+            "{source} is no Redis, and it is not said which database to restore into"
+        ))
+        .hint("Add --to-database NAME.")),
         ("files" | "cluster", ..) if of_cluster => cluster::run(how, context, chosen, &source),
         ("cluster", ..) => {
             Err(Failure::usage(format!("{source} is no cluster, so it cannot be restored to a moment"))
@@ -166,7 +176,9 @@ pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chos
 impl How {
     /// Whether it is said where to restore to.
     pub fn has_destination(&self) -> bool {
-        self.files.to_dir.is_some() || self.database.to_database.is_some()
+        self.files.to_dir.is_some()
+            || self.database.to_database.is_some()
+            || self.database.to_url_env.is_some()
     }
 
     /// The kind of source that goes to such a destination.
@@ -175,6 +187,7 @@ impl How {
             (Some(_), ..) if self.cluster.is_wanted() => Ok("cluster"),
             (Some(_), ..) => Ok("files"),
             (None, Some(_), _) | (None, None, true) => Ok("postgres"),
+            (None, None, false) if self.database.to_url_env.is_some() => Ok("redis"),
             (None, None, false) => Err(Failure::usage("it is not said where to restore to")
                 .hint("Add --to-dir FOLDER for files, or --to-database NAME or --replace for a database.")),
         }

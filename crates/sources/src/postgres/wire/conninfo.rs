@@ -214,7 +214,7 @@ fn several_hosts() -> Failure {
         .hint("Name one server; to back up whichever is the standby, make one source for each.")
 }
 
-fn percent_decode(text: &str) -> Result<String, Failure> {
+pub(crate) fn percent_decode(text: &str) -> Result<String, Failure> {
     let malformed =
         || Failure::usage("the database url has a malformed %-sequence").hint("Write % itself as %25.");
     let mut bytes = Vec::with_capacity(text.len());

@@ -16,12 +16,15 @@ mod stream;
 pub(super) mod text;
 mod tls;
 
+pub(crate) use conninfo::percent_decode;
 pub use copy::CopyIn;
 pub use error::{ServerMessage, WireError};
 pub use pooler::refuse_transaction_pooler;
 pub use quote::{quote_ident, quote_literal, quote_qualified};
 pub use rows::{Row, Rows};
 pub use spec::{ConnectSpec, Environment, Host, TlsMode, process_environment};
+pub(crate) use stream::Stream;
+pub(crate) use tls::{TlsFailure, handshake};
 
 use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
 use stream::{Breaker, Wire};

@@ -18,7 +18,7 @@ const BUFFER: usize = 256 << 10;
 /// The largest frame that is held in memory whole. Rows of a COPY pass in parts, up to the protocol's own limit.
 const MAX_FRAME: usize = 256 << 20;
 
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
@@ -60,7 +60,7 @@ impl Stream {
 
 /// See [`Stream::breaker`].
 #[derive(Debug)]
-pub(super) enum Breaker {
+pub(crate) enum Breaker {
     Unix(UnixStream),
     Tcp(TcpStream),
 }

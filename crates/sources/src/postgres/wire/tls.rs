@@ -23,7 +23,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem:
 use std::{net::TcpStream, path::Path, sync::Arc};
 
 /// Why no encrypted channel came about.
-pub(super) struct TlsFailure {
+pub(crate) struct TlsFailure {
     pub reason: String,
     pub hint: Option<String>,
 }
@@ -33,7 +33,7 @@ fn failure(reason: impl Into<String>, hint: &str) -> TlsFailure {
 }
 
 /// Shakes hands on `socket`, whose server has agreed to TLS.
-pub(super) fn handshake(
+pub(crate) fn handshake(
     spec: &ConnectSpec,
     mut socket: TcpStream,
 ) -> Result<StreamOwned<ClientConnection, TcpStream>, TlsFailure> {
