@@ -20,9 +20,11 @@ pub mod points;
 pub mod prove;
 pub mod prune;
 pub mod recover;
+pub mod release;
 pub mod repair;
 pub mod replace;
 pub mod restore;
+pub mod skew;
 pub mod status;
 #[cfg(test)]
 mod testing;

@@ -16,6 +16,7 @@ mod mishaps;
 mod redis;
 mod reference;
 mod repair;
+mod settings;
 mod terminal;
 mod usage;
 
@@ -166,6 +167,7 @@ macro_rules! assert_seen {
             (r"\b\d+(\.\d+)? (ms|s)\b( ago)?", "<while>"),
             (r" *\b\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)\b", " <size>"),
             (r"on host +\S+", "on host <host>"),
+            (r"Redis \d+\.\d+\.\d+", "Redis <version>"),
             (r" {2,}", "  "),
         ] }, { insta::assert_snapshot!($ran.all(), @$expected) })
     };
