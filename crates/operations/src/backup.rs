@@ -8,7 +8,7 @@ use crate::{
     access::{self, app_of},
     capture::{self, Probed},
     config::{AppConfig, Config, SourceConfig},
-    points, repair,
+    points, release, repair, skew,
 };
 use mainstay_domain::{
     Clock, Failure, Kind, Monitor, PointId, Result, Severity, Time,
@@ -101,6 +101,12 @@ pub fn backup(
     };
     monitor.done("capture", "");
 
+    let mut records = records;
+    if let Some(text) = skew::judge(&mut records, app.max_skew) {
+        monitor.notice(Severity::Warning, &text);
+    }
+    let labels = release::labels(app, &request.labels, monitor);
+
     monitor.step("commit", None);
     let mut summary = summarise(
         app,
@@ -110,6 +116,7 @@ pub fn backup(
         previous.as_ref().map_or(0, |p| p.summary.sequence),
         &*clock,
     );
+    summary.labels = labels;
     summary.next_expected = next_expected(app, request, summary.finished);
     let mut committed_summary = summary.clone();
     let committed = session

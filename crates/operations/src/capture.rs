@@ -7,7 +7,7 @@ use mainstay_domain::{
     stream::Vault,
 };
 use mainstay_repository::{Repository, Session};
-use mainstay_sources::{files, postgres, redis};
+use mainstay_sources::{command, configuration, files, postgres, redis};
 
 /// Whether a source can be captured at all, before anything is written.
 pub fn probe(source: &SourceConfig, clock: &dyn Clock, monitor: &dyn Monitor) -> Result<()> {
@@ -16,6 +16,8 @@ pub fn probe(source: &SourceConfig, clock: &dyn Clock, monitor: &dyn Monitor) ->
         SourceConfig::Cluster(config) => postgres::cluster::probe(config).map(drop),
         SourceConfig::Postgres(config) => postgres::capture::probe(config, clock, monitor).map(drop),
         SourceConfig::Redis(config) => redis::probe(config).map(drop),
+        SourceConfig::Config(config) => config.validate(),
+        SourceConfig::Command(config) => command::probe(config),
     }
 }
 
@@ -125,6 +127,20 @@ fn one(
         }
         SourceConfig::Redis(config) => {
             let record = redis::capture(config, session, clock, monitor)?;
+            Ok(SourceRecord { name: name.to_owned(), ..record })
+        }
+        SourceConfig::Config(config) => {
+            let previous = previous_record(repository, app, name, monitor);
+            monitor.step("config", previous.as_ref().map(|record| record.bytes));
+            let vault: &dyn Vault = session.reader();
+            let previous = previous.as_ref().map(|record| (vault, record));
+            let options = files::CaptureOptions { full, ..files::CaptureOptions::new(clock) };
+            let record = configuration::capture(name, config, session, previous, &options, monitor)?;
+            monitor.done("config", "");
+            Ok(record)
+        }
+        SourceConfig::Command(config) => {
+            let record = command::capture(config, session, clock, monitor)?;
             Ok(SourceRecord { name: name.to_owned(), ..record })
         }
     }

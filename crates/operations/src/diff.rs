@@ -8,8 +8,10 @@ use crate::{
     config::{AppConfig, SourceConfig},
     restore::Opened,
 };
-use mainstay_domain::{Failure, Monitor, Result};
+use mainstay_domain::{ByteSize, Failure, Monitor, Result};
 use mainstay_sources::{
+    command::{self, CommandFacts},
+    configuration,
     files::{self, Aspect, ChangeKind},
     postgres::{
         cluster,
@@ -132,8 +134,11 @@ pub fn points(
             reason: reason.into(),
         }));
     }
-    if after.record.kind == redis::KIND {
-        return keyspaces(before, after, visit);
+    match after.record.kind.as_str() {
+        redis::KIND => return keyspaces(before, after, visit),
+        configuration::KIND => return settings(before, after, visit),
+        command::KIND => return outputs(before, after, visit),
+        _ => {}
     }
     if after.record.kind != files::KIND {
         let (old, new) = (facts(before)?, facts(after)?);
@@ -168,29 +173,23 @@ pub fn live(
     let source = opened.record.name.clone();
     let config = app.sources.get(&source);
     match config {
-        Some(SourceConfig::Files(_)) => {
-            let found = files::compare_live(&opened.reader, &opened.record, false, MOST_FILES, monitor)?;
-            let listed = found.differences.len() as u64;
-            for d in found.differences {
-                let (became, detail) = match (d.aspect, d.detail.as_str()) {
-                    (Aspect::Missing, _) => (Became::Removed, String::new()),
-                    (Aspect::Extra, _) => (Became::Added, String::new()),
-                    (aspect, "") => (Became::Changed, aspect.to_string()),
-                    (aspect, detail) => (Became::Changed, format!("{aspect}: {detail}")),
-                };
-                let source = source.clone();
-                visit(Finding::Difference(Difference { source, object: d.path, became, detail }))?;
+        Some(SourceConfig::Command(_)) => {
+            visit(not_compared(&source, "output", "the command is not run; compare two recovery points"))
+        }
+        Some(SourceConfig::Config(config)) => {
+            if !config.tables.is_empty() {
+                visit(not_compared(
+                    &source,
+                    "tables",
+                    "they are not asked for; compare two recovery points",
+                ))?;
             }
-            match found.difference_count.saturating_sub(listed) {
-                0 => Ok(()),
-                more => visit(Finding::Difference(Difference {
-                    source,
-                    object: format!("{more} more paths"),
-                    became: Became::Changed,
-                    detail: "not listed".to_owned(),
-                })),
+            match opened.record.stream(files::LISTING) {
+                Some(_) => live_files(opened, visit, monitor),
+                None => Ok(()),
             }
         }
+        Some(SourceConfig::Files(_)) => live_files(opened, visit, monitor),
         Some(SourceConfig::Postgres(postgres)) => {
             let facts = facts(opened)?;
             let options = options.of_database(config, &facts)?;
@@ -212,12 +211,84 @@ pub fn live(
     }
 }
 
+/// What lives in the place of captured files.
+fn live_files(
+    opened: &Opened<'_>,
+    visit: &mut dyn FnMut(Finding) -> Result<()>,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let source = opened.record.name.clone();
+    let found = files::compare_live(&opened.reader, &opened.record, false, MOST_FILES, monitor)?;
+    let listed = found.differences.len() as u64;
+    for d in found.differences {
+        let (became, detail) = match (d.aspect, d.detail.as_str()) {
+            (Aspect::Missing, _) => (Became::Removed, String::new()),
+            (Aspect::Extra, _) => (Became::Added, String::new()),
+            (aspect, "") => (Became::Changed, aspect.to_string()),
+            (aspect, detail) => (Became::Changed, format!("{aspect}: {detail}")),
+        };
+        let source = source.clone();
+        visit(Finding::Difference(Difference { source, object: d.path, became, detail }))?;
+    }
+    match found.difference_count.saturating_sub(listed) {
+        0 => Ok(()),
+        more => visit(Finding::Difference(Difference {
+            source,
+            object: format!("{more} more paths"),
+            became: Became::Changed,
+            detail: "not listed".to_owned(),
+        })),
+    }
+}
+
 fn not_compared(source: &str, object: &str, reason: &str) -> Finding {
     Finding::NotCompared(NotCompared {
         source: source.to_owned(),
         object: object.to_owned(),
         reason: reason.to_owned(),
     })
+}
+
+/// Two captures of a configuration, line by line, without what looks like a secret.
+fn settings(
+    before: &Opened<'_>,
+    after: &Opened<'_>,
+    visit: &mut dyn FnMut(Finding) -> Result<()>,
+) -> Result<()> {
+    let source = &after.record.name;
+    let found = configuration::diff::diff((&before.reader, &before.record), (&after.reader, &after.record))?;
+    for change in found {
+        let (became, detail) = match change.kind {
+            ChangeKind::Added => (Became::Added, String::new()),
+            ChangeKind::Removed => (Became::Removed, String::new()),
+            ChangeKind::Content if change.lines.is_empty() => (Became::Changed, "content".to_owned()),
+            ChangeKind::Content => (Became::Changed, change.lines.join("  ")),
+            ChangeKind::Metadata => (Became::Changed, "mode, owner, time or attributes".to_owned()),
+        };
+        visit(Finding::Difference(Difference {
+            source: source.clone(),
+            object: change.object,
+            became,
+            detail,
+        }))?;
+    }
+    Ok(())
+}
+
+/// Two outputs of a command.
+fn outputs(
+    before: &Opened<'_>,
+    after: &Opened<'_>,
+    visit: &mut dyn FnMut(Finding) -> Result<()>,
+) -> Result<()> {
+    let facts = |opened: &Opened<'_>| CommandFacts::from_json(&opened.record.facts);
+    let (was, is) = (facts(before)?, facts(after)?);
+    if was.hash == is.hash {
+        return Ok(());
+    }
+    let detail = format!("{}, now {}", ByteSize(was.bytes), ByteSize(is.bytes));
+    let (source, object) = (after.record.name.clone(), is.name);
+    visit(Finding::Difference(Difference { source, object, became: Became::Changed, detail }))
 }
 
 /// Two captures of a Redis: how many keys each database has.
@@ -236,9 +307,9 @@ fn keyspaces(
         let keys = |census: &Census| census.databases.get(&number).map(|count| count.keys);
         let (became, detail) = match (keys(&was), keys(&is)) {
             (Some(was), Some(is)) if was == is => continue,
-            (Some(was), Some(is)) => (Became::Changed, format!("{was} keys, now {is}")),
-            (Some(was), None) => (Became::Removed, format!("{was} keys")),
-            (None, is) => (Became::Added, format!("{} keys", is.unwrap_or(0))),
+            (Some(was), Some(is)) => (Became::Changed, format!("keys: {was}, now {is}")),
+            (Some(was), None) => (Became::Removed, format!("keys: {was}")),
+            (None, is) => (Became::Added, format!("keys: {}", is.unwrap_or(0))),
         };
         let object = format!("database {number}");
         visit(Finding::Difference(Difference { source: source.clone(), object, became, detail }))?;

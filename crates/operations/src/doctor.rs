@@ -13,6 +13,7 @@ use mainstay_domain::{
 };
 use mainstay_repository::Repository;
 use mainstay_sources::{
+    command,
     postgres::{self, config::PostgresConfig},
     redis,
 };
@@ -232,6 +233,25 @@ fn examine_source(subject: &str, source: &SourceConfig, clock: &dyn Clock) -> Ve
                 )],
             }
         }
+        SourceConfig::Config(config) => {
+            let missing = config.files.iter().find(|path| std::fs::symlink_metadata(path).is_err());
+            match (config.validate(), missing) {
+                (Err(failure), _) => vec![Item::bad(subject, &failure)],
+                (Ok(()), Some(path)) => {
+                    let failure = Failure::preflight(format!("{} is not there", path.display()))
+                        .hint("Correct the path, or leave it out.");
+                    vec![Item::bad(subject, &failure)]
+                }
+                (Ok(()), None) => {
+                    let (files, tables) = (config.files.len(), config.tables.len());
+                    vec![Item::good(subject, format!("{files} paths are there, {tables} tables are named"))]
+                }
+            }
+        }
+        SourceConfig::Command(config) => vec![match command::probe(config) {
+            Ok(()) => Item::good(subject, format!("{} can be started", config.run)),
+            Err(failure) => Item::bad(subject, &failure),
+        }],
         SourceConfig::Redis(config) => match redis::probe(config) {
             Ok(probe) => {
                 let found = Item::good(subject, probe.describe());

@@ -20,10 +20,12 @@ pub mod points;
 pub mod prove;
 pub mod prune;
 pub mod recover;
+pub mod release;
 pub mod repair;
 pub mod replace;
 pub mod restore;
 mod scratch;
+pub mod skew;
 pub mod status;
 pub mod table_back;
 #[cfg(test)]

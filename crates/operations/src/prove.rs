@@ -6,6 +6,8 @@
 //! version, no room) says something of this machine and nothing of the point: it leaves no proof.
 
 mod cluster;
+mod command;
+mod configuration;
 mod redis;
 
 pub(crate) use cluster::sandbox_for;
@@ -206,6 +208,8 @@ fn prove_source(
         "postgres" => prove_database(config, repository, opened, scratch, clock, monitor),
         "cluster" => cluster::prove(config, opened, scratch, clock, monitor),
         "redis" => redis::prove(config, opened, clock, monitor),
+        "config" => configuration::prove(opened, scratch, clock, monitor),
+        "command" => command::prove(opened, scratch, clock),
         other => Err(Failure::failed(format!("this version cannot restore sources of kind {other}"))),
     }
 }
@@ -365,7 +369,10 @@ fn bin_dir(config: Option<&Config>, opened: &Opened<'_>) -> Option<PathBuf> {
     match config?.apps.get(&opened.point.summary.app)?.sources.get(&opened.record.name)? {
         SourceConfig::Postgres(postgres) => postgres.bin_dir.clone(),
         SourceConfig::Cluster(cluster) => cluster.bin_dir.clone(),
-        SourceConfig::Files(_) | SourceConfig::Redis(_) => None,
+        SourceConfig::Files(_)
+        | SourceConfig::Redis(_)
+        | SourceConfig::Config(_)
+        | SourceConfig::Command(_) => None,
     }
 }
 

@@ -6,7 +6,8 @@
 use crate::points::PointInfo;
 use mainstay_domain::{Failure, Kind, Monitor, Result, point::SourceRecord};
 use mainstay_repository::{Reader, Repository, manifest::Manifest};
-use mainstay_sources::{files, postgres, redis};
+use mainstay_sources::{command, configuration, files, postgres, redis};
+use std::path::{Path, PathBuf};
 
 /// A source of a recovery point, opened for reading.
 pub struct Opened<'r> {
@@ -72,12 +73,17 @@ impl Opened<'_> {
         )))
     }
 
+    /// A configuration's files are files.
+    fn expect_files(&self) -> Result<()> {
+        if self.record.kind == configuration::KIND { Ok(()) } else { self.expect_kind(files::KIND) }
+    }
+
     pub fn plan_files(
         &self,
         options: &files::RestoreOptions,
         monitor: &dyn Monitor,
     ) -> Result<files::RestorePlan> {
-        self.expect_kind("files")?;
+        self.expect_files()?;
         files::plan_restore(&self.reader, &self.record, options, monitor)
     }
 
@@ -86,7 +92,7 @@ impl Opened<'_> {
         options: &files::RestoreOptions,
         monitor: &dyn Monitor,
     ) -> Result<files::RestoreReport> {
-        self.expect_kind("files")?;
+        self.expect_files()?;
         let all = options.paths.is_empty() && !options.deleted;
         monitor.step("files", all.then_some(self.record.bytes));
         let report = files::restore(&self.reader, &self.record, options, monitor)?;
@@ -102,6 +108,36 @@ impl Opened<'_> {
     ) -> Result<postgres::cluster::restore::Report> {
         self.expect_kind("cluster")?;
         postgres::cluster::restore::restore(&self.reader, &self.record, options, &mut |_| Ok(()), monitor)
+    }
+
+    /// Which files a configuration's tables become.
+    pub fn plan_tables(&self, destination: &Path) -> Result<Vec<(String, PathBuf)>> {
+        self.expect_kind(configuration::KIND)?;
+        configuration::plan_tables(&self.record, destination)
+    }
+
+    /// Writes a configuration's tables; returns how many bytes.
+    pub fn restore_tables(&self, destination: &Path) -> Result<u64> {
+        self.expect_kind(configuration::KIND)?;
+        configuration::restore_tables(&self.reader, &self.record, destination)
+    }
+
+    /// The file that a command's output becomes.
+    pub fn plan_output(&self, destination: &Path) -> Result<PathBuf> {
+        self.expect_kind(command::KIND)?;
+        command::plan(&self.record, destination)
+    }
+
+    /// Writes a command's output into a file; returns its size.
+    pub fn restore_output(&self, destination: &Path) -> Result<u64> {
+        self.expect_kind(command::KIND)?;
+        command::to_directory(&self.reader, &self.record, destination).map(|(_, bytes)| bytes)
+    }
+
+    /// Feeds a command's output to another command; returns its size.
+    pub fn feed_output(&self, to: &str) -> Result<u64> {
+        self.expect_kind(command::KIND)?;
+        command::to_command(&self.reader, &self.record, to)
     }
 
     pub fn plan_redis(&self, options: &redis::restore::Options) -> Result<redis::restore::Plan> {

@@ -10,17 +10,31 @@ use mainstay_sources::redis::{
     restore::{self, LiveOptions, Options},
 };
 use memory::Memory;
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Lets the tests ask for DEBUG DIGEST.
 const DIGESTS: (&str, &str) = ("enable-debug-command", "yes");
 
-/// A server with these settings. `make setup` installs one.
+/// Debian's Redis, and the Valkey that the set-up script fetched.
+fn programs() -> [PathBuf; 2] {
+    let valkey = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.setup/valkey/valkey-server");
+    assert!(valkey.is_file(), "no Valkey is installed: run the set-up script");
+    [redis::program(None).unwrap(), valkey]
+}
+
+/// A Redis with these settings.
 fn server(settings: &[(&str, &str)]) -> Sandbox {
-    let program = redis::program(None).unwrap();
+    server_of(&redis::program(None).unwrap(), settings)
+}
+
+fn server_of(program: &Path, settings: &[(&str, &str)]) -> Sandbox {
     // Else it waits five seconds for other replicas.
     let settings = [&[("repl-diskless-sync-delay", "0"), DIGESTS], settings].concat();
-    Sandbox::start_with(&program, &settings, &mut |_| Ok(())).unwrap()
+    Sandbox::start_with(program, &settings, &mut |_| Ok(())).unwrap()
 }
 
 fn config(server: &Sandbox) -> RedisConfig {
@@ -39,8 +53,8 @@ fn ask(client: &mut Client, line: &str) -> Value {
     client.ask(&line.split(' ').collect::<Vec<_>>()).unwrap()
 }
 
-/// Keys of every type and encoding, in three databases.
-fn fill(server: &Sandbox) {
+/// Keys of every type and encoding, in three databases. Whether there is a function, too: not every server is built with Lua.
+fn fill(server: &Sandbox) -> bool {
     let mut client = server.connect().unwrap();
     let client = &mut client;
     for n in 0..300 {
@@ -71,11 +85,14 @@ fn fill(server: &Sandbox) {
     ask(client, &format!("SET {} {}", "repeated".repeat(20), "z".repeat(5000)));
     client.command(&[b"SET", b"\x00\xff binary\r\n", b"\x00\r\n\xfe"]).unwrap();
     let library = "#!lua name=mylib\nredis.register_function('f', function() return 1 end)";
-    client.command(&[b"FUNCTION", b"LOAD", library.as_bytes()]).unwrap();
+    let functions = client.command(&[b"FUNCTION", b"LOAD", library.as_bytes()]).is_ok();
+    // Fields that expire one by one are new in Valkey 9.
+    let _ = client.ask(&["HEXPIRE", "hash:small", "3600", "FIELDS", "1", "a"]);
     client.select(3).unwrap();
     ask(client, "SET other 1 PX 86400000");
     client.select(9).unwrap();
     ask(client, "SET other 2");
+    functions
 }
 
 /// The server's own digest over every key, value and expiry of all databases. What DUMP says depends on the order in a hash table.
@@ -105,34 +122,58 @@ fn options(folder: &Path) -> Options {
 
 /// A server that is started on a folder, as an operator would.
 fn started(folder: &Path, settings: &[(&str, &str)]) -> Sandbox {
+    started_by(&redis::program(None).unwrap(), folder, settings)
+}
+
+fn started_by(program: &Path, folder: &Path, settings: &[(&str, &str)]) -> Sandbox {
     let folder = folder.to_str().unwrap();
     let settings = [&[("dir", folder), DIGESTS], settings].concat();
-    Sandbox::start_with(&redis::program(None).unwrap(), &settings, &mut |_| Ok(())).unwrap()
+    Sandbox::start_with(program, &settings, &mut |_| Ok(())).unwrap()
 }
 
 #[test]
 fn a_snapshot_brings_every_key_back_whether_sent_with_a_length_or_a_mark() {
-    for diskless in ["no", "yes"] {
-        let original = server(&[("repl-diskless-sync", diskless)]);
-        fill(&original);
-        let memory = Memory::default();
-        let record = capture(&config(&original), &memory).unwrap();
-        let facts = facts(&record);
-        assert_eq!((record.state, facts.form), (State::Complete, Form::Rdb));
-        assert!(record.consistent_at.is_some() && facts.replication_offset.is_some());
-        let census = facts.census.clone().unwrap();
-        assert_eq!(census.databases[&3].keys, 1);
-        assert_eq!((census.databases[&0].expires, census.types["string"]), (300, 308));
-        assert_eq!((census.types["stream"], facts.functions), (1, 1));
-        assert_eq!(record.items, census.keys());
+    for program in programs() {
+        for diskless in ["no", "yes"] {
+            let original = server_of(&program, &[("repl-diskless-sync", diskless)]);
+            let functions = fill(&original);
+            let memory = Memory::default();
+            let record = capture(&config(&original), &memory).unwrap();
+            let facts = facts(&record);
+            assert_eq!((record.state, facts.form), (State::Complete, Form::Rdb), "{:?}", record.problems);
+            assert!(program.ends_with(format!("{}-server", facts.server.product)));
+            assert!(record.consistent_at.is_some() && facts.replication_offset.is_some());
+            let census = facts.census.clone().unwrap();
+            assert_eq!(census.databases[&3].keys, 1);
+            assert_eq!((census.databases[&0].expires, census.types["string"]), (300, 308));
+            assert_eq!((census.types["stream"], facts.functions), (1, u64::from(functions)));
+            assert_eq!(record.items, census.keys());
 
-        let folder = tempfile::tempdir().unwrap();
-        restore::to_directory(&memory, &record, &options(folder.path()), &Silent).unwrap();
-        let restored = started(folder.path(), &[]);
-        assert_eq!(contents(&restored), contents(&original), "diskless {diskless}");
-        let mut client = restored.connect().unwrap();
-        assert_eq!(ask(&mut client, "FCALL f 0"), Value::Integer(1));
+            let folder = tempfile::tempdir().unwrap();
+            restore::to_directory(&memory, &record, &options(folder.path()), &Silent).unwrap();
+            let restored = started_by(&program, folder.path(), &[]);
+            assert_eq!(contents(&restored), contents(&original), "diskless {diskless}");
+            if functions {
+                let mut client = restored.connect().unwrap();
+                assert_eq!(ask(&mut client, "FCALL f 0"), Value::Integer(1));
+            }
+            let sandbox = restore::sandbox(&memory, &record, Some(&program), &Silent).unwrap();
+            let found = redis::compare(&memory, &record, &sandbox, &SystemClock, &Silent).unwrap();
+            assert!(found.is_equal() && found.not_compared.is_empty(), "{found:?}");
+            assert_eq!(found.keys, record.items);
+        }
     }
+}
+
+#[test]
+fn a_redis_that_is_older_than_what_was_captured_says_that_it_cannot_test_it() {
+    let [redis, valkey] = programs();
+    let original = server_of(&valkey, &[]);
+    fill(&original);
+    let memory = Memory::default();
+    let record = capture(&config(&original), &memory).unwrap();
+    let failure = restore::sandbox(&memory, &record, Some(&redis), &Silent).unwrap_err();
+    assert_eq!(failure.kind, Kind::Preflight, "{failure:?}");
 }
 
 #[test]

@@ -4,11 +4,13 @@ use super::point;
 use crate::{
     context::Context,
     exit::Exit,
-    render::{entry, table::Table},
+    render::{self, entry, table::Table},
 };
 use mainstay_domain::{ByteSize, Result, point::SourceRecord};
 use mainstay_operations::restore::{self, Opened};
 use mainstay_sources::{
+    command::{self, CommandFacts},
+    configuration,
     files::{self, show_path},
     postgres::facts::Facts,
     redis::{self, RedisFacts},
@@ -47,6 +49,16 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         match opened.record.kind.as_str() {
             files::KIND => list_files(&args, context, &opened)?,
             redis::KIND => list_keyspaces(context, &opened.record)?,
+            configuration::KIND => list_configuration(&args, context, &opened)?,
+            command::KIND => {
+                let facts = CommandFacts::from_json(&opened.record.facts)?;
+                context.output.line(format_args!(
+                    "{}  {}",
+                    ByteSize(facts.bytes),
+                    render::plain(&facts.name)
+                ));
+                context.output.json("output", &json!({ "source": opened.record.name, "output": facts }));
+            }
             _ => list_tables(context, &opened.record)?,
         }
         if sources.len() > 1 {
@@ -62,6 +74,24 @@ fn list_files(args: &Args, context: &Context, opened: &Opened<'_>) -> Result<()>
         context.output.line(entry::line(&listed.entry, &show_path(&listed.path)));
         context.output.json("entry", &entry::json(&opened.record.name, &listed));
     }
+    Ok(())
+}
+
+/// The files of a configuration, and the names of its tables. What stands in either is not shown.
+fn list_configuration(args: &Args, context: &Context, opened: &Opened<'_>) -> Result<()> {
+    if opened.record.stream(files::LISTING).is_some() {
+        list_files(args, context, opened)?;
+    }
+    let tables = configuration::tables(&opened.record)?;
+    if tables.is_empty() || !args.path.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(&["TABLE", ">ROWS", ">SIZE"]);
+    for fact in &tables {
+        table.row([render::plain(&fact.name), fact.rows.to_string(), ByteSize(fact.bytes).to_string()]);
+        context.output.json("table", &json!({ "source": opened.record.name, "table": fact.name, "rows": fact.rows, "bytes": fact.bytes }));
+    }
+    context.output.line(table.render());
     Ok(())
 }
 

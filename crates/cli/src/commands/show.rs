@@ -7,6 +7,7 @@ use crate::{
     render::{self, time},
 };
 use mainstay_domain::{ByteSize, Result};
+use mainstay_operations::skew;
 use serde_json::json;
 
 /// Show what a recovery point holds, what it lacks, and when it was proven
@@ -44,6 +45,9 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         "size",
         format!("{}, of which {} were new", ByteSize(summary.bytes()), ByteSize(summary.stored_bytes)),
     );
+    if let Some(skew) = skew::of(&manifest.point.sources) {
+        field("skew", format!("{} between the sources", time::length(skew.nanoseconds)));
+    }
     for (name, value) in &summary.labels {
         field("label", format!("{name}={value}"));
     }
@@ -89,6 +93,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             })
         })
         .collect();
-    out.json("point", &json!({ "point": info, "sources": sources }));
+    let skew = skew::of(&manifest.point.sources).map(|skew| skew.nanoseconds / 1_000_000);
+    out.json("point", &json!({ "point": info, "sources": sources, "skew_milliseconds": skew }));
     Ok(Exit::Done)
 }

@@ -16,11 +16,11 @@ pub fn plain(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// `1 file`, `3 files`, `2 repositories`.
+/// `1 file`, `3 files`, `2 repositories`, `2 keys`.
 pub fn count(number: u64, noun: &str) -> String {
     match (number, noun.strip_suffix('y')) {
         (1, _) => format!("1 {noun}"),
-        (n, Some(stem)) => format!("{n} {stem}ies"),
-        (n, None) => format!("{n} {noun}s"),
+        (n, Some(stem)) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{n} {stem}ies"),
+        (n, _) => format!("{n} {noun}s"),
     }
 }

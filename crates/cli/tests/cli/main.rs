@@ -18,6 +18,7 @@ mod redis;
 mod reference;
 mod repair;
 mod returning;
+mod settings;
 mod terminal;
 mod timelines;
 mod usage;
@@ -169,6 +170,7 @@ macro_rules! assert_seen {
             (r"\b\d+(\.\d+)? (ms|s)\b( ago)?", "<while>"),
             (r" *\b\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)\b", " <size>"),
             (r"on host +\S+", "on host <host>"),
+            (r"Redis \d+\.\d+\.\d+", "Redis <version>"),
             (r" {2,}", "  "),
         ] }, { insta::assert_snapshot!($ran.all(), @$expected) })
     };

@@ -95,6 +95,8 @@ impl Config {
                 SourceConfig::Cluster(config) => config.validate(),
                 SourceConfig::Files(config) => config.validate().map_err(Failure::from),
                 SourceConfig::Redis(config) => config.validate(),
+                SourceConfig::Config(config) => config.validate(),
+                SourceConfig::Command(config) => config.validate(),
             };
             if let Err(failure) = verdict {
                 found.add(format!("{place}.{}", source.kind()), failure.message);

@@ -1,12 +1,14 @@
 //! The shape of the configuration file. Field comments are what the JSON schema and `doc/reference/config.md` say.
 
 use super::schedule::Schedule;
-use mainstay_domain::ByteSize;
 use mainstay_domain::retention::Keep;
+use mainstay_domain::{ByteSize, time::Span};
 use mainstay_keys::source::KeySpec;
 use mainstay_sources::{
+    command::{CommandConfig, CommandLine},
+    configuration::ConfigurationConfig,
     files::FilesConfig,
-    postgres::{cluster::ClusterConfig, config::PostgresConfig},
+    postgres::{cluster::ClusterConfig, config::PostgresConfig, secret::SecretText},
     redis::RedisConfig,
 };
 use schemars::JsonSchema;
@@ -124,6 +126,15 @@ pub struct AppConfig {
     pub environment: String,
     /// What is captured, by name.
     pub sources: BTreeMap<String, SourceConfig>,
+    /// What says which release of the application runs; recorded as the label `release`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<ReleaseConfig>,
+    /// What says how far the database's schema has been migrated; recorded as the label `migration`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<MigrationConfig>,
+    /// How far apart the moments may lie at which the sources are captured; a point that exceeds it carries a warning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_skew: Option<Span>,
     /// When, and for how long it is kept, by name. A backup that names no policy is kept until it is deleted.
     #[serde(default)]
     pub policies: BTreeMap<String, PolicyConfig>,
@@ -141,6 +152,10 @@ pub enum SourceConfig {
     Files(Box<FilesConfig>),
     /// A Redis or Valkey server, captured as a replica would be given its data.
     Redis(Box<RedisConfig>),
+    /// Configuration files, and tables that hold settings. What looks like a secret is hidden in every comparison.
+    Config(Box<ConfigurationConfig>),
+    /// What a command writes to its standard output.
+    Command(Box<CommandConfig>),
 }
 
 impl SourceConfig {
@@ -151,8 +166,32 @@ impl SourceConfig {
             SourceConfig::Cluster(_) => "cluster",
             SourceConfig::Files(_) => "files",
             SourceConfig::Redis(_) => "redis",
+            SourceConfig::Config(_) => "config",
+            SourceConfig::Command(_) => "command",
         }
     }
+}
+
+/// Where the name of the release comes from: exactly one.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReleaseConfig {
+    /// The first line that a command writes: ["git", "-C", "/srv/shop", "describe"], or a text for the shell.
+    Command(CommandLine),
+    /// An environment variable.
+    Env(String),
+    /// The first line of a file.
+    File(PathBuf),
+}
+
+/// The query that says how far the schema has been migrated.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MigrationConfig {
+    /// The address of the database: postgres://user:password@host:5432/database. Better from the environment than in this file.
+    pub url: SecretText,
+    /// One row with one column: SELECT max(version) FROM schema_migrations.
+    pub query: String,
 }
 
 /// When to capture, and for how long to keep it.

@@ -85,7 +85,7 @@ pub fn capture(
     let requested = match config.snapshot {
         SnapshotBy::Scan => None,
         // On a connection of its own: it ends with the snapshot.
-        by => match Snapshot::request(Client::connect(&address)?, clock) {
+        by => match Snapshot::request(Client::connect(&address)?, &info.server().version, clock) {
             Err(error) if error.is_forbidden() && by == SnapshotBy::Auto => {
                 problems.push(not_an_instant(&error.to_string()));
                 None

@@ -200,12 +200,15 @@ impl Drop for Sandbox {
 /// What its log says of why it will not run: the file is of a later version, needs a module, or is damaged.
 fn gave_up(log: &str) -> Option<Failure> {
     let line = |words: &str| log.lines().find(|line| line.contains(words)).map(|line| line.trim().to_owned());
-    if let Some(line) = line("Can't handle RDB format version") {
+    // A Valkey's file begins otherwise since version 9.
+    if let Some(line) =
+        line("Can't handle RDB format version").or_else(|| line("Wrong signature trying to load DB"))
+    {
         return Some(
             Failure::preflight(format!(
-                "the Redis that is installed here is older than the one that was captured: {line}"
+                "the Redis that is installed here cannot read what was captured: {line}"
             ))
-            .hint("Install the captured version or a newer one, or name its program with `server:`."),
+            .hint("Install the captured product, in that version or a newer one, or name its program with `server:`."),
         );
     }
     if let Some(line) = line("Can't load module")

@@ -58,11 +58,12 @@ pub(super) struct Stored {
 }
 
 impl Snapshot {
-    /// Asks as a replica does that knows nothing. `Err` with `is_forbidden`: this service has no replication for us.
-    pub fn request(mut client: Client, clock: &dyn Clock) -> Result<Snapshot, RedisError> {
-        // Neither is needed: an older server says that it does not know them.
-        for words in [["REPLCONF", "capa", "eof"], ["REPLCONF", "rdb-only", "1"]] {
-            match client.ask(&words) {
+    /// Asks as a replica of `version` does that knows nothing. `Err` with `is_forbidden`: this service has no replication for us.
+    pub fn request(mut client: Client, version: &str, clock: &dyn Clock) -> Result<Snapshot, RedisError> {
+        // None is needed: an older server says that it does not know them. But a Valkey since version 9 takes a replica that names no
+        // version for an old one, and breaks off at what such a one could not read.
+        for (name, value) in [("capa", "eof"), ("rdb-only", "1"), ("version", version)] {
+            match client.ask(&["REPLCONF", name, value]) {
                 Ok(_) | Err(RedisError::Refused { .. }) => {}
                 Err(error) => return Err(error),
             }

@@ -1,6 +1,8 @@
 //! `mainstay restore`: a source of a recovery point, back into a folder or a database. The plan is shown first.
 
 mod cluster;
+mod command;
+mod configuration;
 mod database;
 mod files;
 mod merge;
@@ -75,6 +77,9 @@ struct Files {
     /// Compare the content of files whose size and time are right already
     #[arg(long, requires = "to_dir")]
     check_content: bool,
+    /// Give a command's output to this shell command as its input, instead of writing it to a file
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["to_dir", "to_database", "to_url_env"])]
+    to_command: Option<String>,
     /// Restore files that were deleted before this point was made, and are still kept
     #[arg(long, requires = "to_dir", conflicts_with = "delete")]
     deleted: bool,
@@ -167,6 +172,12 @@ pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chos
         (_, false, _) if of_cluster && how.database.to_database.is_some() => {
             table_back::run(how, context, config, chosen, &source)
         }
+        ("files", ..) if is("config") => configuration::run(how, context, chosen, &source),
+        ("files" | "command", ..) if is("command") => command::run(how, context, chosen, &source),
+        ("command", ..) => Err(Failure::usage(format!(
+            "{source} is no command's output, which alone can be given to a command"
+        ))
+        .hint("`mainstay show` lists the kinds of a point's sources.")),
         ("files" | "redis", ..) if is("redis") => redis::run(how, context, config, chosen, &source),
         ("redis", ..) => Err(Failure::usage(format!(
             "{source} is no Redis, and it is not said which database to restore into"
@@ -193,6 +204,7 @@ impl How {
         self.files.to_dir.is_some()
             || self.database.to_database.is_some()
             || self.database.to_url_env.is_some()
+            || self.files.to_command.is_some()
     }
 
     /// The kind of source that goes to such a destination.
@@ -201,6 +213,7 @@ impl How {
             (Some(_), ..) | (None, Some(_), _) if self.cluster.is_wanted() => Ok("cluster"),
             (Some(_), ..) => Ok("files"),
             (None, Some(_), _) | (None, None, true) => Ok("postgres"),
+            (None, None, false) if self.files.to_command.is_some() => Ok("command"),
             (None, None, false) if self.database.to_url_env.is_some() => Ok("redis"),
             (None, None, false) => Err(Failure::usage("it is not said where to restore to")
                 .hint("Add --to-dir FOLDER for files, or --to-database NAME or --replace for a database.")),
