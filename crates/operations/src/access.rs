@@ -2,7 +2,7 @@
 
 use crate::config::{Config, RepositoryConfig, VerifyAfter};
 use mainstay_domain::{Clock, Failure, Kind, Result};
-use mainstay_repository::{Access, Repository, Tuning, check::Depth};
+use mainstay_repository::{Access, Repository, Tuning, check::Depth, rescue::Spares};
 use mainstay_stores::Store;
 use std::{path::PathBuf, sync::Arc};
 
@@ -39,8 +39,18 @@ fn unknown<'k>(what: &str, name: &str, known: impl Iterator<Item = &'k String>) 
 
 /// Opens a repository with the key and the first store that the configuration names.
 pub fn open(config: &Config, repository: &Named<'_>, clock: Arc<dyn Clock>) -> Result<Repository> {
+    open_with(config, repository, &Spares::default(), clock)
+}
+
+/// As [`open`], with what a recovery kit holds where the store has lost it.
+pub fn open_with(
+    config: &Config,
+    repository: &Named<'_>,
+    spares: &Spares,
+    clock: Arc<dyn Clock>,
+) -> Result<Repository> {
     let access = access(config, repository, clock)?;
-    Repository::open(access, None)
+    Repository::open_with(access, None, spares)
         .map_err(|error| Failure::from(error).during(format_args!("repository {}", repository.name)))
 }
 

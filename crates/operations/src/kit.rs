@@ -1,8 +1,11 @@
 //! The recovery kit of a repository: gathers what `keys::kit` prints.
 
-use mainstay_domain::Result;
-use mainstay_keys::kit::Kit;
-use mainstay_repository::Repository;
+use mainstay_domain::{Failure, Result};
+use mainstay_keys::kit::{self, Kit};
+use mainstay_repository::{
+    Repository,
+    rescue::{FIRST_ENTRY, Spares},
+};
 use std::ops::ControlFlow;
 use zeroize::Zeroizing;
 
@@ -21,6 +24,17 @@ pub fn print(repository: &Repository, name: &str, stores: &[String]) -> Result<P
     Ok(Printed { text: kit.text(), html: kit.html() })
 }
 
+/// The objects in the text of a kit, for a store that has lost its own.
+pub fn spares(text: &str) -> Result<Spares> {
+    let hint = "Take the kit as text, the file that `mainstay init` wrote; from paper, type or scan that part again.";
+    let unusable = |why: String| Failure::usage(format!("this is no whole recovery kit: {why}")).hint(hint);
+    let objects = kit::objects(text).map_err(unusable)?;
+    if !objects.iter().any(|(name, _)| name == "format") {
+        return Err(unusable("the object `format` is not in it".into()));
+    }
+    Ok(Spares::new(objects))
+}
+
 /// The small objects that a kit repeats, as they lie in the store.
 fn objects(repository: &Repository) -> Result<Vec<(String, Vec<u8>)>> {
     let mut names = vec!["format".to_owned()];
@@ -31,6 +45,10 @@ fn objects(repository: &Repository) -> Result<Vec<(String, Vec<u8>)>> {
             ControlFlow::Continue(())
         })?;
         names[first..].sort();
+    }
+    // Without its first entry a log that has no checkpoint yet cannot be followed.
+    if repository.store().stat(FIRST_ENTRY)?.is_some() {
+        names.push(FIRST_ENTRY.to_owned());
     }
     names.into_iter().map(|name| Ok((name.clone(), repository.store().read(&name)?))).collect()
 }

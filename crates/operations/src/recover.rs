@@ -2,7 +2,7 @@
 
 use mainstay_domain::{Clock, RepositoryId, Result};
 use mainstay_keys::secret::Secret;
-use mainstay_repository::{Access, Repository, read_format};
+use mainstay_repository::{Access, Repository, read_format, rescue::Spares};
 use mainstay_stores::Store;
 use std::sync::Arc;
 
@@ -18,13 +18,15 @@ pub fn fingerprint(store: &dyn Store) -> Result<Fingerprint> {
     Ok(Fingerprint { repository: format.repository(), store: store.describe() })
 }
 
-/// Opens a repository by its address. With `expected` (from the kit), another repository in its place is refused.
+/// Opens a repository by its address. With `expected` (from the kit), another repository in its place is refused. `spares` stand
+/// in for what the store has lost.
 pub fn open(
     url: &str,
     secret: Secret,
     expected: Option<RepositoryId>,
+    spares: &Spares,
     clock: Arc<dyn Clock>,
 ) -> Result<Repository> {
     let store: Arc<dyn Store> = mainstay_stores::open(url)?.into();
-    Ok(Repository::open(Access { store, secret, clock, cache: None }, expected)?)
+    Ok(Repository::open_with(Access { store, secret, clock, cache: None }, expected, spares)?)
 }

@@ -3,14 +3,22 @@
 //! Packs that are lost are named in the log: the next backup stores their chunks again. Entries of the log that are in doubt are
 //! shown, with what might go with them, and acknowledged by a person. Nothing here deletes anything.
 
-use crate::access;
-use mainstay_domain::{Failure, Kind, Monitor, PackId, PointId, Result, Severity, point::Summary};
+use crate::{
+    access::{self, Named},
+    config::Config,
+};
+use mainstay_domain::{Clock, Failure, Kind, Monitor, PackId, PointId, Result, Severity, point::Summary};
 use mainstay_repository::{
     Repository,
     check::{self, Depth, Report},
     log::Doubt,
+    read_format,
+    rescue::Spares,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// What a look at every pack that recovery points need has shown.
 #[derive(Debug)]
@@ -55,6 +63,21 @@ pub(crate) fn note_lost(repository: &Repository, report: &Report, monitor: &dyn 
 
 fn packs_in_words(number: usize) -> String {
     if number == 1 { "1 pack".to_owned() } else { format!("{number} packs") }
+}
+
+/// Puts back what the store has lost and a recovery kit holds, and names it. `None`: another repository lies in the store.
+pub fn from_kit(
+    config: &Config,
+    named: &Named<'_>,
+    spares: &Spares,
+    clock: Arc<dyn Clock>,
+) -> Result<Option<Vec<String>>> {
+    let of_kit = spares.format()?.map(|format| format.repository());
+    let found = read_format(&*access::store_of(config, named)?);
+    if found.is_ok_and(|format| Some(format.repository()) != of_kit) {
+        return Ok(None);
+    }
+    Ok(Some(access::open_with(config, named, spares, clock)?.put_back(spares)?))
 }
 
 /// What somebody must know before the doubts about a log are acknowledged.

@@ -85,6 +85,9 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
                 .into(),
         );
     }
+    concerns.extend(repository.impairments().iter().map(|wrong| {
+        format!("the repository is damaged and only read, {wrong}; to put back what the recovery kit holds: mainstay repair --kit FILE")
+    }));
     let state = repository.state()?;
     if let Some(lost) = &state.facts.lost {
         concerns.push(format!(

@@ -61,6 +61,7 @@ struct Garbage {
 /// Collects. `patience`: nanoseconds without progress after which a session counts as dead.
 pub fn collect(repository: &Repository, patience: i64, monitor: &dyn Monitor) -> Result<Collected> {
     let mut collected = Collected::default();
+    repository.check_writable()?;
     // Entries behind a gap must come to light before anything is decided; after them, everything below sees the doubt.
     repository.thoroughly_refreshed_state()?;
     finish_sweeps(repository, &mut collected, monitor)?;

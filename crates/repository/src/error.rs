@@ -22,8 +22,14 @@ pub enum RepositoryError {
     Newer { what: String, version: u64 },
     #[error("a newer version of Mainstay uses this repository in a way that this one must not write to")]
     ReadOnly,
+    #[error("nothing is written to this repository while it is damaged: {0}")]
+    Impaired(String),
+    #[error("{store} has lost the object `format`, which says what its repository is")]
+    FormatLost { store: String },
     #[error("the key does not open this repository")]
     WrongKey,
+    #[error("{}", keys_lost(store, damaged))]
+    KeysLost { store: String, damaged: Vec<String> },
     #[error("the repository in {store} is {found}, not {expected}")]
     AnotherRepository { store: String, found: RepositoryId, expected: RepositoryId },
     #[error("chunk {} is in no pack that can be reached", .0.short())]
@@ -53,6 +59,16 @@ pub enum RepositoryError {
 impl From<Failure> for RepositoryError {
     fn from(failure: Failure) -> Self {
         RepositoryError::Other(Box::new(failure))
+    }
+}
+
+fn keys_lost(store: &str, damaged: &[String]) -> String {
+    match damaged {
+        [] => format!("{store} has lost every object that a key could open its repository with (keys/*)"),
+        damaged => format!(
+            "the key opens no intact object of this repository, and damaged is {}",
+            damaged.join(", ")
+        ),
     }
 }
 
@@ -109,6 +125,16 @@ impl From<RepositoryError> for Failure {
             E::ReadOnly => (
                 Kind::Usage,
                 "Restores work. To write, use a version of Mainstay at least as new as the one that wrote it.",
+            ),
+            E::Impaired(_) => (
+                Kind::Refused,
+                "Restores work. `mainstay repair --kit FILE` puts back what the recovery kit holds; without it, go on in a new \
+                 repository.",
+            ),
+            E::FormatLost { .. } | E::KeysLost { .. } => (
+                Kind::Verification,
+                "The recovery kit holds a copy: restore with `mainstay recover --kit FILE`, put it back with `mainstay repair --kit \
+                 FILE`.",
             ),
             E::WrongKey => (
                 Kind::WrongKey,

@@ -94,6 +94,7 @@ impl Repository {
 
     /// The state of the log now, with entries that lie behind a gap which no probe crosses.
     pub fn thoroughly_refreshed_state(&self) -> Result<State> {
+        self.refuse_impaired()?;
         let mut log = self.log();
         log.refresh_thoroughly()?;
         Ok(log.state().clone())
@@ -125,11 +126,19 @@ impl Repository {
     }
 
     /// A newer version may have left things in the repository that a writer must know of; reading is safe.
-    fn check_writable(&self) -> Result<()> {
+    pub(crate) fn check_writable(&self) -> Result<()> {
         if self.format().is_read_only() {
             return Err(RepositoryError::ReadOnly);
         }
-        Ok(())
+        self.refuse_impaired()
+    }
+
+    /// What the lost objects said may have been anything.
+    fn refuse_impaired(&self) -> Result<()> {
+        match self.impairments() {
+            [] => Ok(()),
+            wrong => Err(RepositoryError::Impaired(wrong.join("; "))),
+        }
     }
 
     pub(crate) fn append(&self, decide: impl FnMut(&State) -> Result<Event>) -> Result<u64> {
@@ -163,6 +172,9 @@ impl Repository {
     }
 
     pub(crate) fn remember_head(&self) {
+        if self.log().is_gone() {
+            return;
+        }
         let hint = self.log().hint();
         hint::save(self.cache_directory(), &**self.store(), &hint);
     }

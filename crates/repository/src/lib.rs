@@ -19,6 +19,7 @@ pub mod pack;
 pub mod proof;
 mod reader;
 mod repository;
+pub mod rescue;
 mod salvage;
 mod session;
 mod signed;

@@ -10,6 +10,7 @@ use crate::{
     log::Log,
     manifest::{self, Manifest},
     reader::Reader,
+    rescue::{self, Spares},
     stream::Chunking,
     trust::{self, Roles, Trust, TrustedHost},
 };
@@ -40,6 +41,8 @@ pub struct Repository {
     trust: Arc<Trust>,
     clock: Arc<dyn Clock>,
     cache: Option<PathBuf>,
+    /// What is lost or damaged so that nothing may be written.
+    impairments: Vec<String>,
     pub(crate) log: Mutex<Log>,
 }
 
@@ -82,28 +85,61 @@ impl Repository {
 
     /// Opens the repository in a store. With `expected`, another repository in that place is refused.
     pub fn open(access: Access, expected: Option<RepositoryId>) -> Result<Repository> {
+        Repository::open_with(access, expected, &Spares::default())
+    }
+
+    /// As [`Repository::open`], with what a recovery kit holds where the store has lost it. A store whose log or trust list is
+    /// lost all the same is opened for reading only: see [`Repository::impairments`].
+    pub fn open_with(access: Access, expected: Option<RepositoryId>, spares: &Spares) -> Result<Repository> {
         let Access { store, secret, clock, cache } = access;
-        let format = read_format(&*store)?;
-        if let Some(expected) = expected.filter(|id| *id != format.repository()) {
+        let (format, format_lost) = rescue::format_or_spare(&*store, spares)?;
+        let of_kit = spares.format()?.map(|format| format.repository());
+        if let Some(expected) =
+            expected.or(of_kit).into_iter().chain(of_kit).find(|id| *id != format.repository())
+        {
             return Err(RepositoryError::AnotherRepository {
                 store: store.describe(),
                 found: format.repository(),
                 expected,
             });
         }
-        let keyring = Keyring::unlock(&*store, format.root(), &secret)?;
-        let trust = Arc::new(read_trust(&*store, &format)?);
-        let context = log_context(&format, &keyring, &trust, clock.clone());
+        let keyring = Keyring::unlock(&*store, format.root(), &secret, spares)?;
+        let holders = || Trust::of_holders(format.repository(), format.created, keyring.verify_keys());
+        let (trust, trust_lost) = rescue::newest_trust(&*store, spares, &format, holders)?;
+        let (trust, mut impairments) = (Arc::new(trust), Vec::from_iter(trust_lost));
+        let context = || log_context(&format, &keyring, &trust, clock.clone());
         let writer = Arc::new(writer_of(&format, &keyring));
         let cache = cache.map(|root| root.join(&format.repository().to_string()[..16]));
-        let log = Log::open(store.clone(), context, crate::hint::load(cache.as_deref(), &*store))?;
+        let log = match Log::open(store.clone(), context(), crate::hint::load(cache.as_deref(), &*store)) {
+            Ok(log) => log,
+            Err(error) if error.is_damage() => {
+                impairments.push(format!("its log cannot be read ({error})"));
+                Log::gone(store.clone(), context())
+            }
+            Err(error) => return Err(error),
+        };
+        let is_gone = log.is_gone();
         if let Some(directory) = &cache {
             drop(Cache::at(directory)); // best effort: what cannot be cached is made again
         }
-        let repository =
-            Repository { store, format, keyring, writer, trust, clock, cache, log: Mutex::new(log) };
+        let log = Mutex::new(log);
+        let repository = Repository { store, format, keyring, writer, trust, clock, cache, impairments, log };
+        if is_gone {
+            let facts = repository.facts_without_log()?;
+            if format_lost && facts.points.is_empty() {
+                // Neither says that the kit belongs to this store.
+                return Err(RepositoryError::FormatLost { store: repository.store.describe() });
+            }
+            repository.log().assume(facts);
+        }
         repository.remember_head();
         Ok(repository)
+    }
+
+    /// What is lost or damaged of the repository itself, so that it is read and not written to. Without a log, every recovery
+    /// point counts whose manifest can be read: those that were deleted and not yet collected, too.
+    pub fn impairments(&self) -> &[String] {
+        &self.impairments
     }
 
     pub fn id(&self) -> RepositoryId {
@@ -165,21 +201,27 @@ impl Repository {
 
     /// Every manifest in the store that can be read, in the log or not: for when the log is lost.
     pub fn all_manifests(&self) -> Result<Vec<(PointId, Manifest)>> {
+        let mut found = Vec::new();
+        self.for_each_manifest(&mut |id, manifest| found.push((id, manifest)))?;
+        found.sort_by_key(|(id, manifest)| (manifest.point.summary.finished, *id));
+        Ok(found)
+    }
+
+    /// Visits every manifest in the store that can be read, one at a time.
+    pub(crate) fn for_each_manifest(&self, visit: &mut dyn FnMut(PointId, Manifest)) -> Result<()> {
         let mut names = Vec::new();
         self.store.list("manifests/", &mut |listed| {
             names.extend(listed.name.strip_prefix("manifests/").and_then(|id| id.parse::<PointId>().ok()));
             ControlFlow::Continue(())
         })?;
-        let mut found = Vec::new();
         for id in names {
             match self.manifest(&id) {
-                Ok(manifest) => found.push((id, manifest)),
+                Ok(manifest) => visit(id, manifest),
                 Err(error) if error.is_damage() => {}
                 Err(error) => return Err(error),
             }
         }
-        found.sort_by_key(|(id, manifest)| (manifest.point.summary.finished, *id));
-        Ok(found)
+        Ok(())
     }
 
     pub(crate) fn view(
@@ -229,22 +271,7 @@ pub fn read_format(store: &dyn Store) -> Result<Format> {
     }
 }
 
-/// The newest trust list. Versions follow one another without gaps, so it is found without a listing.
-fn read_trust(store: &dyn Store, format: &Format) -> Result<Trust> {
-    let mut version = 1;
-    let mut newest = store.read(&trust::object_name(version))?;
-    loop {
-        match store.read(&trust::object_name(version + 1)) {
-            Ok(bytes) => newest = bytes,
-            Err(StoreError::NotFound { .. }) => break,
-            Err(error) => return Err(error.into()),
-        }
-        version += 1;
-    }
-    Trust::decode(&newest, format.root(), &format.repository(), version)
-}
-
-fn is_empty(store: &dyn Store) -> Result<bool> {
+pub(crate) fn is_empty(store: &dyn Store) -> Result<bool> {
     let mut empty = true;
     store.list("", &mut |_| {
         empty = false;

@@ -73,6 +73,21 @@ impl Trust {
         Trust { repository, version: 1, time, hosts: vec![host] }
     }
 
+    /// Nobody but the holders of the repository key: what is believed where the list itself is lost.
+    pub fn of_holders(
+        repository: RepositoryId,
+        time: Time,
+        keys: impl IntoIterator<Item = [u8; 32]>,
+    ) -> Trust {
+        let host = |verify_key| TrustedHost {
+            verify_key,
+            name: "holders of the repository key".into(),
+            roles: Roles::ALL,
+            domain: None,
+        };
+        Trust { repository, version: 0, time, hosts: keys.into_iter().map(host).collect() }
+    }
+
     pub fn encode(&self, root: &Signer) -> Vec<u8> {
         signed::encode(MAGIC, CONTEXT, &minicbor::to_vec(self).expect("writing to a Vec cannot fail"), root)
     }

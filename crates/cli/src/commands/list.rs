@@ -1,6 +1,6 @@
 //! `mainstay list`: the recovery points that there are.
 
-use super::point::repositories;
+use super::point::{repositories, warn_of_impairments};
 use crate::{
     context::Context,
     exit::Exit,
@@ -31,6 +31,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let mut found = Vec::new();
     for named in chosen {
         let repository = access::open(&config, &named, context.clock())?;
+        warn_of_impairments(&repository);
         found.extend(points::list(&repository, args.app.as_deref())?);
     }
     found.sort_by_key(|point| point.summary.finished);

@@ -3,14 +3,16 @@
 //! `shop` is the latest point of that application; `shop@WORDS` lets the operation decide (`latest`, `latest-complete`, a
 //! time, the beginning of an id); anything else is the beginning of an id, looked for in every repository.
 
-use crate::context::Context;
+use crate::{context::Context, output};
 use mainstay_domain::{Failure, Kind, PointId, Result};
 use mainstay_operations::{
     access::{self, Named},
     config::Config,
+    kit,
     points::{self, PointInfo},
 };
-use mainstay_repository::Repository;
+use mainstay_repository::{Repository, rescue::Spares};
+use std::path::Path;
 
 /// How every command that takes a point explains it.
 pub const HELP: &str = "An application (its latest point), APP@latest-complete, APP@2026-11-20T03:00 (the last at or \
@@ -20,6 +22,26 @@ pub const HELP: &str = "An application (its latest point), APP@latest-complete, 
 pub struct Chosen {
     pub repository: Repository,
     pub info: PointInfo,
+}
+
+/// Says what a repository has lost of itself, before anything is believed of what it lists.
+pub fn warn_of_impairments(repository: &Repository) {
+    for wrong in repository.impairments() {
+        output::note(format_args!(
+            "warning: this repository is damaged and only read: {wrong}. Every point is listed whose manifest can be read, also \
+             one that was deleted and is not yet collected."
+        ));
+    }
+}
+
+/// The objects of the recovery kit in this file.
+pub fn spares(path: &Path) -> Result<Spares> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::usage(format!("the recovery kit {} cannot be read", path.display()))
+            .hint("Name the text file that `mainstay init` or `mainstay key kit` wrote.")
+            .caused_by(error)
+    })?;
+    kit::spares(&text)
 }
 
 /// Finds the point that `words` mean.
@@ -41,6 +63,7 @@ pub fn choose(context: &Context, config: &Config, words: &str) -> Result<Chosen>
 /// Finds the point of `app` that `which` means.
 pub fn choose_of(context: &Context, config: &Config, app: &str, which: &str) -> Result<Chosen> {
     let repository = access::open(config, &access::repository_of(config, app)?, context.clock())?;
+    warn_of_impairments(&repository);
     let info = points::find(&repository, app, which)?;
     Ok(Chosen { repository, info })
 }
@@ -50,6 +73,7 @@ fn by_id(context: &Context, config: &Config, prefix: &str) -> Result<Chosen> {
     let mut found: Vec<Chosen> = Vec::new();
     for named in repositories(config) {
         let repository = access::open(config, &named, context.clock())?;
+        warn_of_impairments(&repository);
         let mut matching: Vec<_> = points::list(&repository, None)?
             .into_iter()
             .filter(|p| p.id.to_string().starts_with(&prefix))

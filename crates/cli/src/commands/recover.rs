@@ -2,7 +2,7 @@
 
 use super::{
     list, parse,
-    point::Chosen,
+    point::{self, Chosen},
     restore::{self, How},
 };
 use crate::{context::Context, exit::Exit};
@@ -28,6 +28,9 @@ pub struct Args {
     /// The fingerprint from the recovery kit: another repository is refused
     #[arg(long, value_name = "ID", value_parser = parse::fingerprint)]
     fingerprint: Option<RepositoryId>,
+    /// The recovery kit as text: stands in for what the store has lost of `format`, `trust/*` and `keys/*`
+    #[arg(long, value_name = "FILE")]
+    kit: Option<PathBuf>,
     #[command(flatten)]
     key: KeyArgs,
     /// Only this application
@@ -83,7 +86,9 @@ impl KeyArgs {
 
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let url = super::init::address(&args.store)?;
-    let repository = recover::open(&url, args.key.read()?, args.fingerprint, context.clock())?;
+    let spares = args.kit.as_deref().map(point::spares).transpose()?.unwrap_or_default();
+    let repository = recover::open(&url, args.key.read()?, args.fingerprint, &spares, context.clock())?;
+    point::warn_of_impairments(&repository);
     let out = &context.output;
     out.line("Repository fingerprint:");
     kit::fingerprint(&repository.id()).lines().for_each(|line| out.line(format_args!("    {line}")));

@@ -1,15 +1,20 @@
 //! `mainstay repair`: settles what a person has to decide about a repository.
 
-use super::point::repositories;
+use super::point::{self, repositories};
 use crate::{
     context::Context,
     exit::Exit,
     render::{confirm, count, time},
 };
 use mainstay_domain::{Failure, Kind, Result};
-use mainstay_operations::{access, repair};
+use mainstay_operations::{
+    access::{self, Named},
+    config::Config,
+    repair,
+};
 use mainstay_repository::Repository;
 use serde_json::json;
+use std::path::{Path, PathBuf};
 
 /// Write down what is wrong with a repository, so that it heals or can go on
 ///
@@ -34,21 +39,33 @@ pub struct Args {
     /// The store was restored from an older copy of itself: go on with what it holds now
     #[arg(long)]
     accept_rollback: bool,
+    /// Put back what the store has lost of the small objects that this recovery kit repeats: `format`, `trust/*`, `keys/*` and
+    /// the beginning of the log
+    #[arg(long, value_name = "FILE")]
+    kit: Option<PathBuf>,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
-    if !(args.accept_rollback || args.acknowledge || args.packs) && args.adopt.is_empty() {
+    if !(args.accept_rollback || args.acknowledge || args.packs || args.kit.is_some())
+        && args.adopt.is_empty()
+    {
         return Err(Failure::usage("nothing to repair was named")
-            .hint("Say what: --packs, --acknowledge, --adopt ID or --accept-rollback."));
+            .hint("Say what: --packs, --acknowledge, --adopt ID, --accept-rollback or --kit FILE."));
     }
     let config = context.config()?;
     let chosen: Vec<_> = match &args.repository {
         Some(name) => vec![access::repository_named(&config, name)?],
         None => repositories(&config).collect(),
     };
+    if let Some(file) = &args.kit {
+        from_kit(context, &config, &chosen, file)?;
+    }
+    if !(args.accept_rollback || args.acknowledge || args.packs) && args.adopt.is_empty() {
+        return Ok(Exit::Done);
+    }
     let mut exit = Exit::Done;
     for named in &chosen {
         let name = named.name;
@@ -73,6 +90,33 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         }
     }
     Ok(exit)
+}
+
+/// Puts back what a kit holds, in the one repository that it is of.
+fn from_kit(context: &Context, config: &Config, chosen: &[Named<'_>], file: &Path) -> Result<()> {
+    let spares = point::spares(file)?;
+    let mut refused = None;
+    for named in chosen {
+        let name = named.name;
+        match repair::from_kit(config, named, &spares, context.clock()) {
+            Ok(None) => {}
+            Ok(Some(restored)) => {
+                match restored.as_slice() {
+                    [] => context.output.line(format_args!("{name}: nothing is lost that the kit could give back.")),
+                    restored => {
+                        context.output.line(format_args!("{name}: put back {}.", restored.join(", ")))
+                    }
+                }
+                context.output.json("repair", &json!({ "repository": name, "put_back": restored }));
+                return Ok(());
+            }
+            // Another one may be the kit's.
+            Err(failure) => refused = refused.or(Some(failure)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| {
+        Failure::usage("the kit is of none of these repositories").hint("Compare the fingerprints.")
+    }))
 }
 
 fn accept_rollback(context: &Context, name: &str, repository: &Repository) -> Result<()> {

@@ -125,7 +125,7 @@ fn repair_names_lost_packs_and_says_when_they_are_whole_again() {
     assert_seen!(place.run(&["repair"]), @"
     exit 2
     err| error: nothing to repair was named
-    err| hint: Say what: --packs, --acknowledge, --adopt ID or --accept-rollback.
+    err| hint: Say what: --packs, --acknowledge, --adopt ID, --accept-rollback or --kit FILE.
     ");
 }
 
@@ -160,4 +160,63 @@ fn a_store_put_back_to_yesterday_is_used_again_only_when_told_so() {
     exit 0
     out| main: nothing was rolled back.
     ");
+}
+
+#[test]
+fn what_a_store_has_lost_of_itself_comes_back_from_the_recovery_kit() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    place.done(&["key", "kit", "--output", "kit.txt"]);
+    let kit = "kit.txt";
+    for lost in ["store/format", "store/trust", "store/keys", "store/log"] {
+        let lost = place.at(lost);
+        if lost.is_dir() { fs::remove_dir_all(&lost).unwrap() } else { fs::remove_file(&lost).unwrap() }
+    }
+    let recover = |more: &[&str]| place.run(&[&["recover", "--store", "store"], more].concat());
+    assert_seen!(recover(&[]), @"
+    exit 4
+    err| error: file://PLACE/store has lost the object `format`, which says what its repository is
+    err| hint: The recovery kit holds a copy: restore with `mainstay recover --kit FILE`, put it back with `mainstay repair --kit FILE`.
+    ");
+    let listed = recover(&["--kit", kit]);
+    assert_eq!(listed.code, 0, "{}", listed.all());
+    assert!(listed.stdout.contains("shop") && listed.stderr.contains("only read"), "{}", listed.all());
+    let restored = recover(&["--kit", kit, "--to-dir", "back", "--yes"]);
+    assert_eq!(restored.code, 0, "{}", restored.all());
+    assert!(place.files("back").iter().any(|path| path.ends_with("images/logo.png")));
+
+    let put_back = place.done(&["repair", "--kit", kit]);
+    assert!(put_back.starts_with("main: put back keys/") && put_back.contains("trust/0000000001, format."), "{put_back}");
+    assert_seen!(place.run(&["repair", "--kit", kit]), @"
+    exit 0
+    out| main: nothing is lost that the kit could give back.
+    ");
+    // Of a log that is lost as a whole the beginning would say that there is no point, and all of it is garbage.
+    assert_eq!(place.run(&["backup", "shop"]).code, 13);
+    place.done(&["restore", "shop", "--to-dir", "again", "--yes"]);
+}
+
+#[test]
+fn a_log_that_is_lost_leaves_everything_to_be_restored_and_says_so() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    for entry in below(place.at("store/log")) {
+        fs::write(entry, "nothing of use").unwrap();
+    }
+    assert_seen!(place.run(&["list"]), @"
+    exit 0
+    out| POINT  FINISHED  APP  POLICY  STATE  SIZE  NEW  PROVEN  HELD
+    out| <id>  <time>  shop  by hand  complete <size> <size>  never
+    err| warning: this repository is damaged and only read: its log cannot be read (log/00000000000000000000 is damaged: it is not the beginning of this repository's log). Every point is listed whose manifest can be read, also one that was deleted and is not yet collected.
+    ");
+    let status = place.done(&["status"]);
+    assert!(status.contains("the repository is damaged and only read, its log cannot be read"), "{status}");
+    assert_seen!(place.run(&["backup", "shop", "--quiet"]), @"
+    exit 13
+    err| error: nothing is written to this repository while it is damaged: its log cannot be read (log/00000000000000000000 is damaged: it is not the beginning of this repository's log)
+    err| hint: Restores work. `mainstay repair --kit FILE` puts back what the recovery kit holds; without it, go on in a new repository.
+    ");
+    assert_eq!(place.run(&["prune", "--yes"]).code, 13);
+    place.done(&["restore", "shop", "--to-dir", "back", "--yes"]);
+    assert!(place.files("back").iter().any(|path| path.ends_with("images/logo.png")));
 }

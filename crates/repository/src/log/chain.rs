@@ -10,7 +10,7 @@ use super::{
     event::{Begin, Event, Incarnate},
     reader::{self, NEXT, WIDE},
     rules::{Ignored, Protocol, Role, Rules, permitted},
-    state::{Doubt, State},
+    state::{Doubt, Facts, State},
 };
 use crate::error::{RepositoryError, Result};
 use mainstay_domain::{Clock, EpochId, Failure, HostId, Incarnation, Kind, RepositoryId};
@@ -62,6 +62,8 @@ pub struct Log {
     head_hash: EntryHash,
     /// What this machine had seen and the store no longer has.
     lost: Option<Hint>,
+    /// There is no log that could be followed: nothing new is looked for, and nothing appended.
+    gone: bool,
 }
 
 impl Log {
@@ -92,11 +94,40 @@ impl Log {
         let from = hint.filter(|_| seen).map_or(0, |hint| hint.n);
         let head = reader::find_head(&*store, from, WIDE)?;
         let (state, head_hash) = reader::start(&*store, &context, head)?;
-        let mut log = Log { store, context, state, head_hash, lost: None };
+        let mut log = Log { store, context, state, head_hash, lost: None, gone: false };
         log.fold_to(head)?;
         // Under another incarnation, somebody has noticed before us.
         log.lost = hint.filter(|hint| !seen && hint.incarnation == log.state.incarnation);
         Ok(log)
+    }
+
+    /// For a store whose log cannot be read: a log of no entries, which follows nothing and takes nothing.
+    pub(crate) fn gone(store: Arc<dyn Store>, context: LogContext) -> Log {
+        let state = State::open(Incarnation([0; Incarnation::LEN]));
+        Log { store, context, state, head_hash: [0; 32], lost: None, gone: true }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// What is known from elsewhere of a log that is gone.
+    pub(crate) fn assume(&mut self, facts: Facts) {
+        debug_assert!(self.gone, "a log that can be read says it itself");
+        self.state.facts = facts;
+    }
+
+    /// Whether the store shows an entry behind `n`.
+    pub(crate) fn has_entries_behind(&self, n: u64) -> Result<bool> {
+        Ok(reader::highest_listed(&*self.store)?.is_some_and(|highest| highest > n))
+    }
+
+    /// Whether these are the bytes of the first entry of this repository's log, whatever the store holds.
+    pub(crate) fn is_first_entry(&self, bytes: &[u8]) -> bool {
+        let examined = reader::examine(bytes, 0, &self.context, None, None);
+        examined.is_ok_and(|(_, body, _)| {
+            body.event == Event::Open && (self.gone || body.incarnation == self.state.incarnation)
+        })
     }
 
     pub fn state(&self) -> &State {
@@ -116,6 +147,9 @@ impl Log {
 
     /// Folds what others have written since. An error if the store was rolled back meanwhile.
     pub fn refresh(&mut self) -> Result<()> {
+        if self.gone {
+            return Ok(());
+        }
         if !is_there(&*self.store, self.state.head, &self.head_hash)? {
             return Err(self.rolled_back());
         }
@@ -127,6 +161,9 @@ impl Log {
     /// whoever is about to give something up: missing entries then are in doubt instead of unknown. An error for a store that
     /// was rolled back.
     pub fn refresh_thoroughly(&mut self) -> Result<()> {
+        if self.gone {
+            return Err(RepositoryError::Impaired("its log cannot be read".into()));
+        }
         if self.lost.is_some() {
             return Err(self.rolled_back());
         }
@@ -181,6 +218,9 @@ impl Log {
 
     /// What others would not believe must not get into the log: it would put everything in doubt.
     fn check_own(&self, event: &Event) -> Result<()> {
+        if self.gone {
+            return Err(RepositoryError::Impaired("its log cannot be read".into()));
+        }
         if self.lost.is_some() && !matches!(event, Event::Incarnate(_)) {
             return Err(self.rolled_back());
         }

@@ -6,6 +6,7 @@ use mainstay_domain::{Failure, Kind, PointId, Silent};
 use mainstay_repository::{
     Repository,
     check::{Depth, check, check_written},
+    rescue::{FIRST_ENTRY, Spares},
 };
 use mainstay_stores::{MemoryStore, Store};
 use std::sync::Arc;
@@ -18,9 +19,23 @@ enum Damage {
     Remove,
     /// The bytes of another object of the same kind.
     Swap,
+    /// The same bytes once more, under another name of its kind.
+    Duplicate,
 }
 
 const ALL: [Damage; 5] = [Damage::Flip, Damage::Truncate, Damage::Empty, Damage::Remove, Damage::Swap];
+
+/// Another name that such an object could have.
+fn another_name(memory: &MemoryStore, name: &str) -> String {
+    let (folder, last) = name.rsplit_once('/').unwrap();
+    match last.parse::<u64>() {
+        Ok(_) if last.len() < 32 => {
+            let after = memory.names().iter().filter(|n| n.starts_with(folder)).count();
+            format!("{folder}/{:0width$}", if folder == "trust" { 2 } else { after }, width = last.len())
+        }
+        _ => format!("{folder}/{}{}", if last.starts_with("00") { "11" } else { "00" }, &last[2..]),
+    }
+}
 
 fn apply(memory: &MemoryStore, name: &str, damage: Damage) {
     let objects = memory.objects();
@@ -33,6 +48,7 @@ fn apply(memory: &MemoryStore, name: &str, damage: Damage) {
         Damage::Truncate => bytes.truncate(bytes.len() * 2 / 3),
         Damage::Empty => bytes.clear(),
         Damage::Remove => return memory.delete(name).unwrap(),
+        Damage::Duplicate => return memory.create(&another_name(memory, name), &bytes).unwrap(),
         Damage::Swap => {
             let kind = name.split('/').next().unwrap();
             let other =
@@ -178,12 +194,173 @@ fn a_damaged_log_never_makes_a_backup_or_a_deletion_go_wrong() {
             let copy = memory.snapshot();
             apply(&copy, name, damage);
             let store: Arc<dyn Store> = Arc::new(copy.clone());
-            let Ok(repository) = Repository::open(access(store.clone()), None) else { continue };
+            let repository = open(&store);
+            let before = copy.names();
             let _ = mainstay_repository::collect::collect(&repository, 0, &Silent);
+            assert!(copy.names().len() >= before.len(), "{damage:?} of {name}: nothing is given up in doubt");
             // Whatever the log still says: the manifests and packs of both points are there and intact.
             for (id, bytes) in &points {
                 assert!(read(&repository, id, 0).unwrap() == *bytes, "{damage:?} of {name}");
             }
+        }
+    }
+}
+
+/// What a recovery kit repeats.
+fn spares(memory: &MemoryStore) -> Spares {
+    let small = |name: &String| {
+        name == "format" || name.starts_with("trust/") || name.starts_with("keys/") || name == FIRST_ENTRY
+    };
+    Spares::new(
+        memory.objects().into_iter().filter(|(name, _)| small(name)).map(|(name, b)| (name, b.to_vec())),
+    )
+}
+
+/// Both points are read whole, and nothing can be written.
+fn is_only_read(repository: &Repository, points: &[(PointId, Vec<u8>)], what: &str) {
+    for (id, bytes) in points {
+        assert!(read(repository, id, 0).unwrap() == *bytes, "{what}");
+        assert!(repository.state().unwrap().facts.points.contains_key(id), "{what}: it is listed");
+    }
+    let ids: Vec<_> = points.iter().map(|(id, _)| *id).collect();
+    assert_eq!(check(repository, &ids, Depth::Data, 1, &Silent).unwrap().findings, [], "{what}");
+    let refused = |error: mainstay_repository::RepositoryError| Failure::from(error).kind == Kind::Refused;
+    assert!(refused(try_back_up(repository, &[]).err().unwrap()), "{what}");
+    assert!(refused(repository.drop_point(points[0].0, "me", "test").err().unwrap()), "{what}");
+    assert!(refused(repository.certain_state().err().unwrap()), "{what}");
+    assert!(refused(mainstay_repository::collect::collect(repository, 0, &Silent).err().unwrap()), "{what}");
+    assert!(refused(repository.accept_rollback().err().unwrap()), "{what}");
+}
+
+#[test]
+fn without_the_beginning_of_the_log_every_point_is_still_restored_and_nothing_is_written() {
+    let (memory, points) = prepared();
+    for damage in ALL {
+        let copy = memory.snapshot();
+        apply(&copy, FIRST_ENTRY, damage);
+        let before = copy.objects();
+        let store: Arc<dyn Store> = Arc::new(copy.clone());
+        let repository = open(&store);
+        assert!(repository.impairments()[0].contains("log"), "{damage:?}: {:?}", repository.impairments());
+        is_only_read(&repository, &points, &format!("{damage:?}"));
+        assert_eq!(copy.objects(), before);
+
+        assert_eq!(repository.put_back(&spares(&memory)).unwrap(), [FIRST_ENTRY]);
+        let repository = open(&store);
+        assert_eq!(repository.impairments(), &[] as &[String]);
+        back_up(&repository, &[("s", noise(3, 10_000))]);
+    }
+    let kit = spares(&memory);
+    for name in memory.names().iter().filter(|name| name.starts_with("log/")) {
+        memory.delete(name).unwrap();
+    }
+    let repository = open(&(Arc::new(memory.clone()) as Arc<dyn Store>));
+    is_only_read(&repository, &points, "all of the log");
+    assert!(repository.put_back(&kit).unwrap().is_empty(), "a log that names no point makes garbage of all");
+}
+
+#[test]
+fn without_the_trust_list_every_point_is_still_restored_and_nothing_is_written() {
+    let (memory, points) = prepared();
+    let name = "trust/0000000001";
+    for damage in [Damage::Flip, Damage::Truncate, Damage::Empty, Damage::Remove, Damage::Duplicate] {
+        let copy = memory.snapshot();
+        apply(&copy, name, damage);
+        let store: Arc<dyn Store> = Arc::new(copy.clone());
+        let repository = open(&store);
+        assert!(repository.impairments()[0].contains("trust/"), "{damage:?}");
+        is_only_read(&repository, &points, &format!("{damage:?}"));
+        if damage != Damage::Duplicate {
+            assert_eq!(repository.put_back(&spares(&memory)).unwrap(), [name], "{damage:?}");
+            back_up(&open(&store), &[("s", noise(3, 10_000))]);
+        }
+    }
+}
+
+#[test]
+fn what_says_what_a_repository_is_and_opens_it_comes_from_the_recovery_kit() {
+    let (memory, points) = prepared();
+    let kit = spares(&memory);
+    let key = memory.names().into_iter().find(|name| name.starts_with("keys/")).unwrap();
+    for name in ["format", key.as_str()] {
+        for damage in [Damage::Flip, Damage::Truncate, Damage::Empty, Damage::Remove] {
+            let copy = memory.snapshot();
+            apply(&copy, name, damage);
+            let store: Arc<dyn Store> = Arc::new(copy.clone());
+            let failure = Failure::from(Repository::open(access(store.clone()), None).err().unwrap());
+            assert_eq!(failure.kind, Kind::Verification, "{damage:?} of {name}: {failure}");
+            assert!(failure.hint.unwrap().contains("--kit"), "{damage:?} of {name}");
+            if name == key && damage != Damage::Remove {
+                assert!(failure.message.contains(name), "{damage:?}: {}", failure.message);
+            }
+            let repository = Repository::open_with(access(store.clone()), None, &kit).unwrap();
+            for (id, bytes) in &points {
+                assert!(read(&repository, id, 0).unwrap() == *bytes, "{damage:?} of {name}");
+            }
+            assert_eq!(repository.put_back(&kit).unwrap(), [name], "{damage:?}");
+            assert_eq!(copy.objects()[name], memory.objects()[name], "the very same bytes");
+            back_up(&open(&store), &[("s", noise(3, 10_000))]);
+        }
+    }
+    let copy = memory.snapshot();
+    apply(&copy, &key, Damage::Duplicate);
+    let store: Arc<dyn Store> = Arc::new(copy);
+    back_up(&open(&store), &[("s", noise(3, 10_000))]);
+}
+
+#[test]
+fn a_recovery_kit_is_believed_of_its_own_repository_only() {
+    let (memory, _) = prepared();
+    let (other, _) = prepared();
+    let kit = spares(&other);
+    let open = |memory: &MemoryStore| {
+        Failure::from(Repository::open_with(access(Arc::new(memory.clone())), None, &kit).err().unwrap()).kind
+    };
+    assert_eq!(open(&memory), Kind::Usage, "it holds another one");
+    memory.delete("format").unwrap();
+    assert_eq!(open(&memory), Kind::Verification, "nothing in it is of the kit's repository");
+    assert_eq!(open(&MemoryStore::new()), Kind::NoRepository, "a kit makes no repository");
+}
+
+#[test]
+fn a_key_that_was_removed_does_not_come_back_with_an_old_kit() {
+    let (memory, _) = prepared();
+    let store: Arc<dyn Store> = Arc::new(memory.clone());
+    let repository = open(&store);
+    let bundle = repository.keyring().current();
+    let secret = mainstay_keys::secret::Secret::Key([9; 32]);
+    let root = bundle.root().unwrap();
+    let at = repository.clock().now();
+    let (name, bytes) =
+        mainstay_keys::recipient::wrap(bundle, &secret, repository.id(), "gone", at, &root).unwrap();
+    store.create(&name, &bytes).unwrap();
+    let kit = spares(&memory);
+    store.delete(&name).unwrap();
+    assert_eq!(repository.put_back(&kit).unwrap(), [] as [String; 0]);
+    assert_eq!(store.stat(&name).unwrap(), None);
+}
+
+#[test]
+fn a_duplicated_object_under_another_name_changes_nothing() {
+    let (memory, points) = prepared();
+    let ids: Vec<_> = points.iter().map(|(id, _)| *id).collect();
+    for name in memory.names() {
+        let kind = name.split('/').next().unwrap();
+        if !["packs", "index", "manifests", "log"].contains(&kind) {
+            continue;
+        }
+        let copy = memory.snapshot();
+        apply(&copy, &name, Damage::Duplicate);
+        let store: Arc<dyn Store> = Arc::new(copy.clone());
+        let repository = open(&store);
+        assert_eq!(check(&repository, &ids, Depth::Data, 1, &Silent).unwrap().findings, [], "{name}");
+        assert_eq!(repository.state().unwrap().doubts.is_empty(), kind != "log", "{name}");
+        mainstay_repository::collect::collect(&repository, 0, &Silent).unwrap();
+        let repository = open(&store);
+        let found: Vec<_> = repository.state().unwrap().facts.points.into_keys().collect();
+        assert!(found.len() == 2 && ids.iter().all(|id| found.contains(id)), "{name}");
+        for (id, bytes) in &points {
+            assert!(read(&repository, id, 0).unwrap() == *bytes, "{name}");
         }
     }
 }
