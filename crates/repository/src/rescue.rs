@@ -56,7 +56,9 @@ pub(crate) fn format_or_spare(store: &dyn Store, spares: &Spares) -> Result<(For
     }
     match spares.format()? {
         Some(format) => Ok((format, true)),
-        None if matches!(lost, RepositoryError::NoRepository { .. }) && !holds_repository(store)? => Err(lost),
+        None if matches!(lost, RepositoryError::NoRepository { .. }) && !holds_repository(store)? => {
+            Err(lost)
+        }
         None => Err(RepositoryError::FormatLost { store: store.describe() }),
     }
 }

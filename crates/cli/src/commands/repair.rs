@@ -102,7 +102,9 @@ fn from_kit(context: &Context, config: &Config, chosen: &[Named<'_>], file: &Pat
             Ok(None) => {}
             Ok(Some(restored)) => {
                 match restored.as_slice() {
-                    [] => context.output.line(format_args!("{name}: nothing is lost that the kit could give back.")),
+                    [] => context
+                        .output
+                        .line(format_args!("{name}: nothing is lost that the kit could give back.")),
                     restored => {
                         context.output.line(format_args!("{name}: put back {}.", restored.join(", ")))
                     }

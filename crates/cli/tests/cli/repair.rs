@@ -186,7 +186,10 @@ fn what_a_store_has_lost_of_itself_comes_back_from_the_recovery_kit() {
     assert!(place.files("back").iter().any(|path| path.ends_with("images/logo.png")));
 
     let put_back = place.done(&["repair", "--kit", kit]);
-    assert!(put_back.starts_with("main: put back keys/") && put_back.contains("trust/0000000001, format."), "{put_back}");
+    assert!(
+        put_back.starts_with("main: put back keys/") && put_back.contains("trust/0000000001, format."),
+        "{put_back}"
+    );
     assert_seen!(place.run(&["repair", "--kit", kit]), @"
     exit 0
     out| main: nothing is lost that the kit could give back.
