@@ -127,7 +127,7 @@ struct Database {
     only_rows: Option<String>,
     /// In a cluster: the database that the tables are in [default: the one restored into]
     #[arg(long, value_name = "NAME", requires = "table")]
-    from_database: Option<String>,
+    source_database: Option<String>,
     /// Give the one table that is restored another name
     #[arg(long, value_name = "NAME", requires = "table")]
     to_table: Option<String>,

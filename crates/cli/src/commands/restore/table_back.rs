@@ -81,7 +81,7 @@ pub fn run(
     let recovered =
         table_back::recover(&opened, &resolved, bin_dir.as_deref(), folder.path(), &context.progress)?;
     let row_key = chosen.repository.keyring().current().row_key();
-    let from = wanted.from_database.as_deref().unwrap_or(&database);
+    let from = wanted.source_database.as_deref().unwrap_or(&database);
     let taken = recovered.take(from, &selection.tables, row_key, &*context.clock(), &context.progress)?;
     let plan = taken.plan(&target, &options)?;
     context.progress.finish();
