@@ -277,7 +277,7 @@ impl Walker<'_> {
         let first = self.byte()?;
         Ok(match (first >> 6, first) {
             (0, _) => Length::Plain(u64::from(first & 0x3f)),
-            (1, _) => Length::Plain(u64::from(first & 0x3f) << 8 | u64::from(self.byte()?)),
+            (1, _) => Length::Plain((u64::from(first & 0x3f) << 8) | u64::from(self.byte()?)),
             (2, 0x80) => Length::Plain(u64::from(u32::from_be_bytes(self.array()?))),
             (2, 0x81) => Length::Plain(u64::from_be_bytes(self.array()?)),
             (3, _) => Length::Encoded(first & 0x3f),
@@ -381,7 +381,7 @@ fn lzf(packed: &[u8], length: u64) -> Option<Vec<u8>> {
             }
             let (low, after) = rest.split_first()?;
             rest = after;
-            let back = ((control & 0x1f) << 8 | usize::from(*low)) + 1;
+            let back = (((control & 0x1f) << 8) | usize::from(*low)) + 1;
             let start = out.len().checked_sub(back)?;
             // What is copied may reach into what the copy makes.
             for at in start..start + copied + 2 {
