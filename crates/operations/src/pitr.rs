@@ -18,6 +18,7 @@ use mainstay_repository::{Repository, wal::Ends};
 use mainstay_sources::postgres::{
     cluster::{
         ClusterFacts, KIND,
+        facts::RECOVERY_SETTINGS,
         restore::{self as files, Target},
     },
     wal::{Ancestry, Mark, Scanner},
@@ -563,7 +564,7 @@ impl Resolved<'_> {
         let within = |at: Lsn| at >= self.facts.stop && until.is_none_or(|until| at < until);
         let Some((index, _, time)) = found.filter(|(_, at, _)| within(*at)) else { return Ok(false) };
         self.segments.truncate(index + 1);
-        self.last_kept = Some(time);
+        self.last_kept = time;
         Ok(true)
     }
 
@@ -590,7 +591,10 @@ impl Resolved<'_> {
     }
 
     /// Puts what replay needs into a restored data directory's `pg_wal`.
-    pub fn bring_log(&self, data: &Path, sync: bool, monitor: &dyn Monitor) -> Result<u64> {
+    ///
+    /// Returns the settings of which replay needs more than the base backup knew: a server that finds itself below them in the
+    /// middle of its recovery stops there and waits.
+    pub fn bring_log(&self, data: &Path, sync: bool, monitor: &dyn Monitor) -> Result<Vec<(String, String)>> {
         let folder = data.join("pg_wal");
         let size = self.facts.segment_size.bytes();
         monitor.step("log", Some(self.segments.len() as u64 * size));
@@ -604,6 +608,7 @@ impl Resolved<'_> {
             .chain(self.segments.iter().map(|segment| WalFile::Segment(*segment)))
             .collect();
         let next = std::sync::atomic::AtomicUsize::new(0);
+        let limits = std::sync::Mutex::new([0; RECOVERY_SETTINGS.len()]);
         let outcome = std::sync::Mutex::new(Ok(()));
         std::thread::scope(|scope| {
             // Each thread holds a segment; one has up to 1 GiB.
@@ -611,7 +616,7 @@ impl Resolved<'_> {
                 scope.spawn(|| {
                     while let Some(file) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
                     {
-                        let done = self.bring(file, &folder, sync, monitor);
+                        let done = self.bring(file, &folder, sync, &limits, monitor);
                         if let Err(failure) = done {
                             let mut outcome = outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                             if outcome.is_ok() {
@@ -630,10 +635,23 @@ impl Resolved<'_> {
             })?;
         }
         monitor.done("log", "");
-        Ok(wanted.len() as u64)
+        let limits = limits.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let known = |name: &str| {
+            let found = self.facts.settings.iter().find(|(known, _)| known == name);
+            found.and_then(|(_, value)| value.parse::<u32>().ok()).unwrap_or_default()
+        };
+        let grown = RECOVERY_SETTINGS.iter().zip(limits).filter(|(name, limit)| *limit > known(name));
+        Ok(grown.map(|(name, limit)| ((*name).to_owned(), limit.to_string())).collect())
     }
 
-    fn bring(&self, file: &WalFile, folder: &Path, sync: bool, monitor: &dyn Monitor) -> Result<()> {
+    fn bring(
+        &self,
+        file: &WalFile,
+        folder: &Path,
+        sync: bool,
+        limits: &std::sync::Mutex<[u32; RECOVERY_SETTINGS.len()]>,
+        monitor: &dyn Monitor,
+    ) -> Result<()> {
         if monitor.cancelled() {
             return Err(Failure::new(Kind::Cancelled, "the restore was stopped"));
         }
@@ -646,6 +664,14 @@ impl Resolved<'_> {
             })?,
         };
         let path = folder.join(file.to_string());
+        if let WalFile::Segment(segment) = file {
+            Scanner::default().feed(segment.start(self.facts.segment_size), &content, |mark| {
+                if let Mark::Limits { limits: found, .. } = mark {
+                    let mut limits = limits.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    limits.iter_mut().zip(found).for_each(|(limit, found)| *limit = found.max(*limit));
+                }
+            });
+        }
         write(&path, &content, sync)?;
         monitor.advance(1, content.len() as u64);
         files::give_to_owner_of(folder, &path)
@@ -670,8 +696,8 @@ pub fn restore(
     monitor: &dyn Monitor,
 ) -> Result<files::Report> {
     let mut bring_log = |data: &Path| match log {
-        Log::Brought => resolved.bring_log(data, options.sync, monitor).map(drop),
-        Log::Fetched => Ok(()),
+        Log::Brought => resolved.bring_log(data, options.sync, monitor),
+        Log::Fetched => Ok(Vec::new()),
     };
     files::restore(&opened.reader, &opened.record, options, &mut bring_log, monitor)
 }

@@ -107,7 +107,13 @@ impl Opened<'_> {
         monitor: &dyn Monitor,
     ) -> Result<postgres::cluster::restore::Report> {
         self.expect_kind("cluster")?;
-        postgres::cluster::restore::restore(&self.reader, &self.record, options, &mut |_| Ok(()), monitor)
+        postgres::cluster::restore::restore(
+            &self.reader,
+            &self.record,
+            options,
+            &mut |_| Ok(Vec::new()),
+            monitor,
+        )
     }
 
     /// Which files a configuration's tables become.

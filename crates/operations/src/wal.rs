@@ -93,7 +93,7 @@ fn ends_in(file: &WalFile, content: &[u8]) -> Option<Ends> {
     let size = SegmentSize::try_from(content.len() as u64).ok()?;
     let mut ends: Option<Ends> = None;
     Scanner::default().feed(segment.start(size), content, |mark| {
-        let time = mark.time();
+        let Some(time) = mark.time() else { return };
         ends = Some(ends.map_or(Ends { first: time, last: time }, |ends| Ends {
             first: ends.first.min(time),
             last: ends.last.max(time),

@@ -107,7 +107,7 @@ fn started(server: SandboxOptions, memory: &Memory, record: &SourceRecord) -> Sa
         // What is damaged is looked at, too.
         let options =
             restore::Options { sync: false, accept_partial: true, ..restore::Options::new(data.to_owned()) };
-        restore::restore(memory, record, &options, &mut |_| Ok(()), &Silent)
+        restore::restore(memory, record, &options, &mut |_| Ok(Vec::new()), &Silent)
             .map_err(std::io::Error::other)?;
         Ok(())
     })
@@ -282,7 +282,7 @@ fn tablespaces_come_back_where_they_are_sent_and_the_log_wherever_it_was() {
                 tablespaces: [(oid, sent.clone())].into(),
                 ..restore::Options::new(data.to_owned())
             };
-            restore::restore(&memory, &record, &options, &mut |_| Ok(()), &Silent)
+            restore::restore(&memory, &record, &options, &mut |_| Ok(Vec::new()), &Silent)
                 .map_err(std::io::Error::other)?;
             *config.borrow_mut() = data.with_file_name("data-config");
             Ok(())
@@ -331,7 +331,7 @@ fn standby(primary: &Sandbox, memory: &Memory, record: &SourceRecord) -> Sandbox
             recovery: Some(recovery.clone()),
             ..restore::Options::new(data.to_owned())
         };
-        restore::restore(memory, record, &options, &mut |_| Ok(()), &Silent)
+        restore::restore(memory, record, &options, &mut |_| Ok(Vec::new()), &Silent)
             .map_err(std::io::Error::other)?;
         Ok(())
     })

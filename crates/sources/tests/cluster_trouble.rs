@@ -54,7 +54,7 @@ fn facts(record: &SourceRecord) -> ClusterFacts {
 fn started(server: SandboxOptions, memory: &Memory, record: &SourceRecord) -> Sandbox {
     Sandbox::start_on(&server, &|data: &Path| {
         let options = restore::Options { sync: false, ..restore::Options::new(data.to_owned()) };
-        restore::restore(memory, record, &options, &mut |_| Ok(()), &Silent)
+        restore::restore(memory, record, &options, &mut |_| Ok(Vec::new()), &Silent)
             .map_err(std::io::Error::other)?;
         Ok(())
     })
@@ -253,14 +253,14 @@ fn of_a_tablespace_only_the_clusters_own_version_is_captured_and_put_back() {
     let (data, space) = (place.path().join("data"), place.path().join("space"));
     let mut options = restore::Options { sync: false, ..restore::Options::new(data.clone()) };
     options.tablespaces.insert(oid, space.clone());
-    restore::restore(&memory, &record, &options, &mut |_| Ok(()), &Silent).unwrap();
+    restore::restore(&memory, &record, &options, &mut |_| Ok(Vec::new()), &Silent).unwrap();
     assert!(!space.join("PG_99_209901011").exists(), "what is another version's is not in the backup");
     let own = std::fs::read_dir(&space).unwrap().next().unwrap().unwrap().path();
     std::fs::create_dir_all(space.join("PG_99_209901011/1")).unwrap();
     std::fs::write(own.join("stray"), b"stray").unwrap();
     std::os::unix::fs::symlink(&space, data.join(format!("pg_tblspc/{oid}"))).unwrap();
     options.delta = true;
-    restore::restore(&memory, &record, &options, &mut |_| Ok(()), &Silent).unwrap();
+    restore::restore(&memory, &record, &options, &mut |_| Ok(Vec::new()), &Silent).unwrap();
     assert!(
         space.join("PG_99_209901011/1").exists(),
         "another version's directory is nobody else's to remove"
@@ -384,7 +384,7 @@ fn an_incomplete_base_backup_is_restored_only_if_that_is_accepted_and_never_with
     let restored = |record: &SourceRecord, name: &str, accept_partial: bool| {
         let data = place.path().join(name);
         let options = restore::Options { sync: false, accept_partial, ..restore::Options::new(data.clone()) };
-        let done = restore::restore(&memory, record, &options, &mut |_| Ok(()), &Silent);
+        let done = restore::restore(&memory, record, &options, &mut |_| Ok(Vec::new()), &Silent);
         (done, data.join("global/pg_control").exists())
     };
     let (refused, _) = restored(&record, "refused", false);

@@ -115,6 +115,18 @@ fn reworded(line: &str) -> Option<String> {
     let description = line.split_once("desc: ")?.1;
     let (what, rest) = description.split_once(' ')?;
     match what {
+        "PARAMETER_CHANGE" => {
+            let words = [
+                "max_connections=",
+                "max_worker_processes=",
+                "max_wal_senders=",
+                "max_prepared_xacts=",
+                "max_locks_per_xact=",
+            ];
+            let numbers: Vec<u32> =
+                words.iter().map(|word| field(word, ' ').unwrap().parse().unwrap()).collect();
+            Some(format!("{at} PARAMETER_CHANGE {numbers:?}"))
+        }
         "RESTORE_POINT" => Some(format!("{at} RESTORE_POINT {}", rest.trim())),
         "COMMIT" | "ABORT" => Some(format!("{at} {} {what} {}", field("tx: ", ',')?, rest.get(..26)?)),
         "COMMIT_PREPARED" | "ABORT_PREPARED" => {
@@ -127,6 +139,7 @@ fn reworded(line: &str) -> Option<String> {
 
 fn shown(mark: &Mark) -> String {
     match mark {
+        Mark::Limits { at, limits } => format!("{at} PARAMETER_CHANGE {limits:?}"),
         Mark::RestorePoint { at, name, .. } => format!("{at} RESTORE_POINT {name}"),
         Mark::End { at, xid, time, committed } => {
             let end = if *committed { "COMMIT" } else { "ABORT" };
@@ -143,7 +156,7 @@ fn every_end_of_a_transaction_is_seen_as_pg_waldump_sees_it() {
         for megabytes in [1, 16] {
             let log = log_of(tools.clone(), megabytes);
             let (points, ends): (Vec<Mark>, Vec<Mark>) =
-                log.marks().into_iter().partition(|mark| matches!(mark, Mark::RestorePoint { .. }));
+                log.marks().into_iter().partition(|mark| !matches!(mark, Mark::End { .. }));
             let expected = log.by_pg_waldump("Transaction");
             assert!(expected.len() > 600, "{major}: {} ends", expected.len());
             let seen: Vec<String> = ends.iter().map(shown).collect();
@@ -192,7 +205,7 @@ fn a_scan_that_begins_anywhere_sees_what_ends_there() {
         // A record that began before it is not to be had; everything that begins in it is.
         let begins = first.start(log.size);
         let at = |mark: &Mark| match mark {
-            Mark::End { at, .. } | Mark::RestorePoint { at, .. } => *at,
+            Mark::End { at, .. } | Mark::RestorePoint { at, .. } | Mark::Limits { at, .. } => *at,
         };
         let expected: Vec<Mark> = all.iter().filter(|mark| at(mark) >= begins).cloned().collect();
         assert_eq!(marks, expected, "from {first}");

@@ -119,7 +119,7 @@ fn show(context: &Context, name: &str, plan: &Plan) {
     for log in &plan.log {
         let going = count(log.going_files as u64, "file");
         let staying = count(log.staying_files as u64, "file");
-        out.line(match log.all_stays {
+        out.line(match &log.all_stays {
             Some(why) => {
                 format!("Archived log of cluster {}: all of it stays ({staying}), because {why}.", log.system)
             }

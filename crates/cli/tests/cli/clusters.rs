@@ -32,6 +32,11 @@ pub(crate) fn newest() -> Tools {
 
 impl Bank {
     pub fn new(tools: Tools) -> Bank {
+        Bank::with(tools, &[])
+    }
+
+    /// The same with further arguments of `initdb`.
+    pub fn with(tools: Tools, initdb: &[&str]) -> Bank {
         let place = Place::new();
         let config = place.at("mainstay.yaml");
         let push = format!(
@@ -45,6 +50,7 @@ impl Bank {
             .setting("archive_command", &push)
             .setting("full_page_writes", "on")
             .setting("wal_level", "replica");
+        let options = initdb.iter().fold(options, |options, argument| options.initdb(argument));
         let server = Sandbox::start(&options).unwrap();
         place.write(
             "mainstay.yaml",
@@ -127,6 +133,31 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
         server
     }
 
+    /// Restarts the server. It must be stopped by whoever asked for that: it is not the sandbox's child any more.
+    pub fn restart(&self) -> Restarted<'_> {
+        self.pg_ctl("restart");
+        Restarted(self)
+    }
+
+    fn pg_ctl(&self, action: &str) {
+        let mut command = Command::new(self.tools.program("pg_ctl"));
+        command.arg("-D").arg(self.server.data_directory()).args([
+            "-m",
+            "fast",
+            "-w",
+            "-l",
+            "/dev/null",
+            action,
+        ]);
+        if rustix::process::geteuid().is_root() {
+            let (uid, gid) = self.owner();
+            command.uid(uid).gid(gid);
+        }
+        // Not a pipe of ours, which the server would hold open.
+        command.stdout(std::process::Stdio::null()).current_dir("/");
+        assert!(command.status().unwrap().success(), "pg_ctl {action}");
+    }
+
     /// Gives a file to the user that runs the server.
     pub fn give(&self, path: &Path) {
         let (uid, gid) = self.owner();
@@ -135,6 +166,15 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
 
     pub fn segment(&self, name: &str) -> PathBuf {
         self.server.data_directory().join("pg_wal").join(name)
+    }
+}
+
+/// A server that runs until this is dropped.
+pub(crate) struct Restarted<'b>(&'b Bank);
+
+impl Drop for Restarted<'_> {
+    fn drop(&mut self) {
+        self.0.pg_ctl("stop");
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     clusters::{Bank, ids, newest},
 };
 use mainstay_sources::postgres::sandbox::{Sandbox, SandboxOptions};
-use std::fs;
+use std::{fs, os::unix::fs::FileExt};
 
 fn timeline(server: &Sandbox) -> String {
     let sql = "SELECT timeline_id FROM pg_control_checkpoint()";
@@ -99,6 +99,37 @@ fn a_delta_restore_puts_right_what_differs_and_keeps_the_log_that_was_there() {
     .unwrap();
     crate::clusters::out_of_recovery(&server);
     assert_eq!(ids(&server), "2001 3000");
+}
+
+#[test]
+fn a_primary_that_was_given_higher_limits_is_followed_beyond_that() {
+    let bank = Bank::new(newest());
+    bank.done(&["backup", "bank"]);
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    // Stopped, and started again with more of everything; the server's own program, on the same directory.
+    bank.sql("ALTER SYSTEM SET max_connections = 170");
+    bank.sql("ALTER SYSTEM SET max_prepared_transactions = 7");
+    let _running = bank.restart();
+    bank.sql("INSERT INTO ledger VALUES (2)");
+    bank.archive_all();
+    let server = bank.restored(&["--at", "latest"]);
+    assert_eq!(ids(&server), "2 2");
+    let settings = settings_of(&server);
+    assert!(settings.contains("max_connections = '170'"), "{settings}");
+    assert!(settings.contains("max_prepared_transactions = '7'"), "{settings}");
+}
+
+#[test]
+fn a_damaged_page_is_named_and_the_backup_says_that_it_is_not_complete() {
+    let bank = Bank::with(newest(), &["--data-checksums"]);
+    bank.sql("INSERT INTO ledger SELECT n, repeat('x', 500) FROM generate_series(1, 2000) n");
+    bank.sql("CHECKPOINT");
+    let path = bank.sql("SELECT pg_relation_filepath('ledger')");
+    let file = fs::OpenOptions::new().write(true).open(bank.server.data_directory().join(&path)).unwrap();
+    file.write_all_at(&[1, 2, 3], 9 * 8192 + 4000).unwrap();
+    let ran = bank.run(&["backup", "bank"]);
+    assert!(ran.code == 3, "{}", ran.all());
+    assert!(ran.all().contains(&path) && ran.all().contains("block 9 is wrong"), "{}", ran.all());
 }
 
 #[test]

@@ -13,7 +13,10 @@ use mainstay_domain::{
     point::State,
     wal::{Lsn, Segment, SegmentSize, WalFile},
 };
-use mainstay_repository::{Repository, wal::Archived};
+use mainstay_repository::{
+    Repository,
+    wal::{Archive, Archived},
+};
 use mainstay_sources::postgres::{
     cluster::{ClusterFacts, KIND},
     wal::Ancestry,
@@ -39,26 +42,40 @@ pub struct Plan {
     pub going_bytes: u64,
     pub staying_files: usize,
     /// Why all of it stays, if that is not because base backups need it.
-    pub all_stays: Option<&'static str>,
+    pub all_stays: Option<String>,
 }
 
-/// Decides about the archive of every cluster in a repository. `without`: points that are given up, too.
-///
-/// # Errors
-/// If any live base backup cannot be read: it may need anything.
+/// Decides about the archive of every cluster in a repository. `without`: points that are given up, too. What cannot be read may
+/// need anything, and keeps everything.
 pub fn plan(repository: &Repository, without: &BTreeSet<mainstay_domain::PointId>) -> Result<Vec<Plan>> {
     let systems = mainstay_repository::wal::systems(repository)?;
     if systems.is_empty() {
         return Ok(Vec::new());
     }
-    let bases = live_bases(repository, without)?;
+    let bases = live_bases(repository, without);
     systems
         .into_iter()
         .map(|system| {
-            let holdings = Holdings::read(repository, system)?;
-            let of_cluster: Vec<&ClusterFacts> =
-                bases.iter().filter(|facts| facts.system == system).collect();
-            Ok(plan_of(&holdings, &of_cluster))
+            let read = bases.as_ref().map_err(ToString::to_string).and_then(|bases| {
+                let holdings = Holdings::read(repository, system).map_err(|failure| failure.to_string())?;
+                let of_cluster: Vec<&ClusterFacts> =
+                    bases.iter().filter(|facts| facts.system == system).collect();
+                Ok(plan_of(&holdings, &of_cluster))
+            });
+            match read {
+                Ok(plan) => Ok(plan),
+                Err(why) => {
+                    let files = Archive::of(repository, system).list()?;
+                    Ok(Plan {
+                        system,
+                        going: Vec::new(),
+                        going_files: 0,
+                        going_bytes: 0,
+                        staying_files: files.len(),
+                        all_stays: Some(format!("what needs it cannot be read ({why})")),
+                    })
+                }
+            }
         })
         .collect()
 }
@@ -82,7 +99,7 @@ fn live_bases(
 }
 
 fn plan_of(holdings: &Holdings<'_>, bases: &[&ClusterFacts]) -> Plan {
-    let all_stays = if bases.is_empty() {
+    let all_stays: Option<&str> = if bases.is_empty() {
         Some("no base backup of it is left")
     } else if bases.iter().any(|facts| facts.segment_size != holdings.segment_size) {
         Some("its segments have changed their size")
@@ -109,7 +126,7 @@ fn plan_of(holdings: &Holdings<'_>, bases: &[&ClusterFacts]) -> Plan {
         going_bytes: going.iter().map(|archived| archived.stored_bytes).sum(),
         staying_files: holdings.files().len() - going.len(),
         going,
-        all_stays,
+        all_stays: all_stays.map(str::to_owned),
     }
 }
 

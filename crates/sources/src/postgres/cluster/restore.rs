@@ -49,6 +49,9 @@ pub enum Action {
     Shutdown,
 }
 
+/// Names and values of settings.
+pub type Settings = Vec<(String, String)>;
+
 /// How recovery goes.
 #[derive(Debug, Clone)]
 pub struct Recovery {
@@ -252,12 +255,13 @@ fn refuse_unfit(directory: &Path, facts: &ClusterFacts, delta: bool) -> Result<(
 }
 
 /// Restores. The plan's checks are made again. `bring_log` is called with the data directory when the files are there and the
-/// control file is not: what replay needs beyond the record's own log is put into `pg_wal` then.
+/// control file is not: what replay needs beyond the record's own log is put into `pg_wal` then. It returns settings that this log
+/// needs higher than the base backup has them.
 pub fn restore(
     vault: &dyn Vault,
     record: &SourceRecord,
     options: &Options,
-    bring_log: &mut dyn FnMut(&Path) -> Result<()>,
+    bring_log: &mut dyn FnMut(&Path) -> Result<Settings>,
     monitor: &dyn Monitor,
 ) -> Result<Report> {
     refuse_partial(record, options)?;
@@ -345,8 +349,8 @@ pub fn restore(
         });
         writing.bytes(map.as_bytes(), &data.join(TABLESPACE_MAP))?;
     }
-    writing.configure(data, &plan, options.recovery.as_ref())?;
-    bring_log(data)?;
+    let raised = bring_log(data)?;
+    writing.configure(data, &plan, options.recovery.as_ref(), &raised)?;
 
     writing.stream(wanted(record, CONTROL)?, &control)?;
     if let Some(config) = &plan.config {
@@ -494,7 +498,13 @@ impl Writing<'_> {
     }
 
     /// Settings for recovery, and what a data directory without its own configuration needs to start at all.
-    fn configure(&self, data: &Path, plan: &Plan, recovery: Option<&Recovery>) -> Result<()> {
+    fn configure(
+        &self,
+        data: &Path,
+        plan: &Plan,
+        recovery: Option<&Recovery>,
+        raised: &[(String, String)],
+    ) -> Result<()> {
         for (name, text) in [
             (
                 "postgresql.conf",
@@ -517,7 +527,8 @@ impl Writing<'_> {
             }
         };
         let mut text = format!("{BEGIN}\n");
-        for (name, value) in recovery.iter().flat_map(|recovery| recovery.settings(&plan.facts)) {
+        let settings = recovery.iter().flat_map(|recovery| recovery.settings(&plan.facts));
+        for (name, value) in settings.chain(raised.iter().cloned()) {
             let _ = writeln!(text, "{name} = '{}'", value.replace('\'', "''"));
         }
         if recovery.is_none_or(|recovery| !recovery.archive) {

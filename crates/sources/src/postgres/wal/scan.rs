@@ -16,6 +16,8 @@ const FLAG_LONG: u16 = 2;
 const RM_XLOG: u8 = 0;
 const RM_XACT: u8 = 1;
 const XLOG_RESTORE_POINT: u8 = 0x70;
+/// `xl_parameter_change`: five numbers first.
+const XLOG_PARAMETER_CHANGE: u8 = 0x60;
 const XACT_OPMASK: u8 = 0x70;
 const XACT_COMMIT: u8 = 0x00;
 const XACT_ABORT: u8 = 0x20;
@@ -37,7 +39,7 @@ const FIRST_NORMAL_XID: u32 = 3;
 /// Microseconds from 1970 to 2000, where PostgreSQL's times begin.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
-/// Something that recovery can stop at.
+/// Something that recovery can stop at, or that it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mark {
     /// The end of a transaction. The position is where its record begins.
@@ -52,19 +54,26 @@ pub enum Mark {
         name: String,
         time: Time,
     },
+    /// The primary was started with other limits: those of [`RECOVERY_SETTINGS`](crate::postgres::cluster::facts), in that order,
+    /// of which a server in recovery needs as much from here on.
+    Limits {
+        at: Lsn,
+        limits: [u32; 5],
+    },
 }
 
 impl Mark {
     /// Where its record begins.
     pub fn at(&self) -> Lsn {
         match self {
-            Mark::End { at, .. } | Mark::RestorePoint { at, .. } => *at,
+            Mark::End { at, .. } | Mark::RestorePoint { at, .. } | Mark::Limits { at, .. } => *at,
         }
     }
 
-    pub fn time(&self) -> Time {
+    pub fn time(&self) -> Option<Time> {
         match self {
-            Mark::End { time, .. } | Mark::RestorePoint { time, .. } => *time,
+            Mark::End { time, .. } | Mark::RestorePoint { time, .. } => Some(*time),
+            Mark::Limits { .. } => None,
         }
     }
 }
@@ -180,7 +189,7 @@ fn is_wanted(header: &[u8]) -> bool {
     let (info, manager) = (header[16], header[17]);
     match manager {
         RM_XACT => XACT_ENDS.contains(&(info & XACT_OPMASK)),
-        RM_XLOG => info & 0xf0 == XLOG_RESTORE_POINT,
+        RM_XLOG => matches!(info & 0xf0, XLOG_RESTORE_POINT | XLOG_PARAMETER_CHANGE),
         _ => false,
     }
 }
@@ -190,6 +199,12 @@ fn visit_record(at: Lsn, record: &[u8], visit: &mut impl FnMut(Mark)) {
         return;
     }
     let Some(data) = main_data(record) else { return };
+    if record[17] == RM_XLOG && record[16] & 0xf0 == XLOG_PARAMETER_CHANGE {
+        if let Some(numbers) = data.first_chunk::<20>() {
+            visit(Mark::Limits { at, limits: std::array::from_fn(|number| u32_at(numbers, 4 * number)) });
+        }
+        return;
+    }
     let Some(time) = data.first_chunk().map(|bytes| time_of(i64::from_ne_bytes(*bytes))) else { return };
     if record[17] == RM_XLOG {
         let name = data[8..].split(|b| *b == 0).next().unwrap_or_default();
