@@ -8,7 +8,8 @@ use super::{
     old::OldListing,
     pages::{Checking, PageKey},
     server::{Backup, Server, connect, timeline_of_label},
-    tree::{self, Shared, Suspects, Tally},
+    shared::{Shared, Suspects, Tally},
+    tree,
 };
 use crate::{files::Problems, postgres::wal::check_header};
 use mainstay_domain::{

@@ -13,8 +13,10 @@ mod exclude;
 pub mod facts;
 mod old;
 mod pages;
+mod read;
 pub mod restore;
 mod server;
+mod shared;
 mod tree;
 
 pub use capture::{Options, capture, probe};

@@ -8,14 +8,16 @@
 use super::{
     exclude::{self, Fork, Place, RelationFile},
     old::{OldListing, is_unchanged},
-    pages::{Before, Checking, FRAME, FRAME_PAGES, HASH, PageKey, SLICE, SLICE_FRAMES, Slice, capture_slice},
+    pages::{Before, FRAME, FRAME_PAGES, HASH, SLICE, SLICE_FRAMES, Slice},
+    read::{Done, File, Job, Read, work},
+    shared::{Shared, add, damaged},
 };
-use crate::files::{Leaves, Problems, Stat, Tree, open_in};
+use crate::files::{Leaves, Stat, Tree, open_in};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use mainstay_domain::{
-    Clock, Failure, Kind, Lsn, Monitor, Result, Severity,
+    Failure, Kind, Result, Severity,
     listing::{self, Doubt, Entry, FileKind},
-    stream::{Content, PAGE, Piece, Pool, Sink},
+    stream::{Content, PAGE, Piece, Pool},
 };
 use rustix::{
     fd::OwnedFd,
@@ -25,113 +27,16 @@ use rustix::{
 use std::{
     collections::VecDeque,
     ffi::OsStr,
-    io,
     os::unix::ffi::OsStrExt,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
     },
 };
 
 /// Entries that may wait for their slices.
 const WINDOW: usize = 1024;
-/// Blocks of a relation's segment file: one gigabyte.
-const SEGMENT_BLOCKS: u32 = 131_072;
-
-/// What the captures of all trees of a cluster have in common.
-pub struct Shared<'a> {
-    pub sink: &'a dyn Sink,
-    pub key: PageKey,
-    /// Read every file again, whatever its metadata says.
-    pub full: bool,
-    /// Judge the pages' checksums.
-    pub checking: Option<Checking>,
-    pub threads: usize,
-    pub clock: &'a dyn Clock,
-    pub monitor: &'a dyn Monitor,
-    pub problems: &'a Problems,
-    pub tally: &'a Tally,
-    pub suspects: &'a Suspects,
-}
-
-/// Pages that the end of the backup decides about: each with its file, its block and the position that it names.
-#[derive(Debug, Default)]
-pub struct Suspects(Mutex<Vec<(String, u32, Lsn)>>);
-
-impl Suspects {
-    /// Pages torn by the server's writing are few at a time; of garbage, this many blocks say enough.
-    const KEPT: usize = 10_000;
-
-    fn add(&self, shown: &str, slice: &Slice) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = Suspects::KEPT.saturating_sub(kept.len());
-        kept.extend(slice.suspects.iter().take(room).map(|(block, at)| (shown.to_owned(), *block, *at)));
-    }
-
-    /// Names those that cannot have been written before the backup ended at `stop`: the log repairs none of them.
-    pub fn judge(&self, stop: Lsn, problems: &Problems, tally: &Tally) {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (shown, block, _) in kept.iter().filter(|(.., written)| *written > stop) {
-            add(&tally.bad_blocks, 1);
-            problems.add(Severity::Error, shown, damaged(*block));
-        }
-        if kept.len() >= Suspects::KEPT {
-            let message = "more pages have a wrong checksum than could be judged: look at the server's disk";
-            problems.add(Severity::Error, "", message);
-        }
-    }
-}
-
-fn damaged(block: u32) -> String {
-    format!("the checksum of block {block} is wrong: this page is damaged on the server's disk")
-}
-
-#[derive(Debug, Default)]
-pub struct Tally {
-    pub files: AtomicU64,
-    pub directories: AtomicU64,
-    pub bytes: AtomicU64,
-    pub unchanged_files: AtomicU64,
-    pub changed_bytes: AtomicU64,
-    pub bad_blocks: AtomicU64,
-}
-
-fn add(counter: &AtomicU64, count: u64) {
-    counter.fetch_add(count, Ordering::Relaxed);
-}
-
-/// A slice of a file to be read, or a file that is read at once.
-struct Job {
-    /// Which pending entry, and which of its slices.
-    id: u64,
-    slot: usize,
-    file: Arc<File>,
-    offset: u64,
-    length: u64,
-    before: Option<Before>,
-}
-
-/// A file that is being captured.
-struct File {
-    fd: OwnedFd,
-    relation: Option<RelationFile>,
-    sliced: bool,
-    shown: String,
-}
-
-enum Read {
-    Slice(Slice),
-    Whole(Content, Slice),
-    Unreadable(io::Error),
-}
-
-struct Done {
-    id: u64,
-    slot: usize,
-    read: Result<Read>,
-}
 
 /// An entry on its way into the listing, or the beginning of a directory.
 enum Pending {
@@ -638,99 +543,4 @@ fn split(before: Before, count: usize) -> Vec<Before> {
             }
         })
         .collect()
-}
-
-fn work(shared: &Shared<'_>, jobs: &Receiver<Job>, results: &Sender<Done>, stop: &AtomicBool) {
-    for job in jobs {
-        if stop.load(Ordering::Relaxed) {
-            continue; // drained, so that the walk does not wait for room
-        }
-        let (id, slot) = (job.id, job.slot);
-        let length = job.length;
-        let read = match shared.monitor.cancelled() {
-            true => Err(Failure::new(Kind::Cancelled, "the base backup was stopped")),
-            // A thread that ended without a word would leave the walk waiting for what it was reading.
-            false => catch_unwind(AssertUnwindSafe(|| read(shared, job)))
-                .unwrap_or_else(|_| Err(Failure::failed("a reading thread panicked"))),
-        };
-        shared.monitor.advance(u64::from(slot == 0), length);
-        if results.send(Done { id, slot, read }).is_err() {
-            return;
-        }
-    }
-}
-
-/// Reads a job's bytes and stores them. The outer error ends the backup.
-fn read(shared: &Shared<'_>, job: Job) -> Result<Read> {
-    let file = &job.file;
-    let mut trouble = None;
-    let mut fill = |out: &mut [u8], at: u64| {
-        fill_from(&file.fd, out, job.offset + at).map_err(|error| {
-            trouble = Some(io::Error::from(error));
-            Failure::failed("a file of the cluster could not be read")
-        })
-    };
-    let captured = match file.relation {
-        Some(relation) => {
-            let first = relation.segment * SEGMENT_BLOCKS + (job.offset / PAGE as u64) as u32;
-            let before = job.before.as_ref();
-            capture_slice(shared.sink, &shared.key, job.length, first, before, shared.checking, &mut fill)
-                .map(|slice| if file.sliced { Read::Slice(slice) } else { whole(slice) })
-        }
-        None => plain(shared.sink, job.length, &mut fill),
-    };
-    match (captured, trouble) {
-        (_, Some(error)) => Ok(Read::Unreadable(error)),
-        (captured, None) => captured.map_err(|failure| failure.during(&file.shown)),
-    }
-}
-
-/// A relation file of one frame: nothing is kept of its pages.
-fn whole(mut slice: Slice) -> Read {
-    let content = Content { level: 0, pieces: std::mem::take(&mut slice.frames) };
-    Read::Whole(content, slice)
-}
-
-/// A file that is no relation.
-fn plain(sink: &dyn Sink, length: u64, fill: &mut dyn FnMut(&mut [u8], u64) -> Result<()>) -> Result<Read> {
-    const SMALL: u64 = 64 << 10;
-    let changed = Slice { changed_bytes: length, ..Slice::default() };
-    if length <= SMALL {
-        let mut bytes = vec![0; length as usize];
-        fill(&mut bytes, 0)?;
-        let piece = Piece::plain(sink.put(Pool::Data, &bytes)?, length);
-        return Ok(Read::Whole(Content { level: 0, pieces: vec![piece] }, changed));
-    }
-    struct Source<'f> {
-        fill: &'f mut dyn FnMut(&mut [u8], u64) -> Result<()>,
-        at: u64,
-        length: u64,
-    }
-    impl io::Read for Source<'_> {
-        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-            let count = (out.len() as u64).min(self.length - self.at) as usize;
-            (self.fill)(&mut out[..count], self.at).map_err(io::Error::other)?;
-            self.at += count as u64;
-            Ok(count)
-        }
-    }
-    let content = sink.put_reader(Pool::Data, &mut Source { fill, at: 0, length })?;
-    Ok(Read::Whole(content, changed))
-}
-
-/// Fills `out` from an offset of the file; with zeros where the file has become shorter.
-fn fill_from(fd: &OwnedFd, out: &mut [u8], at: u64) -> rustix::io::Result<()> {
-    let mut length = 0;
-    while length < out.len() {
-        match rustix::io::pread(fd, &mut out[length..], at + length as u64) {
-            Ok(0) => {
-                out[length..].fill(0);
-                return Ok(());
-            }
-            Ok(count) => length += count,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
