@@ -5,7 +5,7 @@
 //! whatever order the points come. Who carries a decision out asks the log again: a hold placed meanwhile wins there.
 //!
 //! What the rules of a policy count is kept apart by application, policy and signer, so that nobody's points push out those
-//! of another. Only complete points count, and a safety copy (the state that a restore replaced) takes no other's place. Whatever the rules say, these stay:
+//! of another. Only complete points count that are not known to be damaged, and a safety copy (the state that a restore replaced) takes no other's place. Whatever the rules say, these stay:
 //!
 //! - a point with a hold, and a manual one until its own end;
 //! - the newest complete point of each application, policy and signer, and an incomplete one until a complete one follows;
@@ -40,6 +40,8 @@ pub struct Candidate<'a> {
     pub proofs: &'a BTreeMap<ProofLevel, Proof>,
     /// The last of each level that passed.
     pub passed: &'a BTreeMap<ProofLevel, Proof>,
+    /// Known to be damaged: it needs what is lost, or a look at it failed and none passed since. It takes no other's place.
+    pub damaged: bool,
 }
 
 /// What becomes of a point.
@@ -79,8 +81,11 @@ pub fn decide(
         let successor = successors.of(point);
         if successor.is_none() && !is_future(point, now) {
             let state = point.summary.state;
-            let newest =
-                if is_complete(point) { Reason::Newest } else { Reason::NothingCompleteSince { state } };
+            let newest = match (is_complete(point), point.damaged) {
+                (true, _) => Reason::Newest,
+                (false, true) => Reason::NothingWholeSince,
+                (false, false) => Reason::NothingCompleteSince { state },
+            };
             verdict.keep(newest, None);
         }
         if proven.contains(&point.point) {
@@ -187,6 +192,7 @@ fn superseded(point: &Candidate<'_>, (since, by): Finished, now: Time, grace: Sp
     match (&point.summary.policy, point.summary.keep_until) {
         (None, Some(end)) if end <= now => verdict.go(Reason::EndReached { until: end }, end.max(until)),
         (None, _) => {}
+        (Some(_), _) if point.damaged => verdict.go(Reason::WholeSince { by, since }, until),
         (Some(_), _) if !is_complete(point) => verdict.go(Reason::CompleteSince { state, by, since }, until),
         (Some(policy), _) => {
             verdict.go(Reason::NoRuleKeepsIt { policy: policy.clone(), by, since }, until);
@@ -315,8 +321,9 @@ fn last_of<'a>(
     last
 }
 
+/// Complete when it was made, and as far as is known still whole.
 fn is_complete(point: &Candidate<'_>) -> bool {
-    point.summary.state == State::Complete
+    point.summary.state == State::Complete && !point.damaged
 }
 
 /// Made by a clock that was wrong then, or judged by one that is wrong now.

@@ -271,6 +271,10 @@ fn read_back(
         monitor.notice(Severity::Error, &format!("{}: {}", finding.object, finding.problem));
     }
     repair::note_lost(repository, &report, monitor);
+    if !report.is_clean() {
+        // So that it pushes no good point out.
+        crate::verify::record(repository, &[committed.point], crate::verify::level(depth), &report, monitor);
+    }
     monitor.done("read back", "");
     Ok(Some(report))
 }

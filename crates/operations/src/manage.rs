@@ -3,7 +3,7 @@
 use crate::points::PointInfo;
 use mainstay_domain::{
     Clock, Failure, HoldId, Kind, PointId, Result, Time,
-    point::{Hold, ProofLevel, State},
+    point::{Hold, Proof, ProofLevel, State},
     time::Span,
 };
 use mainstay_repository::{
@@ -81,14 +81,15 @@ pub fn delete(
 ) -> Result<()> {
     let together: BTreeSet<PointId> = chosen.iter().map(|point| point.id).collect();
     let state = repository.certain_state()?;
+    let broken = need_what_is_lost(repository, &state)?;
     for point in &together {
-        expendable(&state, point, &together, now)?;
+        expendable(&state, point, &together, &broken, now)?;
     }
     let mut left = together.clone();
     for point in chosen {
         if left.remove(&point.id) {
             give_up(repository, point.id, by, why, now, |state| {
-                expendable(state, &point.id, &together, now)
+                expendable(state, &point.id, &together, &broken, now)
             })?;
             dropped(point);
         }
@@ -115,11 +116,37 @@ pub(crate) fn give_up(
     Ok(repository.drop_point_if(point, by, why, |state| Ok(judge(state)?))?)
 }
 
-/// Whether `point` may go in this state, if the points of `together` go as well. The reason if not.
+/// Points that need a pack which is known to be lost.
+pub(crate) fn need_what_is_lost(repository: &Repository, state: &LogState) -> Result<BTreeSet<PointId>> {
+    let mut broken = BTreeSet::new();
+    let Some(lost) = &state.facts.lost else { return Ok(broken) };
+    for id in state.facts.points.keys() {
+        match repository.manifest(id) {
+            Ok(manifest) if manifest.reach.packs.iter().all(|pack| !lost.contains(pack)) => {}
+            Err(error) if !error.is_damage() => return Err(error.into()),
+            _ => drop(broken.insert(*id)),
+        }
+    }
+    Ok(broken)
+}
+
+/// A look at what lies in the store failed, and none as deep has passed since. A restore test that failed says less: it may have
+/// been the test.
+pub(crate) fn was_found_damaged(point: &LivePoint) -> bool {
+    let passed_since = |failed: &Proof| {
+        point.passed.iter().any(|(level, passed)| *level >= failed.level && passed.at > failed.at)
+    };
+    let looks = point.proofs.range(..ProofLevel::Restore).map(|(_, proof)| proof);
+    looks.into_iter().any(|proof| !proof.passed && !passed_since(proof))
+}
+
+/// Whether `point` may go in this state, if the points of `together` go as well; `broken` are those that need what is lost. The
+/// reason if not.
 pub(crate) fn expendable(
     state: &LogState,
     point: &PointId,
     together: &BTreeSet<PointId>,
+    broken: &BTreeSet<PointId>,
     now: Time,
 ) -> Result<()> {
     let refused = |message: String, hint: &str| Err(Failure::new(Kind::Refused, message).hint(hint));
@@ -152,7 +179,9 @@ pub(crate) fn expendable(
             .filter(move |(id, other)| !together.contains(*id) && *id != point && counts(other))
     };
     let complete = |p: &LivePoint| p.summary.as_ref().is_some_and(|s| s.state == State::Complete);
-    if complete(live) && !others().any(|(_, other)| complete(other)) {
+    // What is damaged is no other's reason to go; it may go itself once a whole one is there.
+    let whole = |id: &PointId, p: &LivePoint| !broken.contains(id) && !was_found_damaged(p);
+    if complete(live) && !others().any(|(id, other)| complete(other) && whole(id, other)) {
         return refused(
             format!("recovery point {short} is the last complete one of {app}"),
             "Make a new backup first.",

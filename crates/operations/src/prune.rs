@@ -50,10 +50,14 @@ pub fn plan(config: &Config, name: &str, repository: &Repository, now: Time, gra
     repository.certain_state()?;
     refuse_when_clocks_differ(repository, now)?;
     let all = points::list(repository, None)?;
+    let state = repository.state()?;
+    let mut damaged = manage::need_what_is_lost(repository, &state)?;
+    let found_damaged = state.facts.points.iter().filter(|(_, point)| manage::was_found_damaged(point));
+    damaged.extend(found_damaged.map(|(id, _)| *id));
     let mut decisions = Vec::new();
     for (app_name, app) in config.apps.iter().filter(|(_, app)| app.repository == name) {
         let of_app: Vec<_> = all.iter().filter(|p| p.summary.app == *app_name).collect();
-        decisions.extend(decide(app, &of_app, now, grace)?);
+        decisions.extend(decide(app, &of_app, &damaged, now, grace)?);
     }
     let points: BTreeMap<_, _> = all.into_iter().map(|point| (point.id, point)).collect();
     let mut expired = BTreeMap::new();
@@ -69,7 +73,13 @@ pub fn plan(config: &Config, name: &str, repository: &Repository, now: Time, gra
     Ok(Plan { points, decisions, expired, garbage: collect::preview(repository)?, log })
 }
 
-fn decide(app: &AppConfig, points: &[&PointInfo], now: Time, grace: Span) -> Result<Vec<Decision>> {
+fn decide(
+    app: &AppConfig,
+    points: &[&PointInfo],
+    damaged: &BTreeSet<PointId>,
+    now: Time,
+    grace: Span,
+) -> Result<Vec<Decision>> {
     let policies: BTreeMap<String, Keep> =
         app.policies.iter().map(|(name, p)| (name.clone(), p.keep.clone())).collect();
     let zone = match app.policies.values().next() {
@@ -85,6 +95,7 @@ fn decide(app: &AppConfig, points: &[&PointInfo], now: Time, grace: Span) -> Res
             holds: &point.holds,
             proofs: &point.proofs,
             passed: &point.passed,
+            damaged: damaged.contains(&point.id),
         })
         .collect();
     Ok(retention::decide(&candidates, &policies, now, grace, &zone))
@@ -99,7 +110,7 @@ pub fn execute(
     now: Time,
     monitor: &dyn Monitor,
 ) -> Result<Collected> {
-    repository.certain_state()?;
+    let broken = manage::need_what_is_lost(repository, &repository.certain_state()?)?;
     let together: BTreeSet<PointId> = plan.dropped().map(|decision| decision.point).collect();
     for decision in plan.dropped() {
         if monitor.cancelled() {
@@ -109,7 +120,7 @@ pub fn execute(
         let why: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
         let mut stays = None;
         let given_up = manage::give_up(repository, point, by, &why.join("; "), now, |state| {
-            still_goes(state, plan, &point, &together, now)
+            still_goes(state, plan, &point, &together, &broken, now)
                 .inspect_err(|failure| stays = Some(failure.message.clone()))
         });
         match (given_up, stays) {
@@ -131,9 +142,10 @@ fn still_goes(
     plan: &Plan,
     point: &PointId,
     together: &BTreeSet<PointId>,
+    broken: &BTreeSet<PointId>,
     now: Time,
 ) -> Result<()> {
-    manage::expendable(state, point, together, now)?;
+    manage::expendable(state, point, together, broken, now)?;
     let planned = plan.points.get(point).map(|info| &info.proofs);
     if state.facts.points.get(point).map(|live| &live.proofs) == planned {
         return Ok(());

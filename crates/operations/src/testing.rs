@@ -8,7 +8,7 @@ use mainstay_domain::{
 };
 use mainstay_keys::secret::Secret;
 use mainstay_repository::{Access, Repository, Session, Tuning, stream::Chunking};
-use mainstay_stores::MemoryStore;
+use mainstay_stores::{MemoryStore, Store};
 use std::sync::Arc;
 
 /// When everything happens in these tests.
@@ -32,6 +32,11 @@ pub fn store() -> MemoryStore {
 /// One more process that works on it.
 pub fn open(store: &MemoryStore) -> Repository {
     Repository::open(access(store), None).unwrap()
+}
+
+/// The same, over a store that fails on purpose.
+pub fn open_over(store: Arc<dyn Store>) -> Repository {
+    Repository::open(Access { store, ..access(&MemoryStore::new()) }, None).unwrap()
 }
 
 fn access(store: &MemoryStore) -> Access {

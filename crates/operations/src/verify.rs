@@ -2,7 +2,7 @@
 
 use crate::{access, points::PointInfo, prove, repair};
 use mainstay_domain::{
-    Clock, Failure, Kind, Monitor, Result,
+    Failure, Kind, Monitor, PointId, Result, Severity,
     point::{Proof, ProofLevel},
 };
 use mainstay_repository::{
@@ -17,7 +17,6 @@ pub fn check(
     repository: &Repository,
     points: &[PointInfo],
     level: ProofLevel,
-    clock: &dyn Clock,
     monitor: &dyn Monitor,
 ) -> Result<Report> {
     let depth = match level {
@@ -35,10 +34,37 @@ pub fn check(
     monitor.done("check", "");
     repair::note_lost(repository, &report, monitor);
     // The deepest look that was taken: the others follow from it, and a log entry for each point is enough.
-    for point in points {
-        let passed = !report.findings.iter().any(|f| f.points.is_empty() || f.points.contains(&point.id));
-        let proof = Proof { at: clock.now(), level, passed, restore_millis: 0, report: String::new() };
-        repository.record_proof(point.id, proof)?;
-    }
+    record(repository, &ids, level, &report, monitor);
     Ok(report)
 }
+
+pub(crate) fn level(depth: Depth) -> ProofLevel {
+    match depth {
+        Depth::Objects => ProofLevel::Objects,
+        Depth::Packs => ProofLevel::Packs,
+        Depth::Data => ProofLevel::Data,
+    }
+}
+
+/// Writes down of each point whether it was found whole. Best effort: what was found matters more to whoever asked, and a store
+/// that takes no writes is looked at all the same.
+pub(crate) fn record(
+    repository: &Repository,
+    points: &[PointId],
+    level: ProofLevel,
+    report: &Report,
+    monitor: &dyn Monitor,
+) {
+    for point in points.iter().filter(|point| !report.gone.contains(point)) {
+        let passed = !report.findings.iter().any(|f| f.points.is_empty() || f.points.contains(point));
+        let at = repository.clock().now();
+        let proof = Proof { at, level, passed, restore_millis: 0, report: String::new() };
+        if let Err(error) = repository.record_proof(*point, proof) {
+            let text = format!("the log could not be told what was found ({error}); it is known here only");
+            return monitor.notice(Severity::Warning, &text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

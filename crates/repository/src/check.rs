@@ -7,6 +7,7 @@
 use crate::{
     error::{RepositoryError, Result},
     index::{Found, object_name as index_name},
+    log::Facts,
     manifest::{self, Manifest},
     pack::{self, Blob, HEADER, Opened, chunk_id},
     reader::Reader,
@@ -14,7 +15,7 @@ use crate::{
     session::Committed,
 };
 use mainstay_domain::{
-    ChunkId, Failure, Kind, Monitor, PackId, PointId,
+    ChunkId, Failure, Kind, Monitor, ObjectId, PackId, PointId,
     listing::{Item, decode_items},
     point::SourceRecord,
     stream::{Content, Pool, Vault},
@@ -53,6 +54,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Where too much was written to read all of it back: how much was.
     pub sample: Option<Sample>,
+    /// Points that were given up while they were looked at: nothing is said about them.
+    pub gone: BTreeSet<PointId>,
 }
 
 /// Packs that were read, of those that were to be; the others were only looked for.
@@ -83,35 +86,40 @@ pub fn check(
     monitor: &dyn Monitor,
 ) -> Result<Report> {
     let mut report = Report { points: points.len(), ..Report::default() };
-    let mut needs: BTreeMap<PackId, Vec<PointId>> = BTreeMap::new();
-    let mut segments = BTreeSet::new();
-    let mut manifests = Vec::new();
-    for id in points {
+    let before = repository.state()?.facts;
+    // In the order in which they were made, neighbours need the same packs.
+    let mut points = points.to_vec();
+    points.sort_by_key(|id| (before.points.get(id).map(|live| live.committed_at), *id));
+    let mut needs = Needs::default();
+    let mut damaged = HashSet::new();
+    for (number, id) in (0..).zip(&points) {
         go_on(monitor)?;
         report.objects += 1;
         match repository.manifest(id) {
-            Ok(manifest) => {
-                for pack in &manifest.reach.packs {
-                    needs.entry(*pack).or_default().push(*id);
-                }
-                segments.extend(manifest.reach.index.iter().copied());
-                manifests.push((*id, manifest));
-            }
+            Ok(manifest) => manifest.reach.packs.iter().for_each(|pack| add_need(&mut needs, *pack, number)),
             Err(error) if error.is_damage() => {
-                report.findings.push(finding(manifest::object_name(id), &error, &[*id]))
+                report.findings.push(finding(manifest::object_name(id), &error, &[*id]));
+                damaged.insert(*id);
             }
             Err(error) => return Err(error),
         }
     }
     check_index(repository, monitor, &mut report)?;
-    check_packs(repository, &needs, depth, threads, monitor, &mut report)?;
+    check_packs(repository, &needs, &points, depth, threads, monitor, &mut report)?;
     if depth == Depth::Data {
-        let reader = repository.reader()?;
         let broken = report.lost_packs();
-        for (id, manifest) in &manifests {
-            let reach = &manifest.reach.packs;
-            let mut walk = Walk { reader: &reader, monitor, seen: HashSet::new(), broken: &broken, reach };
-            match walk.point(manifest) {
+        let (view, cache) = repository.view(&repository.live_index()?, HashSet::new())?;
+        let reader = Reader::new(repository, view.clone());
+        for id in points.iter().filter(|id| !damaged.contains(*id)) {
+            let walk = || {
+                let manifest = repository.manifest(id)?;
+                let reach = &manifest.reach.packs;
+                // A point that was taken back has packs that no segment names yet.
+                crate::salvage::index_from_reach(repository, &view, &cache, reach)?;
+                Walk { reader: &reader, monitor, seen: HashSet::new(), broken: &broken, reach }
+                    .point(&manifest)
+            };
+            match walk() {
                 Ok(()) => {}
                 Err(error) if error.is_damage() => {
                     report.findings.push(finding(manifest::object_name(id), &error, &[*id]))
@@ -120,7 +128,36 @@ pub fn check(
             }
         }
     }
+    forget_what_went(repository, &before, &mut report)?;
     Ok(report)
+}
+
+/// For each pack the points that need it, as runs of their numbers: neighbours mostly need the same packs, and memory must not
+/// grow with points times packs.
+type Needs = BTreeMap<PackId, Vec<(u32, u32)>>;
+
+fn add_need(needs: &mut Needs, pack: PackId, point: u32) {
+    let runs = needs.entry(pack).or_default();
+    match runs.last_mut() {
+        Some((_, last)) if *last == point || *last + 1 == point => *last = point,
+        _ => runs.push((point, point)),
+    }
+}
+
+/// A collection at the same time may have given up points, and deleted what only they needed. Whatever is missing then is
+/// no damage.
+fn forget_what_went(repository: &Repository, before: &Facts, report: &mut Report) -> Result<()> {
+    let now = repository.refreshed_state()?.facts;
+    report.gone = before.points.keys().filter(|id| !now.points.contains_key(id)).copied().collect();
+    let segments: BTreeSet<String> =
+        before.segments.keys().filter(|id| !now.segments.contains_key(id)).map(index_name).collect();
+    let gone = &report.gone;
+    report.findings.retain_mut(|finding| {
+        let was_needed = !finding.points.is_empty();
+        finding.points.retain(|id| !gone.contains(id));
+        !segments.contains(&finding.object) && !(was_needed && finding.points.is_empty())
+    });
+    Ok(())
 }
 
 /// Those of the packs that are there and whole.
@@ -183,9 +220,28 @@ pub fn check_written(
         }
     };
     let (new, old): (Vec<_>, Vec<_>) = manifest.reach.packs.iter().partition(|pack| chosen.contains(*pack));
-    let needs = |packs: Vec<&PackId>| packs.into_iter().map(|pack| (*pack, vec![point])).collect();
-    check_packs(repository, &needs(new), depth, threads, monitor, &mut report)?;
-    check_packs(repository, &needs(old), Depth::Objects, threads, monitor, &mut report)?;
+    let needs = |packs: Vec<&PackId>| packs.into_iter().map(|pack| (*pack, vec![(0, 0)])).collect();
+    check_packs(repository, &needs(new), &[point], depth, threads, monitor, &mut report)?;
+    check_packs(repository, &needs(old), &[point], Depth::Objects, threads, monitor, &mut report)?;
+    for id in &committed.written.index {
+        check_segment(repository, id, &[point], &mut report)?;
+    }
+    let facts = repository.refreshed_state()?.facts;
+    // A collection may have replaced a segment already, and deleted it.
+    let replaced =
+        committed.written.index.iter().filter(|id| !facts.segments.contains_key(id)).map(index_name);
+    let replaced: Vec<_> = replaced.collect();
+    report.findings.retain(|finding| !replaced.contains(&finding.object));
+    // What was found lost after this session had begun, it may have relied on, and it may lie there in its full size.
+    for pack in facts.lost.iter().flatten() {
+        let name = locate(repository, pack).map_or_else(|(name, _)| name, |(name, _)| name);
+        if manifest.reach.packs.binary_search(pack).is_ok()
+            && !report.findings.iter().any(|finding| finding.object == name)
+        {
+            let known = RepositoryError::damaged(&name, "it was found to be lost");
+            report.findings.push(finding(name, &known, &[point]));
+        }
+    }
     Ok(report)
 }
 
@@ -206,37 +262,47 @@ fn check_index(repository: &Repository, monitor: &dyn Monitor, report: &mut Repo
     let live = repository.live_index()?;
     for id in &live {
         go_on(monitor)?;
-        report.objects += 1;
-        let name = index_name(id);
-        match repository
-            .store()
-            .read(&name)
-            .map_err(RepositoryError::from)
-            .and_then(|bytes| repository.open_segment(id, &bytes))
-        {
-            Ok(_) => {}
-            Err(error) if error.is_damage() => report.findings.push(finding(name, &error, &[])),
-            Err(error) => return Err(error),
-        }
+        check_segment(repository, id, &[], report)?;
+    }
+    Ok(())
+}
+
+fn check_segment(
+    repository: &Repository,
+    id: &ObjectId,
+    points: &[PointId],
+    report: &mut Report,
+) -> Result<()> {
+    report.objects += 1;
+    let name = index_name(id);
+    let bytes = repository.store().read(&name).map_err(RepositoryError::from);
+    match bytes.and_then(|bytes| repository.open_segment(id, &bytes)) {
+        Ok(_) => {}
+        Err(error) if error.is_damage() => report.findings.push(finding(name, &error, points)),
+        Err(error) => return Err(error),
     }
     Ok(())
 }
 
 fn check_packs(
     repository: &Repository,
-    needs: &BTreeMap<PackId, Vec<PointId>>,
+    needs: &Needs,
+    points: &[PointId],
     depth: Depth,
     threads: usize,
     monitor: &dyn Monitor,
     report: &mut Report,
 ) -> Result<()> {
-    let packs: Vec<(&PackId, &Vec<PointId>)> = needs.iter().collect();
+    let packs: Vec<_> = needs.iter().collect();
+    let named = |runs: &[(u32, u32)]| -> Vec<PointId> {
+        runs.iter().flat_map(|(first, last)| &points[*first as usize..=*last as usize]).copied().collect()
+    };
     let next = AtomicUsize::new(0);
     let outcome = Mutex::new((std::mem::take(report), Ok(())));
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, packs.len().max(1)) {
             scope.spawn(|| {
-                while let Some((pack, points)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((pack, runs)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let checked = go_on(monitor).map(|()| check_pack(repository, pack, depth));
                     let mut outcome = outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                     let checked = match checked {
@@ -253,7 +319,7 @@ fn check_packs(
                             monitor.advance(1, bytes);
                         }
                         Err((name, error)) if error.is_damage() => {
-                            outcome.0.findings.push(finding(name, &error, points))
+                            outcome.0.findings.push(finding(name, &error, &named(runs)))
                         }
                         Err((_, error)) => {
                             outcome.1 = Err(error);

@@ -226,7 +226,7 @@ fn condemn(
         strangers = inventory.strangers;
         let condemned_index: Vec<_> = garbage.index.into_iter().chain(index).collect();
         outcome = (garbage.packs.len() + condemned_index.len() + garbage.manifests.len(), garbage.bytes);
-        wanted = outcome.0 > 0 || !garbage.observed.is_empty();
+        wanted = outcome.0 > 0 || !garbage.observed.is_empty() || !added_index.is_empty();
         Ok(wanted.then_some(Event::Condemn(Condemn {
             tail: state.head,
             packs: garbage.packs,
@@ -249,7 +249,38 @@ fn needed_packs(repository: &Repository, state: &State) -> Result<HashSet<PackId
         let bytes = repository.store().read(&manifest::object_name(id))?;
         needed.extend(manifest::open_reach(id, &bytes, &repository.unsealer())?.packs);
     }
+    let lost: HashSet<PackId> =
+        state.facts.lost.iter().flatten().filter(|pack| needed.contains(pack)).copied().collect();
+    if !lost.is_empty() {
+        needed.extend(copies_of(repository, state, &lost)?);
+    }
     Ok(needed)
+}
+
+/// Packs in which chunks of these packs lie as well. Where a pack is lost, the points that need it live on such copies, which
+/// stand on nobody's list once the point that brought them is gone.
+fn copies_of(repository: &Repository, state: &State, lost: &HashSet<PackId>) -> Result<HashSet<PackId>> {
+    // Half an id finds every copy; that it may find more keeps a pack for longer.
+    let half = |record: &Record| record.chunk.0.first_chunk::<16>().copied();
+    let mut chunks = HashSet::new();
+    let visit = |of_lost: bool, visit: &mut dyn FnMut(&Record, PackId)| -> Result<()> {
+        for id in state.readable_index() {
+            let Some(segment) = read_segment(repository, id)? else { continue };
+            let is_lost: Vec<bool> = segment.packs.iter().map(|(pack, _)| lost.contains(pack)).collect();
+            for record in segment.records.iter().filter(|record| is_lost[record.pack as usize] == of_lost) {
+                visit(record, segment.packs[record.pack as usize].0);
+            }
+        }
+        Ok(())
+    };
+    visit(true, &mut |record, _| chunks.extend(half(record)))?;
+    let mut copies = HashSet::new();
+    visit(false, &mut |record, pack| {
+        if half(record).is_some_and(|half| chunks.contains(&half)) {
+            copies.insert(pack);
+        }
+    })?;
+    Ok(copies)
 }
 
 fn take_inventory(repository: &Repository) -> Result<Inventory> {
@@ -354,7 +385,7 @@ fn rewrite_index(
         garbage.packs.iter().chain(state.facts.dead.values().flatten()).copied().collect();
     let live: BTreeSet<ObjectId> = state.live_index().copied().collect();
     let merge_all = live.len() > LIVE_SEGMENTS_BEFORE_MERGE;
-    if unwanted.is_empty() && !merge_all {
+    if unwanted.is_empty() && !merge_all && !has_unnamed(repository, state, &live)? {
         return Ok((Vec::new(), Vec::new()));
     }
     let mut replaced = Vec::new();
@@ -384,6 +415,25 @@ fn rewrite_index(
     }
     replaced.extend(damaged);
     Ok((replaced, merged.finish()?))
+}
+
+/// Whether a point that was taken back needs packs that no segment names.
+fn has_unnamed(repository: &Repository, state: &State, live: &BTreeSet<ObjectId>) -> Result<bool> {
+    let taken_back: Vec<_> =
+        state.facts.points.iter().filter(|(_, point)| point.index.is_empty()).map(|(id, _)| id).collect();
+    if taken_back.is_empty() {
+        return Ok(false);
+    }
+    let (view, _, _) = repository.strict_view(live, HashSet::new())?;
+    for id in taken_back {
+        let bytes = repository.store().read(&manifest::object_name(id))?;
+        let reach = manifest::open_reach(id, &bytes, &repository.unsealer())?;
+        let is_lost = |pack| state.facts.lost.as_ref().is_some_and(|lost| lost.contains(pack));
+        if reach.packs.iter().any(|pack| !view.has_pack(pack) && !is_lost(pack)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Gathers segments into larger ones, and stores each that is large enough.

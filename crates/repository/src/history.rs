@@ -11,7 +11,7 @@ use crate::{
         Doubt, Event, LogContext, Role, State, Trusted,
         event::{Acknowledge, Begin, Commit, DropPoint, Fence, Lost, PlaceHold, Proved, Reason, ReleaseHold},
     },
-    manifest::{Manifest, Reach},
+    manifest::Reach,
     repository::Repository,
     trust::{Roles, Trust},
 };
@@ -238,20 +238,22 @@ impl Repository {
     /// condemned before the session began. Its packs are found from the manifest until the index is rewritten.
     pub fn adopt_point(&self, point: PointId) -> Result<()> {
         self.certain_state()?;
-        let manifest = self.manifest(&point)?;
+        self.manifest(&point)?;
         let session = SessionId(mainstay_keys::random());
         self.begin_session(session)?;
-        let adopted = self.adopt_in(session, point, &manifest);
+        let adopted = self.adopt_in(session, point);
         if adopted.is_err() {
             self.end_session(session);
         }
         adopted
     }
 
-    fn adopt_in(&self, session: SessionId, point: PointId, manifest: &Manifest) -> Result<()> {
+    fn adopt_in(&self, session: SessionId, point: PointId) -> Result<()> {
         let state = self.state()?;
         let begin =
             state.facts.sessions.get(&session).map(|open| open.begin).ok_or(RepositoryError::Fenced)?;
+        // A collection may have swept the manifest between the first look and the Begin.
+        let manifest = self.manifest(&point)?;
         let absent = state.absent_for(begin);
         if let Some(pack) = manifest.reach.packs.iter().find(|pack| absent.contains(pack)) {
             let message = format!(

@@ -71,7 +71,7 @@ fn look(args: &Args, context: &Context, level: ProofLevel) -> Result<Exit> {
     if chosen.is_empty() {
         return Err(access::no_points(&args.app));
     }
-    let report = verify::check(&repository, &chosen, level, &*context.clock(), &context.progress)?;
+    let report = verify::check(&repository, &chosen, level, &context.progress)?;
     context.progress.finish();
     let out = &context.output;
     let points = chosen.len();

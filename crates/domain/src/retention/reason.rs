@@ -19,6 +19,8 @@ pub enum Reason {
     Newest,
     /// Keeps: not complete, and nothing complete has followed.
     NothingCompleteSince { state: State },
+    /// Keeps: known to be damaged, and nothing whole and complete has followed.
+    NothingWholeSince,
     /// Keeps: a counting rule chose it, as the `nth` of `of`.
     Rule { policy: String, rule: Rule, nth: u32, of: u32, slot: Option<String> },
     /// Keeps: younger than the rule `within` says.
@@ -39,6 +41,8 @@ pub enum Reason {
     NoRuleKeepsIt { policy: String, by: PointId, since: Time },
     /// Goes: incomplete or failed, and a complete one has followed.
     CompleteSince { state: State, by: PointId, since: Time },
+    /// Goes: known to be damaged, and a whole and complete one has followed.
+    WholeSince { by: PointId, since: Time },
     /// Goes: made by hand, until a time that has come.
     EndReached { until: Time },
 }
@@ -55,6 +59,9 @@ impl fmt::Display for Reason {
             Reason::Newest => f.write_str("the newest complete point"),
             Reason::NothingCompleteSince { state } => {
                 write!(f, "{state}, but no complete point has followed")
+            }
+            Reason::NothingWholeSince => {
+                f.write_str("damaged, but no complete point that is whole has followed")
             }
             Reason::Rule { policy, rule, nth, of, slot: Some(slot) } => {
                 write!(f, "{rule} {nth} of {of} of policy {policy} ({slot})")
@@ -85,6 +92,9 @@ impl fmt::Display for Reason {
             }
             Reason::CompleteSince { state, by, since } => {
                 write!(f, "{state}, and followed by the complete {} on {since}", by.short())
+            }
+            Reason::WholeSince { by, since } => {
+                write!(f, "damaged, and followed by the complete {} on {since}", by.short())
             }
             Reason::EndReached { until } => write!(f, "made by hand to be kept until {until}"),
         }

@@ -19,6 +19,7 @@ struct Sample {
     holds: Vec<Hold>,
     proofs: BTreeMap<ProofLevel, Proof>,
     passed: BTreeMap<ProofLevel, Proof>,
+    damaged: bool,
 }
 
 /// A complete point of policy `nightly` of `shop`, begun this long after the epoch, and a minute at work.
@@ -47,6 +48,7 @@ fn sample(nanoseconds: i64) -> Sample {
         holds: vec![],
         proofs: BTreeMap::new(),
         passed: BTreeMap::new(),
+        damaged: false,
     }
 }
 
@@ -90,6 +92,10 @@ impl Sample {
         self.proofs.insert(level, proof);
         self
     }
+    fn damaged(mut self) -> Self {
+        self.damaged = true;
+        self
+    }
     fn with_id(mut self, tag: u8) -> Self {
         self.id.0[31] = tag;
         self
@@ -119,6 +125,7 @@ fn run_in(
             holds: &s.holds,
             proofs: &s.proofs,
             passed: &s.passed,
+            damaged: s.damaged,
         })
         .collect();
     decide(&candidates, policies, now, GRACE, zone)
@@ -454,4 +461,17 @@ fn a_safety_copy_takes_no_other_points_place_and_goes_at_its_own_end() {
     assert!(explain(&decided, &points[0]).starts_with("goes: "));
     assert!(explain(&decided, &points[1]).starts_with("kept: "));
     assert!(explain(&run(&points, last(1), at_day(32)), &points[1]).starts_with("goes: "));
+}
+
+#[test]
+fn a_point_that_is_known_to_be_damaged_takes_no_others_place() {
+    let samples = [day(1), day(2).damaged(), day(3).damaged()];
+    let keep = || Keep { last: Some(1), ..Keep::default() };
+    let decisions = run(&samples, keep(), at_day(30));
+    assert!(decisions.iter().all(|decision| decision.keep), "{decisions:?}");
+    assert!(decision(&decisions, &samples[0]).reasons.contains(&Reason::Newest));
+    assert_eq!(decision(&decisions, &samples[2]).reasons, [Reason::NothingWholeSince]);
+    let samples = [day(1), day(2).damaged(), day(4)];
+    let decisions = run(&samples, keep(), at_day(30));
+    assert!(!decision(&decisions, &samples[1]).keep, "a whole one has followed");
 }

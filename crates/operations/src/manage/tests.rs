@@ -60,7 +60,7 @@ fn two_deletes_at_the_same_moment_leave_the_last_complete_and_the_last_proven_po
         let together = BTreeSet::from([mine.id]);
         let mut judged = 0;
         let outcome = give_up(&here, mine.id, "me", "test", NOW, |state| {
-            let verdict = expendable(state, &mine.id, &together, NOW);
+            let verdict = expendable(state, &mine.id, &together, &BTreeSet::new(), NOW);
             judged += 1;
             if judged == 2 {
                 // After this verdict and before its entry is written.
@@ -92,4 +92,18 @@ fn a_hold_that_has_run_out_keeps_nothing() {
     here.release_hold(lasting, "ann", "closed").unwrap();
     delete_all(&here, std::slice::from_ref(&old)).unwrap();
     assert!(!left(&store).contains(&old.id));
+}
+
+#[test]
+fn a_point_that_is_known_to_be_damaged_is_not_relied_on() {
+    let store = store();
+    let here = open(&store);
+    let [good, bad] = [9, 1].map(|age| point(&here, State::Complete, None, age));
+    let look = |level, passed, at| Proof { at, level, passed, restore_millis: 0, report: String::new() };
+    here.record_proof(bad.id, look(ProofLevel::Packs, false, NOW)).unwrap();
+    here.record_proof(bad.id, look(ProofLevel::Objects, true, NOW.plus(1))).unwrap();
+    let refused = delete_all(&here, std::slice::from_ref(&good)).unwrap_err();
+    assert!(refused.message.contains("the last complete one"), "{refused}");
+    here.record_proof(bad.id, look(ProofLevel::Data, true, NOW.plus(2))).unwrap();
+    delete_all(&here, std::slice::from_ref(&good)).unwrap();
 }

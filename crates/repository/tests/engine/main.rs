@@ -8,6 +8,7 @@ mod calls;
 mod crash;
 mod damage;
 mod history;
+mod loss;
 mod neighbours;
 mod newer;
 mod reliance;

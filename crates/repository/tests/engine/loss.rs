@@ -1,0 +1,150 @@
+//! What is known to be lost: which copies must stay, what is said of a point that needs it, and what no damage is.
+
+use crate::support::*;
+use mainstay_domain::{
+    PackId, Silent,
+    stream::{Pool, Sink},
+};
+use mainstay_repository::{
+    Repository, Session,
+    check::{Depth, check, check_written},
+    collect::collect,
+    pack,
+};
+use mainstay_stores::{MemoryStore, Store};
+use std::{collections::BTreeSet, sync::Arc};
+
+fn prepared() -> (MemoryStore, Arc<dyn Store>) {
+    let memory = MemoryStore::new();
+    let store: Arc<dyn Store> = Arc::new(memory.clone());
+    create(&store);
+    (memory, store)
+}
+
+fn lose(memory: &MemoryStore, packs: &[PackId]) {
+    for name in packs.iter().flat_map(|id| [Pool::Data, Pool::Tree].map(|pool| pack::object_name(pool, id))) {
+        memory.delete(&name).unwrap();
+    }
+}
+
+#[test]
+fn the_copy_that_a_lost_pack_lives_on_stays_as_long_as_a_point_needs_it() {
+    let (memory, store) = prepared();
+    let bytes = noise(1, 100_000);
+    let first = back_up(&open(&store), &[("a", bytes.clone())]);
+    lose(&memory, &first.reach.packs);
+    let lost: BTreeSet<_> = first.reach.packs.iter().copied().collect();
+    open(&store).record_lost(&lost, &BTreeSet::new()).unwrap();
+    let second = back_up(&open(&store), &[("a", bytes.clone())]);
+    assert!(second.stored_bytes > 100_000, "stored again");
+    back_up(&open(&store), &[("b", noise(2, 50_000))]);
+    open(&store).drop_point(second.point, "test", "it has expired").unwrap();
+    for _ in 0..3 {
+        collect(&open(&store), 0, &Silent).unwrap();
+    }
+    assert!(read(&open(&store), &first.point, 0).unwrap() == bytes);
+    open(&store).drop_point(first.point, "test", "it has expired").unwrap();
+    collect(&open(&store), 0, &Silent).unwrap();
+    let left = memory.names();
+    assert!(
+        second.reach.packs.iter().all(|id| !left.contains(&pack::object_name(Pool::Data, id))),
+        "not for ever"
+    );
+}
+
+#[test]
+fn a_backup_that_relies_on_what_is_known_to_be_lost_is_not_read_back_right() {
+    let (_, store) = prepared();
+    let bytes = noise(1, 100_000);
+    let first = back_up(&open(&store), &[("a", bytes.clone())]);
+    let repository = open(&store);
+    let session = Session::begin(&repository, tuning()).unwrap();
+    let lost: BTreeSet<_> = first.reach.packs.iter().copied().collect();
+    // Another host meets the damage while this one is at work; the packs lie there in their full size.
+    open(&store).record_lost(&lost, &BTreeSet::new()).unwrap();
+    session.put_reader(Pool::Data, &mut bytes.as_slice()).unwrap();
+    let committed = session.commit(|_| point(repository.clock().now(), Vec::new())).unwrap();
+    assert_eq!(committed.stored_bytes, 0, "it relies on the first");
+    let report = check_written(&repository, &committed, Depth::Packs, u64::MAX, 1, &Silent).unwrap();
+    assert_eq!(report.lost_packs(), lost);
+}
+
+#[test]
+fn the_index_that_a_backup_wrote_is_read_back_too() {
+    let (memory, store) = prepared();
+    let repository = open(&store);
+    let committed = back_up(&repository, &[("a", noise(1, 100_000))]);
+    let name = format!("index/{}", committed.written.index[0]);
+    let whole = memory.objects()[&name].clone();
+    memory.overwrite(&name, &whole[..whole.len() / 2]);
+    let look =
+        || check_written(&repository, &committed, Depth::Objects, u64::MAX, 1, &Silent).unwrap().findings;
+    assert_eq!(look().iter().map(|finding| &finding.object).collect::<Vec<_>>(), [&name]);
+    memory.overwrite(&name, &whole);
+    assert_eq!(look(), []);
+}
+
+#[test]
+fn what_a_collection_at_the_same_time_took_away_is_no_damage() {
+    let (_, store) = prepared();
+    let gone = back_up(&open(&store), &[("a", noise(1, 100_000))]).point;
+    let stays = back_up(&open(&store), &[("b", noise(2, 100_000))]).point;
+    // It has read the log, and looks at the points only now.
+    let checker = open(&store);
+    open(&store).drop_point(gone, "test", "expired").unwrap();
+    collect(&open(&store), 0, &Silent).unwrap();
+    let report = check(&checker, &[gone, stays], Depth::Data, 1, &Silent).unwrap();
+    assert_eq!(report.findings, []);
+    assert_eq!(report.gone, [gone].into());
+}
+
+#[test]
+fn a_point_that_was_taken_back_is_whole_and_gets_its_index_again() {
+    let (memory, store) = prepared();
+    let bytes = noise(1, 100_000);
+    let first = back_up(&open(&store), &[("a", bytes.clone())]).point;
+    let commit = open(&store).state().unwrap().facts.points[&first].committed_at;
+    back_up(&open(&store), &[("b", noise(2, 100_000))]);
+    memory.delete(&format!("log/{commit:020}")).unwrap();
+    open(&store).acknowledge(&[commit]).unwrap();
+    open(&store).adopt_point(first).unwrap();
+    let unnamed = |repository: &Repository| {
+        let reader = repository.reader().unwrap();
+        let reach = repository.manifest(&first).unwrap().reach.packs;
+        reach.iter().filter(|pack| !reader.view().has_pack(pack)).count()
+    };
+    assert!(unnamed(&open(&store)) > 0);
+    let look = || check(&open(&store), &[first], Depth::Data, 1, &Silent).unwrap().findings;
+    assert_eq!(look(), [], "no segment names its packs, and nothing is wrong with it");
+    for _ in 0..2 {
+        collect(&open(&store), 0, &Silent).unwrap();
+    }
+    assert_eq!(unnamed(&open(&store)), 0);
+    assert_eq!(look(), []);
+    assert!(read(&open(&store), &first, 0).unwrap() == bytes);
+}
+
+#[test]
+fn a_check_remembers_runs_of_points_and_names_each_that_needs_what_is_damaged() {
+    let (memory, store) = prepared();
+    let shared = noise(1, 100_000);
+    let mut needing = Vec::new();
+    for n in 0..6 {
+        let other = noise(10 + n, 2_000);
+        let streams = if n % 3 == 2 { vec![("b", other)] } else { vec![("a", shared.clone()), ("b", other)] };
+        let point = back_up(&open(&store), &streams).point;
+        needing.extend((n % 3 != 2).then_some(point));
+    }
+    let repository = open(&store);
+    let lost = repository.manifest(&needing[0]).unwrap().reach.packs;
+    let common: Vec<_> = lost
+        .into_iter()
+        .filter(|id| repository.manifest(&needing[3]).unwrap().reach.packs.contains(id))
+        .take(1)
+        .collect();
+    lose(&memory, &common);
+    let all: Vec<_> = repository.state().unwrap().facts.points.into_keys().collect();
+    let report = check(&repository, &all, Depth::Packs, 2, &Silent).unwrap();
+    let named: BTreeSet<_> = report.findings[0].points.iter().copied().collect();
+    assert_eq!((report.findings.len(), named), (1, needing.into_iter().collect()));
+}
