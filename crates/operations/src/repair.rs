@@ -104,6 +104,16 @@ pub fn doubts(repository: &Repository) -> Result<Doubts> {
     Ok(Doubts { entries: state.doubts, unnamed })
 }
 
+/// Whether a recovery point lies in the store that is not live and whose id begins with `prefix`.
+pub fn has_adoptable(repository: &Repository, prefix: &str) -> Result<bool> {
+    let state = repository.refreshed_state()?;
+    let prefix = prefix.to_ascii_lowercase();
+    let found = repository.all_manifests()?;
+    Ok(found
+        .iter()
+        .any(|(id, _)| id.to_string().starts_with(&prefix) && !state.facts.points.contains_key(id)))
+}
+
 /// Takes the recovery point back into the log whose id begins with `prefix`, and that lies in the store and is not live.
 pub fn adopt(repository: &Repository, prefix: &str) -> Result<(PointId, Summary)> {
     let state = repository.certain_state()?;

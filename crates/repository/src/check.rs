@@ -155,7 +155,8 @@ fn forget_what_went(repository: &Repository, before: &Facts, report: &mut Report
     report.findings.retain_mut(|finding| {
         let was_needed = !finding.points.is_empty();
         finding.points.retain(|id| !gone.contains(id));
-        !segments.contains(&finding.object) && !(was_needed && finding.points.is_empty())
+        let is_over = was_needed && finding.points.is_empty();
+        !(is_over || segments.contains(&finding.object))
     });
     Ok(())
 }

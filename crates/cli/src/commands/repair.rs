@@ -14,7 +14,10 @@ use mainstay_operations::{
 };
 use mainstay_repository::Repository;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 /// Write down what is wrong with a repository, so that it heals or can go on
 ///
@@ -67,6 +70,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let mut exit = Exit::Done;
+    let mut adopted = BTreeSet::new();
     for named in &chosen {
         let name = named.name;
         let repository = access::open(&config, named, context.clock())?;
@@ -77,6 +81,13 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             exit = Exit::With(Kind::Refused);
         }
         for prefix in &args.adopt {
+            // It is in one of several; where it is in none, the last one says so.
+            let is_last = chosen.last().is_some_and(|last| last.name == name);
+            let is_elsewhere = adopted.contains(prefix) || !is_last;
+            if is_elsewhere && !repair::has_adoptable(&repository, prefix)? {
+                continue;
+            }
+            adopted.insert(prefix);
             let (point, summary) = repair::adopt(&repository, prefix)?;
             context.output.line(format_args!(
                 "{name}: recovery point {} of {} is back in the log.",

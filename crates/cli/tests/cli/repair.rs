@@ -223,3 +223,27 @@ fn a_log_that_is_lost_leaves_everything_to_be_restored_and_says_so() {
     place.done(&["restore", "shop", "--to-dir", "back", "--yes"]);
     assert!(place.files("back").iter().any(|path| path.ends_with("images/logo.png")));
 }
+
+#[test]
+fn a_point_to_be_taken_back_is_looked_for_in_every_repository() {
+    let place = shop();
+    let config = fs::read_to_string(place.at("mainstay.yaml")).unwrap();
+    let other = format!("file://{}/other", place.path().display());
+    let config =
+        config.replacen("stores:\n", &format!("stores:\n  other: {{ url: \"{other}\" }}\n"), 1).replacen(
+            "repositories:\n",
+            "repositories:\n  another: { key: { env: MAINSTAY_KEY }, stores: [other] }\n",
+            1,
+        );
+    place.write("mainstay.yaml", &config);
+    place.done(&["init", "--repository", "another"]);
+    place.done(&["backup", "shop"]);
+    place.done(&["backup", "shop"]);
+    let point = place.json(&["list"], "point")[0]["id"].as_str().unwrap().to_owned();
+    place.done(&["delete", &point, "--yes"]);
+    assert_seen!(place.run(&["repair", "--adopt", &point]), @"
+    exit 0
+    out| main: recovery point <id> of shop is back in the log.
+    ");
+    assert_eq!(place.run(&["repair", "--adopt", &point]).code, 10, "it is in none now");
+}
