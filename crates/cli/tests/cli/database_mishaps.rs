@@ -103,7 +103,7 @@ fn a_table_that_may_not_be_read_makes_the_point_incomplete_and_is_named() {
     out|  note: db role passwords: only a superuser may read them: set the passwords anew after a restore to another server
     out|  warning: db public.orders: its definition is not captured either
     out|
-    out| <size> read, <size> new in the repository, <while>; 2 objects read back and right
+    out| <size> read, <size> new in the repository, <while>; 3 objects read back and right
     ");
     let restore = ["restore", "shop", "--to-database", "back", "--table", "orders", "--yes", "--quiet"];
     assert_seen!(told(shop.run(&restore)), @"

@@ -13,7 +13,7 @@ fn a_backup_says_what_it_captured_and_that_it_was_read_back() {
     out| SOURCE  KIND  STATE  ITEMS  SIZE
     out| uploads  files  complete  6 <size>
     out|
-    out| <size> read, <size> new in the repository, <while>; 3 objects read back and right
+    out| <size> read, <size> new in the repository, <while>; 4 objects read back and right
     ");
     assert_seen!(place.run(&["list"]), @"
     exit 0
