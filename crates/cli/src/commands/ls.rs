@@ -12,7 +12,7 @@ use mainstay_sources::{
     command::{self, CommandFacts},
     configuration,
     files::{self, show_path},
-    postgres::facts::Facts,
+    postgres::{cluster, facts::Facts},
     redis::{self, RedisFacts},
 };
 use serde_json::json;
@@ -47,7 +47,12 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             context.output.line(format_args!("{source} ({}):", opened.record.kind));
         }
         match opened.record.kind.as_str() {
-            files::KIND => list_files(&args, context, &opened)?,
+            files::KIND => list_files(&args, context, &opened, &opened.record)?,
+            // Its data directory; what lies in tablespaces is not shown.
+            cluster::KIND => {
+                let directory = cluster::restore::as_files(&opened.record, cluster::LISTING)?;
+                list_files(&args, context, &opened, &directory)?;
+            }
             redis::KIND => list_keyspaces(context, &opened.record)?,
             configuration::KIND => list_configuration(&args, context, &opened)?,
             command::KIND => {
@@ -68,8 +73,8 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn list_files(args: &Args, context: &Context, opened: &Opened<'_>) -> Result<()> {
-    for listed in files::ls(&opened.reader, &opened.record, &args.path, args.recursive)? {
+fn list_files(args: &Args, context: &Context, opened: &Opened<'_>, record: &SourceRecord) -> Result<()> {
+    for listed in files::ls(&opened.reader, record, &args.path, args.recursive)? {
         let listed = listed?;
         context.output.line(entry::line(&listed.entry, &show_path(&listed.path)));
         context.output.json("entry", &entry::json(&opened.record.name, &listed));
@@ -80,7 +85,7 @@ fn list_files(args: &Args, context: &Context, opened: &Opened<'_>) -> Result<()>
 /// The files of a configuration, and the names of its tables. What stands in either is not shown.
 fn list_configuration(args: &Args, context: &Context, opened: &Opened<'_>) -> Result<()> {
     if opened.record.stream(files::LISTING).is_some() {
-        list_files(args, context, opened)?;
+        list_files(args, context, opened, &opened.record)?;
     }
     let tables = configuration::tables(&opened.record)?;
     if tables.is_empty() || !args.path.is_empty() {

@@ -364,6 +364,9 @@ fn a_base_backup_is_proven_by_a_server_that_starts_on_it() {
     let ran = bank.run(&["verify", "bank", "--level", "restore"]);
     assert!(ran.code == 0 && ran.stdout.contains("every table and index by pg_amcheck"), "{}", ran.all());
 
+    let listed = bank.done(&["ls", "bank"]).stdout;
+    assert!(listed.contains("PG_VERSION") && listed.contains("base"), "{listed}");
+
     // A later backup stores what changed, and is a whole one all the same.
     bank.sql("UPDATE ledger SET note = 'other' WHERE id = 77");
     bank.done(&["backup", "bank"]);
