@@ -129,7 +129,7 @@ apps: {{ shop: {{ repository: main, sources: {{ settings: {source} }} }} }}
     err| hint: Nothing was changed. --merge missing adds those that are not there; --merge upsert also gives the others their old values back.
     ");
     session.execute("DELETE FROM flags WHERE name = 'a'").unwrap();
-    assert_seen!(place.run(&[&restore[..], &["--merge", "missing"]].concat()), @"
+    assert_seen!(place.run(&[&restore[..], &["--table", "public.flags", "--merge", "missing"]].concat()), @"
     exit 0
     out| Restore settings of shop as of <time> (point <id>) into the database postgres
     out|
