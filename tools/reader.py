@@ -156,6 +156,8 @@ def cbor(data, what):
 
 # Roles of which a host needs one to write an event (doc/consistency.md): 1 backup, 2 verify, 4 prune, 8 admin.
 MAY_SAY = {0: 8, 1: 12, 2: 9, 3: 9, 4: 12, 5: 12, 6: 12, 7: 12, 8: 12, 9: 12, 10: 13, 11: 12, 12: 10, 13: 12, 14: 8}
+# An entry that lies more than this beyond the end is not taken for a part of the log.
+BEYOND = 4096
 # What Python says of an object that does not have the fields that the format says.
 MALFORMED = KeyError, IndexError, TypeError, ValueError, AttributeError
 
@@ -165,7 +167,7 @@ class Fold:
     names what was condemned before its session began has no effect, but a writer cannot make one by mistake."""
 
     def __init__(self):
-        self.points, self.sessions, self.holds = set(), {}, {}
+        self.points, self.sessions, self.holds, self.strays = set(), {}, {}, set()
         self.incarnation, self.previous, self.readable = None, bytes(32), True
 
     def apply(self, n, signer, tag, event, incarnation):
@@ -187,6 +189,8 @@ class Fold:
             self.holds.setdefault(event[0], event[1])
         elif tag == 11:  # Release
             self.holds.pop(event[0], None)
+        elif tag == 14:  # Acknowledge
+            self.strays.update(entry for entry in event[0] if entry > n)
 
 
 class Repository:
@@ -316,14 +320,21 @@ class Repository:
             warn("there is no log: every manifest is taken for a recovery point")
             return self.point_ids()
         fold = Fold()
-        for n in range(int(names[-1].removeprefix("log/")) + 1):
+        head = -1
+        for number in (int(name.removeprefix("log/")) for name in names):
+            if number > head + BEYOND:
+                warn(f"log entry {number} lies far beyond the end of the log")
+                break
+            head = number
+        for n in range(head + 1):
             name, data = f"log/{n:020}", b""
             try:
                 data = self.read(name)
-                fold.apply(*self.log_entry(name, n, data, fold))
+                entry = self.log_entry(name, n, data, fold)
+                fold.apply(*entry) if n not in fold.strays else None
             except (Damaged, *MALFORMED) as error:
                 warn(f"{name} cannot be relied on: {error}")
-            fold.previous = H(data) if data and fold.readable else None
+            fold.previous = H(data) if data and fold.readable and n not in fold.strays else None
         return sorted(point.hex() for point in fold.points)
 
     def log_entry(self, name, n, data, fold):
