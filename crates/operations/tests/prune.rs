@@ -106,8 +106,12 @@ impl Shop {
     }
 
     fn plan(&self) -> mainstay_domain::Result<prune::Plan> {
+        self.plan_by(Span { nanoseconds: 0 }, false)
+    }
+
+    fn plan_by(&self, grace: Span, accept_clock: bool) -> mainstay_domain::Result<prune::Plan> {
         let config = Config::parse(CONFIG, Path::new("mainstay.yaml")).unwrap();
-        prune::plan(&config, "main", &self.repository, self.clock.now(), Span { nanoseconds: 0 })
+        prune::plan(&config, "main", &self.repository, self.clock.now(), grace, accept_clock)
     }
 
     fn info(&self, id: PointId) -> points::PointInfo {
@@ -147,9 +151,54 @@ fn a_hold_that_ran_out_is_released_in_the_open_and_its_point_goes() {
     let plan = shop.plan().unwrap();
     let holds = &plan.expired[&first];
     assert_eq!(holds.len(), 1, "the plan says that the hold is released");
-    prune::execute(&shop.repository, &plan, "bob", shop.clock.now(), &Silent).unwrap();
+    prune::execute(&shop.repository, &plan, "bob", &Silent).unwrap();
     assert_eq!(shop.live(), [fourth]);
     assert!([first, second, third].iter().all(|gone| plan.dropped().any(|d| d.point == *gone)));
+}
+
+#[test]
+fn nothing_goes_because_the_clock_was_set_forward_until_somebody_says_that_it_is_right() {
+    let shop = Shop::new();
+    let first = shop.back_up(1);
+    let second = shop.back_up(2);
+    let third = shop.back_up(3);
+    shop.hold(second, 30);
+    let grace = Span { nanoseconds: 3 * DAY };
+    let ids = |points: &[PointId]| points.iter().copied().collect();
+    let dropped =
+        |plan: &prune::Plan| plan.dropped().map(|d| d.point).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(dropped(&shop.plan_by(grace, false).unwrap()), ids(&[]));
+
+    // By the clock it is a year later: the hold would have run out, and all but the newest would be free to go.
+    shop.clock.0.fetch_add(365 * DAY, Ordering::Relaxed);
+    let jumped = shop.plan_by(grace, false).unwrap();
+    assert_eq!(dropped(&jumped), ids(&[]));
+    assert_eq!(jumped.clock_keeps, ids(&[first, second]));
+    assert!(jumped.expired.is_empty(), "no hold runs out by that clock");
+    prune::execute(&shop.repository, &jumped, "bob", &Silent).unwrap();
+    // What a prune writes does not vouch for its own clock.
+    let again = shop.plan_by(grace, false).unwrap();
+    assert_eq!(dropped(&again), ids(&[]));
+    let refused =
+        manage::delete(&shop.repository, &[shop.info(second)], "bob", "by hand", shop.clock.now(), |_| {});
+    assert_eq!(refused.unwrap_err().kind, Kind::Refused, "it is held");
+    assert_eq!(shop.live(), [first, second, third]);
+
+    let accepted = shop.plan_by(grace, true).unwrap();
+    assert_eq!((dropped(&accepted), accepted.clock_keeps.len()), (ids(&[first, second]), 0));
+    prune::execute(&shop.repository, &accepted, "bob", &Silent).unwrap();
+    assert_eq!(shop.live(), [third]);
+}
+
+#[test]
+fn a_clock_within_a_day_of_the_newest_point_is_believed() {
+    let shop = Shop::new();
+    let points = [shop.back_up(1), shop.back_up(2)];
+    let grace = Span { nanoseconds: DAY };
+    shop.clock.0.fetch_add(DAY, Ordering::Relaxed);
+    let plan = shop.plan_by(grace, false).unwrap();
+    assert_eq!(plan.dropped().map(|d| d.point).collect::<Vec<_>>(), points[..1]);
+    assert!(plan.clock_keeps.is_empty());
 }
 
 #[test]
@@ -159,7 +208,7 @@ fn a_hold_that_was_placed_after_the_plan_wins() {
     let plan = shop.plan().unwrap();
     assert_eq!(plan.dropped().map(|d| d.point).collect::<Vec<_>>(), [points[0]]);
     shop.hold(points[0], 30);
-    prune::execute(&shop.repository, &plan, "bob", shop.clock.now(), &Silent).unwrap();
+    prune::execute(&shop.repository, &plan, "bob", &Silent).unwrap();
     assert_eq!(shop.live(), points);
 }
 
@@ -188,7 +237,7 @@ fn nothing_is_planned_or_deleted_while_the_log_is_in_doubt() {
     let all = points::list(&shop.repository, None).unwrap();
     let refused = [
         shop.plan().unwrap_err(),
-        prune::execute(&shop.repository, &plan, "bob", shop.clock.now(), &Silent).unwrap_err(),
+        prune::execute(&shop.repository, &plan, "bob", &Silent).unwrap_err(),
         manage::delete(&shop.repository, &all[..1], "bob", "by hand", shop.clock.now(), |_| {}).unwrap_err(),
     ];
     for failure in refused {
