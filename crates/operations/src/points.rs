@@ -110,6 +110,23 @@ pub fn find(repository: &Repository, app: &str, words: &str) -> Result<PointInfo
     }
 }
 
+/// What `latest` means for one source: the newest point that has it complete, where `latest` has not. `None`: it stays with
+/// `latest`, which has it complete, or no point has.
+pub fn newest_complete(
+    repository: &Repository,
+    latest: &PointInfo,
+    source: &str,
+) -> Result<Option<PointInfo>> {
+    let has = |point: &PointInfo| {
+        point.summary.sources.iter().any(|s| s.name == source && s.state == State::Complete)
+    };
+    if has(latest) {
+        return Ok(None);
+    }
+    let points = list(repository, Some(&latest.summary.app))?;
+    Ok(points.into_iter().rev().find(|point| has(point) && !point.is_safety_copy()))
+}
+
 /// The instant that words name: RFC 3339, with a space for the T if you like; without an offset, in the machine's own zone.
 pub fn time_of(words: &str) -> Option<Time> {
     let looks_like_a_time = words.len() >= 10 && words.as_bytes()[4] == b'-';

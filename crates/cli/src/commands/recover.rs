@@ -125,5 +125,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         return Err(access::no_points(&app));
     }
     let info = points::find(&repository, &app, &args.how.point)?;
-    restore::restore_point(&args.how, context, None, &Chosen { repository, info })
+    let mut chosen = Chosen { repository, info };
+    args.how.settle_latest(&mut chosen)?;
+    restore::restore_point(&args.how, context, None, &chosen)
 }
