@@ -3,16 +3,17 @@
 #![allow(clippy::unwrap_used)]
 
 use mainstay_domain::{
-    Clock, Kind, PointId, Silent, Time,
-    point::{Point, SourceRecord, State, Stream, Summary},
+    Clock, Kind, PackId, PointId, Silent, Time,
+    point::{Point, ProofLevel, SourceRecord, State, Stream, Summary},
     stream::{Pool, Sink},
     time::{DAY, Span},
 };
 use mainstay_keys::secret::Secret;
-use mainstay_operations::{config::Config, manage, points, prune};
+use mainstay_operations::{config::Config, manage, points, prune, verify};
 use mainstay_repository::{Access, Repository, Session, Tuning, log::entry::object_name, stream::Chunking};
 use mainstay_stores::{MemoryStore, Store};
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc,
@@ -165,8 +166,7 @@ fn nothing_goes_because_the_clock_was_set_forward_until_somebody_says_that_it_is
     shop.hold(second, 30);
     let grace = Span { nanoseconds: 3 * DAY };
     let ids = |points: &[PointId]| points.iter().copied().collect();
-    let dropped =
-        |plan: &prune::Plan| plan.dropped().map(|d| d.point).collect::<std::collections::BTreeSet<_>>();
+    let dropped = |plan: &prune::Plan| plan.dropped().map(|d| d.point).collect::<BTreeSet<_>>();
     assert_eq!(dropped(&shop.plan_by(grace, false).unwrap()), ids(&[]));
 
     // By the clock it is a year later: the hold would have run out, and all but the newest would be free to go.
@@ -224,6 +224,67 @@ fn a_point_whose_hold_ran_out_can_be_deleted_by_hand_and_a_held_one_cannot() {
     delete(points[0]).unwrap();
     assert_eq!(delete(points[1]).unwrap_err().kind, Kind::Refused);
     assert_eq!(shop.live(), points[1..]);
+}
+
+#[test]
+fn a_point_that_needs_a_lost_pack_takes_no_others_place_before_or_after_the_plan() {
+    let shop = Shop::new();
+    let [first, second] = [shop.back_up(1), shop.back_up(2)];
+    let planned = shop.plan().unwrap();
+    assert_eq!(planned.dropped().map(|d| d.point).collect::<Vec<_>>(), [first]);
+
+    let packs = |id: &PointId| -> BTreeSet<PackId> {
+        shop.repository.manifest(id).unwrap().reach.packs.into_iter().collect()
+    };
+    let lost = &packs(&second) - &packs(&first);
+    assert!(!lost.is_empty());
+    shop.repository.record_lost(&lost, &Default::default()).unwrap();
+    prune::execute(&shop.repository, &planned, "bob", &Silent).unwrap();
+    assert_eq!(shop.live(), [first, second], "the plan did not know yet");
+    assert_eq!(shop.plan().unwrap().dropped().count(), 0);
+
+    let third = shop.back_up(3);
+    let plan = shop.plan().unwrap();
+    prune::execute(&shop.repository, &plan, "bob", &Silent).unwrap();
+    assert_eq!(shop.live(), [third], "a whole one takes the place of both");
+}
+
+#[test]
+fn a_damaged_index_segment_keeps_only_those_points_from_counting_whose_packs_it_named() {
+    let shop = Shop::new();
+    let [first, second] = [shop.back_up(1), shop.back_up(2)];
+    let segment = |id: &PointId| {
+        let state = shop.repository.state().unwrap();
+        format!("index/{}", state.facts.points[id].index[0])
+    };
+    let look = |level| {
+        let all = points::list(&shop.repository, None).unwrap();
+        let report = verify::check(&shop.repository, &all, level, &Silent).unwrap();
+        let passed = [first, second].map(|id| shop.info(id).proofs[&level].passed);
+        (report.findings.into_iter().map(|f| (f.object, f.points)).collect::<Vec<_>>(), passed)
+    };
+    shop.memory.overwrite(&segment(&second), b"damage");
+    for level in [ProofLevel::Objects, ProofLevel::Packs, ProofLevel::Data] {
+        assert_eq!(look(level), (vec![(segment(&second), vec![second])], [true, false]), "{level:?}");
+    }
+    assert_eq!(shop.plan().unwrap().dropped().count(), 0, "it takes no other's place");
+
+    // The next collection makes the segment anew from the packs, when it rewrites the index.
+    let third = shop.back_up(3);
+    manage::delete(
+        &shop.repository,
+        &[shop.info(third)],
+        "bob",
+        "so that something goes",
+        shop.clock.now(),
+        |_| {},
+    )
+    .unwrap();
+    for _ in 0..2 {
+        mainstay_repository::collect::collect(&shop.repository, 0, &Silent).unwrap();
+    }
+    assert_eq!(look(ProofLevel::Data), (vec![], [true, true]));
+    assert_eq!(shop.plan().unwrap().dropped().map(|d| d.point).collect::<Vec<_>>(), [first]);
 }
 
 #[test]
