@@ -63,7 +63,7 @@ fn the_latest_of_one_source_is_the_newest_point_that_has_it_complete() {
     exit 0
     out| Restore uploads of shop as of <time> (point <id>) into PLACE/back
     out|
-    out|  to create  3 files (links included), 4 folders
+    out|  to create  3 files (links included), 3 folders
     out|  to overwrite  0
     out|  right already 0
     out|  to remove  0

@@ -4,7 +4,7 @@ use crate::{Place, shop};
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read},
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -111,6 +111,31 @@ fn an_interrupted_check_or_restore_test_proves_nothing() {
         assert_eq!(points(&place)[0]["proofs"], serde_json::json!({}), "{level}");
     }
     goes_on_cleanly(&place);
+}
+
+/// What was restored lies there in the clear.
+#[test]
+fn what_a_killed_restore_test_leaves_goes_with_the_next_look() {
+    let place = large_shop();
+    place.done(&["backup", "shop"]);
+    fs::create_dir(place.at("tmp")).unwrap();
+    let verify = |level: &str| {
+        let program = env!("CARGO_BIN_EXE_mainstay");
+        let mut command = place.command(program, &["verify", "shop", "--level", level, "--quiet"]);
+        command.env("MAINSTAY_KEY", crate::KEY).env("TMPDIR", place.at("tmp"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    for level in ["objects", "restore"] {
+        let mut child = verify("restore").spawn().unwrap();
+        assert!(wait_for(&mut child, || !place.files("tmp").is_empty()), "it ended before it wrote a file");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!place.files("tmp").is_empty());
+        let ran = place.ran(verify(level).output().unwrap());
+        assert_eq!(ran.code, 0, "{}", ran.all());
+        assert_eq!(fs::read_dir(place.at("tmp")).unwrap().count(), 0, "{level}");
+    }
 }
 
 #[test]
