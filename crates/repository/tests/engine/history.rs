@@ -86,7 +86,7 @@ fn put_table(session: &Session<'_>, table: &Table) -> Content {
         let row = row(*key, *version);
         first = first.or(Some(key.to_be_bytes()));
         piece.extend_from_slice(&row);
-        if digest(&row) % 16 == 0 || table.last_key_value().is_some_and(|(last, _)| last == key) {
+        if digest(&row).is_multiple_of(16) || table.last_key_value().is_some_and(|(last, _)| last == key) {
             writer.piece(&piece, marks_of(&piece, &first.take().unwrap())).unwrap();
             piece.clear();
         }
