@@ -181,7 +181,9 @@ fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock)
         ));
     }
     if let Ok(state) = repository.state() {
-        items.extend(state.doubts.iter().map(|(n, doubt)| {
+        // With those that only a listing shows, where the log can be asked.
+        let doubts = repository.doubts().map_or_else(|_| state.doubts.clone(), |(_, doubts)| doubts);
+        items.extend(doubts.iter().map(|(n, doubt)| {
             Item::attention(
                 subject,
                 format!("log entry {n}: {doubt}"),

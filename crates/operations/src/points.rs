@@ -110,21 +110,22 @@ pub fn find(repository: &Repository, app: &str, words: &str) -> Result<PointInfo
     }
 }
 
-/// What `latest` means for one source: the newest point that has it complete, where `latest` has not. `None`: it stays with
-/// `latest`, which has it complete, or no point has.
+/// What `latest` means for one source: the newest point that has it complete, where `latest` does not have it. `None`: it stays
+/// with `latest`, which has at least a part of it and says so, or no point has it complete.
 pub fn newest_complete(
     repository: &Repository,
     latest: &PointInfo,
     source: &str,
 ) -> Result<Option<PointInfo>> {
-    let has = |point: &PointInfo| {
-        point.summary.sources.iter().any(|s| s.name == source && s.state == State::Complete)
+    let has = |point: &PointInfo, enough: fn(State) -> bool| {
+        point.summary.sources.iter().any(|s| s.name == source && enough(s.state))
     };
-    if has(latest) {
+    if has(latest, |state| state != State::Failed) {
         return Ok(None);
     }
+    let is_complete = |point: &PointInfo| has(point, |state| state == State::Complete);
     let points = list(repository, Some(&latest.summary.app))?;
-    Ok(points.into_iter().rev().find(|point| has(point) && !point.is_safety_copy()))
+    Ok(points.into_iter().rev().find(|point| is_complete(point) && !point.is_safety_copy()))
 }
 
 /// The instant that words name: RFC 3339, with a space for the T if you like; without an offset, in the machine's own zone.

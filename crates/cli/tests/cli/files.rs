@@ -69,7 +69,7 @@ fn the_latest_of_one_source_is_the_newest_point_that_has_it_complete() {
     out|  to remove  0
     out|  to write <size> ( <size> free)
     out|
-    err| The newest recovery point (<id>) does not hold all of uploads: taking the newest that does, <id> as of <time>.
+    err| The newest recovery point (<id>) does not hold uploads: taking the newest that has it complete, <id> as of <time>.
     ");
     let of_latest = restore("letters");
     assert!(of_latest.code == 0 && of_latest.stderr.is_empty(), "{}", of_latest.all());

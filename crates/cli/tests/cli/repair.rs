@@ -95,6 +95,8 @@ fn an_entry_far_beyond_the_end_of_the_log_stands_in_the_way_of_a_prune_until_som
     err| error: nothing is given up: log entry 90000 is in doubt, it lies far beyond the end of the log
     err| hint: Find out where it comes from, then settle it with `mainstay repair --acknowledge`.
     ");
+    let doctor = place.run(&["doctor"]).all();
+    assert!(doctor.contains("log entry 90000: it lies far beyond the end of the log"), "{doctor}");
     assert_seen!(place.run(&["repair", "--acknowledge", "--yes"]), @"
     exit 0
     out| main: in doubt of its log is

@@ -203,12 +203,12 @@ pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chos
 }
 
 impl How {
-    /// The latest point may have been made of other sources, or without all of this one: then it is not what was meant.
+    /// The latest point may have been made of other sources, or without this one: then it is not what was meant.
     pub fn settle_latest(&self, chosen: &mut Chosen) -> Result<()> {
         let Some(source) = self.source.as_deref().filter(|_| self.point == "latest") else { return Ok(()) };
         if let Some(better) = points::newest_complete(&chosen.repository, &chosen.info, source)? {
             output::note(format_args!(
-                "The newest recovery point ({}) does not hold all of {source}: taking the newest that does, {} as of {}.",
+                "The newest recovery point ({}) does not hold {source}: taking the newest that has it complete, {} as of {}.",
                 chosen.info.id.short(),
                 better.id.short(),
                 crate::render::time::local(better.summary.finished),
