@@ -134,10 +134,6 @@ impl Tally {
         say(&self.xattrs, "extended attributes could not be set");
         say(&self.devices, &format!("device nodes were not made ({why})"));
         say(&self.sockets, "sockets were not restored: they belong to running processes");
-        say(
-            &self.without_content,
-            "files could not be read when they were captured, and have no content to restore",
-        );
         say(&self.protected, "files that the source excludes were left in place");
         notices
     }
@@ -230,10 +226,14 @@ pub fn restore(
             .and_then(|()| unfinished::end(tree.root().as_fd()))
             .map_err(|error| io_failure("syncing", &options.destination, error))?;
     }
+    if record.state != State::Complete {
+        notices.push("what the backup of this source lacked is named by `mainstay show`".to_owned());
+    }
     let failed = problems.count(Severity::Error);
+    let lacking = tally.without_content.load(Ordering::Relaxed);
     let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     Ok(RestoreReport {
-        state: if failed == 0 { State::Complete } else { State::Incomplete },
+        state: if failed + lacking == 0 { State::Complete } else { State::Incomplete },
         directories: value(&tally.directories),
         files: value(&tally.files),
         bytes: value(&tally.bytes),

@@ -295,6 +295,12 @@ impl<'a> Worker<'a> {
             }
             FileKind::Regular if entry.content.is_none() => {
                 count(&self.tally.without_content);
+                let path = show_path(&listing::join(&node.path, &entry.name));
+                self.problems.add(
+                    Severity::Warning,
+                    path,
+                    "it could not be read when it was captured: there is no content",
+                );
                 return Ok(None);
             }
             _ => {}

@@ -90,6 +90,27 @@ fn after_a_restore_that_did_not_end_content_is_compared_and_the_folder_shows_no_
 }
 
 #[test]
+fn each_path_that_is_named_must_be_there() {
+    let source = tree(&[("d/a", "1"), ("d/b", "2"), ("e/c", "3")]);
+    let memory = Memory::default();
+    let record = backup(&memory, &config(source.path()), None);
+    let target = tempfile::tempdir().unwrap();
+    let plan = |paths: &[&str]| {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        plan_restore(&memory, &record, &RestoreOptions { paths, ..into(target.path()) }, &Silent)
+    };
+    // Also where one lies within another.
+    for paths in [&["d"][..], &["d", "d/a"], &["d/*", "d/b", "d"], &["**/c", "e"], &["e/c", "d/a"]] {
+        plan(paths).unwrap();
+    }
+    for paths in [&["d/**", "nope"][..], &["d", "d/nope"], &["*.jpg", "e/c"]] {
+        let failure = plan(paths).unwrap_err();
+        let unmet = paths.iter().find(|path| path.contains("nope") || path.contains("jpg")).unwrap();
+        assert!(failure.message.contains(unmet) && !failure.message.contains("d/**"), "{failure}");
+    }
+}
+
+#[test]
 fn delete_removes_the_rest_but_not_what_the_source_excludes() {
     let source = tree(&[("a", "1"), ("d/b", "2"), ("d/cache/x", "3")]);
     let memory = Memory::default();
