@@ -14,6 +14,7 @@ mod key;
 mod liars;
 mod mishaps;
 mod reach;
+mod receiving;
 mod redis;
 mod reference;
 mod repair;
