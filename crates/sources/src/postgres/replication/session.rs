@@ -45,8 +45,11 @@ impl From<WireError> for Trouble {
         match error.code() {
             // Undefined file: the segment was removed. Not in prerequisite state: the slot was given up.
             Some("58P01" | "55000") => Trouble::Gone(
-                Failure::new(Kind::Refused, "the server does not have the log any more that is to be received")
-                    .caused_by(error),
+                Failure::new(
+                    Kind::Refused,
+                    "the server does not have the log any more that is to be received",
+                )
+                .caused_by(error),
             ),
             Some("42501" | "28000" | "28P01") => Trouble::Other(not_allowed(error)),
             // Object in use: a receiver that died is still believed to be there. The server is starting or stopping.

@@ -4,10 +4,7 @@
 //! (`max_slot_wal_keep_size`) makes it give up the slot instead, and then the receiver has a gap. Both are to be seen coming.
 
 use crate::postgres::wire::Connection;
-use mainstay_domain::{
-    ByteSize, Result,
-    wal::Lsn,
-};
+use mainstay_domain::{ByteSize, Result, wal::Lsn};
 use serde::Serialize;
 
 /// A slot as the server shows it.
@@ -82,7 +79,8 @@ pub fn slots(connection: &mut Connection) -> Result<Vec<Slot>> {
                                      ELSE pg_current_wal_lsn() END, restart_lsn)::bigint
            FROM pg_replication_slots WHERE NOT temporary ORDER BY slot_name",
     )?;
-    let number = |text: Option<String>| text.and_then(|text| text.parse::<i64>().ok()).map(|n| n.max(0) as u64);
+    let number =
+        |text: Option<String>| text.and_then(|text| text.parse::<i64>().ok()).map(|n| n.max(0) as u64);
     Ok(rows
         .iter()
         .map(|row| Slot {

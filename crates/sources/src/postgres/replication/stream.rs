@@ -97,9 +97,9 @@ fn read(data: &[u8]) -> Result<Message<'_>, WireError> {
     let long = |at: usize| data.get(at..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
     let message = match data.first() {
         // XLogData: start, end, time, log.
-        Some(b'w') => data.get(25..).and_then(|bytes| {
-            Some(Message::Log { start: Lsn(long(1)?), end_there: Lsn(long(9)?), bytes })
-        }),
+        Some(b'w') => data
+            .get(25..)
+            .and_then(|bytes| Some(Message::Log { start: Lsn(long(1)?), end_there: Lsn(long(9)?), bytes })),
         // Primary keepalive: end, time, whether it wants an answer.
         Some(b'k') => data
             .get(17)
