@@ -355,9 +355,10 @@ fn follow(
                 segments.push(before);
             }
             let unsound = segments.last() != Some(&wanted) && holdings.begun().any(|begun| begun == wanted);
-            let later = unsound || holdings.begun().any(|segment| {
-                segment.number(size) > wanted.number(size) && ancestry.segment(segment, size) == segment
-            });
+            let later = unsound
+                || holdings.begun().any(|segment| {
+                    segment.number(size) > wanted.number(size) && ancestry.segment(segment, size) == segment
+                });
             return Ok((segments, later.then(|| wanted.to_string())));
         }
         number = number.next(size);

@@ -148,7 +148,10 @@ fn show(context: &Context, clusters: &[wal::ClusterStatus]) {
         }
         for timeline in &cluster.timelines {
             if let (Some(open), Some(to)) = (&timeline.open, timeline.open_to) {
-                out.line(format_args!("  timeline {}: {open} is still written to, and archived up to {to}", timeline.timeline));
+                out.line(format_args!(
+                    "  timeline {}: {open} is still written to, and archived up to {to}",
+                    timeline.timeline
+                ));
             }
             if let Some(why) = &timeline.damaged {
                 out.line(format_args!(
@@ -173,7 +176,10 @@ fn show_slots(context: &Context, servers: &[slots::ServerSlots]) {
     for server in servers {
         out.json("slots", server);
         if let Some(why) = &server.unknown {
-            out.line(format_args!("{}: {} cannot be asked for its replication slots: {why}", server.app, server.source));
+            out.line(format_args!(
+                "{}: {} cannot be asked for its replication slots: {why}",
+                server.app, server.source
+            ));
         }
         if !server.slots.is_empty() {
             let mut table = Table::new(&["SLOT", "RECEIVER", "FROM", ">KEPT", "LOG"]);

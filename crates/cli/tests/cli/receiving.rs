@@ -67,7 +67,15 @@ impl Drop for Receiver<'_> {
 /// A server that archives nothing by itself, and keeps its log for the test to compare with.
 fn bank() -> Bank {
     let settings = [("archive_mode", "off"), ("wal_keep_size", "1GB"), ("synchronous_commit", "on")];
-    Bank::with_settings(newest(), &[], &settings)
+    often(Bank::with_settings(newest(), &[], &settings))
+}
+
+/// The same, with fragments every second.
+fn often(bank: Bank) -> Bank {
+    let text = fs::read_to_string(bank.place.at("mainstay.yaml")).unwrap();
+    let text = text.replace("cluster: { ", "cluster: { receive: { fragment_every: 1s }, ");
+    bank.give(&bank.place.write("mainstay.yaml", &text));
+    bank
 }
 
 /// Everything that the server has written so far is acknowledged.
@@ -83,7 +91,7 @@ fn caught_up(server: &Sandbox) {
 fn json(bank: &Bank, arguments: &[&str], kind: &str) -> serde_json::Value {
     let ran = bank.done(&[arguments, &["--json"]].concat());
     let lines = ran.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    lines.filter(|line| line["type"] == kind).last().unwrap()
+    lines.rev().find(|line| line["type"] == kind).unwrap()
 }
 
 /// Every segment that is archived whole is what lies in the server's `pg_wal`. Returns how many there are.
@@ -95,7 +103,9 @@ fn same_as_the_servers(bank: &Bank, server: &Sandbox) -> usize {
             continue;
         }
         let to = bank.place.at("fetched");
-        let mut fetch = bank.command(&["wal", "fetch", name, to.to_str().unwrap()]);
+        let config = bank.place.at("mainstay.yaml");
+        let (config, path) = (config.to_str().unwrap(), to.to_str().unwrap());
+        let mut fetch = bank.command(&["--config", config, "wal", "fetch", name, path]);
         assert!(fetch.current_dir(server.data_directory()).status().unwrap().success(), "{name}");
         let theirs = fs::read(server.data_directory().join("pg_wal").join(name)).unwrap();
         assert!(fs::read(&to).unwrap() == theirs, "{name}");
@@ -128,7 +138,7 @@ fn the_log_is_received_byte_for_byte_and_goes_on_without_a_gap_after_a_kill() {
     insert(&bank.server, 6);
     let slots = json(&bank, &["wal", "status"], "slots");
     let slot = &slots["slots"][0];
-    assert!(slot["retained_bytes"].as_u64().unwrap() > 3 << 24 && slot["active"] == false, "{slots}");
+    assert!(slot["retained_bytes"].as_u64().unwrap() >= 3 << 24 && slot["active"] == false, "{slots}");
 
     let receiver = Receiver::start(&bank, &[]);
     caught_up(&bank.server);
@@ -255,7 +265,12 @@ fn no_acknowledged_commit_is_lost_with_a_primary_that_waits_for_the_repository()
     let rows = restored.connect("postgres").unwrap().query("SELECT id FROM ledger").unwrap();
     let there: std::collections::HashSet<u32> = rows.iter().map(|row| row.text(0).parse().unwrap()).collect();
     let lost: Vec<_> = acknowledged.iter().filter(|id| !there.contains(id)).collect();
-    assert!(lost.is_empty(), "{} of {} acknowledged commits are lost: {lost:?}", lost.len(), acknowledged.len());
+    assert!(
+        lost.is_empty(),
+        "{} of {} acknowledged commits are lost: {lost:?}",
+        lost.len(),
+        acknowledged.len()
+    );
 }
 
 #[test]
@@ -266,7 +281,7 @@ fn a_gap_is_refused_unless_it_is_accepted_and_a_slot_that_keeps_too_much_is_told
         ("max_wal_size", "32MB"),
         ("min_wal_size", "32MB"),
     ];
-    let bank = Bank::with_settings(newest(), &[], &settings);
+    let bank = often(Bank::with_settings(newest(), &[], &settings));
     let text = fs::read_to_string(bank.place.at("mainstay.yaml")).unwrap();
     let text = text.replace("cluster: { ", "cluster: { slot_warn: 1MiB, ");
     bank.give(&bank.place.write("mainstay.yaml", &text));

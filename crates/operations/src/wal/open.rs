@@ -35,8 +35,10 @@ fn padded(segment: Segment, mut bytes: Vec<u8>) -> Result<Option<Vec<u8>>> {
     }
     let size = SegmentHeader::parse(&bytes).map(|header| header.segment_size.bytes());
     let Some(size) = size.filter(|size| bytes.len() as u64 <= *size) else {
-        return Err(Failure::verification(format!("the fragments of {segment} do not begin as a segment does"))
-            .hint("Nothing of it can be replayed. A restore to a moment before it works: --at TIME."));
+        return Err(Failure::verification(format!(
+            "the fragments of {segment} do not begin as a segment does"
+        ))
+        .hint("Nothing of it can be replayed. A restore to a moment before it works: --at TIME."));
     };
     bytes.resize(size as usize, 0);
     Ok(Some(bytes))

@@ -115,7 +115,11 @@ pub fn receive(
 }
 
 /// The source whose log is meant.
-fn cluster_of<'c>(config: &'c Config, app: &str, asked: Option<&str>) -> Result<(&'c str, &'c ClusterConfig)> {
+fn cluster_of<'c>(
+    config: &'c Config,
+    app: &str,
+    asked: Option<&str>,
+) -> Result<(&'c str, &'c ClusterConfig)> {
     let sources = access::app_of(config, app)?.sources.iter();
     let mut clusters = sources.filter_map(|(name, source)| match source {
         SourceConfig::Cluster(cluster) if asked.is_none_or(|asked| asked == name) => {
@@ -216,7 +220,9 @@ impl Receiver<'_> {
                 Kind::Refused,
                 format!("another cluster ({system}, not {before}) answers at {}", self.spec.describe()),
             )
-            .hint("If that is meant, start `mainstay wal receive` again: its log has an archive of its own.")),
+            .hint(
+                "If that is meant, start `mainstay wal receive` again: its log has an archive of its own.",
+            )),
             _ => Ok(()),
         }
     }
@@ -310,7 +316,8 @@ impl Receiver<'_> {
             None => Ok(None),
             Some((last, Ok(bytes))) => Ok(Some((last, bytes))),
             Some((last, Err(error))) if error.is_damage() => {
-                let text = format!("fragments of {segment} are damaged ({error}); it is received and archived anew");
+                let text =
+                    format!("fragments of {segment} are damaged ({error}); it is received and archived anew");
                 self.monitor.notice(Severity::Warning, &text);
                 Ok(Some((last, Vec::new())))
             }

@@ -277,7 +277,10 @@ mod tests {
         let whole: BTreeSet<Segment> = ["000000010000000000000003".parse().unwrap()].into();
         let superseded = |name: &str| is_superseded(&name.parse().unwrap(), &whole);
         assert!(superseded(third) && !superseded(fourth));
-        assert!(!superseded("000000020000000000000003@00000007"), "another timeline's segment is another one");
+        assert!(
+            !superseded("000000020000000000000003@00000007"),
+            "another timeline's segment is another one"
+        );
         assert!(!superseded("000000010000000000000003"), "the segment itself stays");
         assert!(goes(third, &[start(1, "0/4000028")], &[]));
         assert!(!goes(fourth, &[start(1, "0/4000028")], &[]));

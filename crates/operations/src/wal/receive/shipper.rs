@@ -244,13 +244,14 @@ impl<'a> Shipping<'a> {
             // The first stays in its place until it is archived: nothing after it may count as durable before.
             if let Some(whole) = state.whole.front_mut() {
                 let bytes = std::mem::take(&mut whole.bytes);
-                return Some(Work::Whole(Whole { segment: whole.segment, bytes, fragments: whole.fragments }));
+                return Some(Work::Whole(Whole {
+                    segment: whole.segment,
+                    bytes,
+                    fragments: whole.fragments,
+                }));
             }
-            let (closing, hurry, eager) = (
-                state.closing,
-                state.hurry,
-                state.caught_up && self.synchronous.load(Ordering::Relaxed),
-            );
+            let (closing, hurry, eager) =
+                (state.closing, state.hurry, state.caught_up && self.synchronous.load(Ordering::Relaxed));
             let open = &mut state.open;
             if open.bytes.len() <= open.shipped {
                 if closing {
@@ -395,7 +396,11 @@ pub fn ship(shipping: &Shipping<'_>, archive: &Archive<'_>, monitor: &dyn Monito
 }
 
 /// The whole segment is archived; its fragments are of no more use. What stays goes with the next `prune`.
-fn remove_superseded(archive: &Archive<'_>, to_remove: &mpsc::Receiver<(Segment, u32)>, monitor: &dyn Monitor) {
+fn remove_superseded(
+    archive: &Archive<'_>,
+    to_remove: &mpsc::Receiver<(Segment, u32)>,
+    monitor: &dyn Monitor,
+) {
     for (segment, count) in to_remove {
         if monitor.cancelled() {
             continue;
@@ -473,4 +478,3 @@ pub(super) fn pause(length: Duration, monitor: &dyn Monitor) {
         std::thread::sleep(STEP.min(length));
     }
 }
-

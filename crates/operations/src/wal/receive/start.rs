@@ -24,14 +24,20 @@ pub fn line_of_history(
         return Ok(Ancestry::root(1));
     }
     let text = session.history(timeline)?;
-    let ancestry = Ancestry::parse(timeline, &String::from_utf8_lossy(&text))
-        .ok_or_else(|| Failure::failed(format!("the server's history of timeline {timeline} makes no sense")))?;
+    let ancestry = Ancestry::parse(timeline, &String::from_utf8_lossy(&text)).ok_or_else(|| {
+        Failure::failed(format!("the server's history of timeline {timeline} makes no sense"))
+    })?;
     for switch in ancestry.switches.iter().filter(|switch| switch.from > 1) {
         match session.history(switch.from) {
-            Ok(text) => drop(archive.put(&WalFile::History(switch.from), &text, None).map_err(Failure::from)?),
+            Ok(text) => {
+                drop(archive.put(&WalFile::History(switch.from), &text, None).map_err(Failure::from)?)
+            }
             // A server that was made from a base backup need not have those of its ancestors.
             Err(Trouble::Gone(_)) => {
-                let text = format!("the server has no history of timeline {}: its own tells all that is needed", switch.from);
+                let text = format!(
+                    "the server has no history of timeline {}: its own tells all that is needed",
+                    switch.from
+                );
                 monitor.notice(Severity::Info, &text);
             }
             Err(trouble) => return Err(trouble),
@@ -103,7 +109,8 @@ mod tests {
 
     #[test]
     fn receiving_goes_on_after_the_last_segment_of_the_servers_own_line() {
-        let segments = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<Segment>>();
+        let segments =
+            |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<Segment>>();
         let after = |names: &[&str], ancestry: &Ancestry| {
             after_archived(segments(names).into_iter(), ancestry, SIZE).map(|segment| segment.to_string())
         };
