@@ -5,7 +5,10 @@ use mainstay_domain::{
     Failure, Kind, Monitor, Result, Severity,
     wal::{Lsn, Segment, SegmentSize, WalFile},
 };
-use mainstay_repository::{Repository, wal::Archive};
+use mainstay_repository::{
+    Repository,
+    wal::{Archive, Put},
+};
 use mainstay_sources::postgres::{
     replication::{Identity, Session, Trouble},
     wal::Ancestry,
@@ -30,7 +33,8 @@ pub fn line_of_history(
     for switch in ancestry.switches.iter().filter(|switch| switch.from > 1) {
         match session.history(switch.from) {
             Ok(text) => {
-                drop(archive.put(&WalFile::History(switch.from), &text, None).map_err(Failure::from)?)
+                let _: Put =
+                    archive.put(&WalFile::History(switch.from), &text, None).map_err(Failure::from)?;
             }
             // A server that was made from a base backup need not have those of its ancestors.
             Err(Trouble::Gone(_)) => {

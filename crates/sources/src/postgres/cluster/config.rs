@@ -28,12 +28,28 @@ pub struct ClusterConfig {
     /// How many threads read files; 0: one for each processor.
     #[serde(default)]
     pub parallel: u32,
+    /// How base backups are made.
+    #[serde(default)]
+    pub method: Method,
     /// How `mainstay wal receive` receives its log.
     #[serde(default)]
     pub receive: ReceiveConfig,
     /// How much log a replication slot may make the server keep before `wal status` and `status` warn.
     #[serde(default = "four_gib")]
     pub slot_warn: ByteSize,
+}
+
+/// How base backups are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// From the data directory where it can be read, else over the replication protocol.
+    #[default]
+    Auto,
+    /// From the data directory: several threads, and what did not change is not even read.
+    Files,
+    /// Over the replication protocol, from wherever the server is; PostgreSQL 15 and later.
+    Replication,
 }
 
 /// How the log is received while it is written.
@@ -76,6 +92,7 @@ impl ClusterConfig {
             data_directory: None,
             bin_dir: None,
             parallel: 0,
+            method: Method::default(),
             receive: ReceiveConfig::default(),
             slot_warn: four_gib(),
         }

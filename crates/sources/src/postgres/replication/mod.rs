@@ -4,10 +4,12 @@
 //! log, byte for byte as it lies in the server's `pg_wal`; whoever receives it decides when it is durable, and only then says
 //! so. [`slots`] is the other side of that promise: what the server keeps for those who have not said so yet.
 
+mod backup;
 mod session;
 pub mod slots;
 mod stream;
 
+pub use backup::{BaseBackup, Chunk};
 pub use session::{Identity, Session, Trouble};
 pub use slots::{Slot, Standing};
 pub use stream::{LogStream, Message, Status, Streamed};

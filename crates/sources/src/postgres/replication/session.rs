@@ -1,7 +1,10 @@
 //! A replication session between streams: who the server is, its slots, its timelines.
 
-use super::stream::{LogStream, Streamed};
-use crate::postgres::wire::{Begun, ConnectSpec, Connection, WireError, quote_ident};
+use super::{
+    backup::BaseBackup,
+    stream::{LogStream, Streamed},
+};
+use crate::postgres::wire::{Begun, ConnectSpec, Connection, ServerMessage, WireError, quote_ident};
 use mainstay_domain::{
     Failure, Kind, Result,
     wal::{Lsn, SegmentSize},
@@ -134,6 +137,27 @@ impl Session {
             )),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Makes a slot that keeps the log for as long as this session lives.
+    pub fn create_temporary_slot(&mut self, name: &str) -> Result<(), Trouble> {
+        let name = quote_ident(name);
+        self.connection.query(&format!("CREATE_REPLICATION_SLOT {name} TEMPORARY PHYSICAL RESERVE_WAL"))?;
+        Ok(())
+    }
+
+    /// Begins a base backup. The checkpoint that this takes is made at once.
+    pub fn base_backup(&mut self, label: &str) -> Result<BaseBackup<'_>, Trouble> {
+        BaseBackup::begin(&mut self.connection, label)
+    }
+
+    /// What the server warned of.
+    pub fn take_notices(&mut self) -> Vec<ServerMessage> {
+        self.connection.take_notices()
+    }
+
+    pub fn process_id(&self) -> i32 {
+        self.connection.process_id()
     }
 
     pub fn drop_slot(&mut self, name: &str) -> Result<(), Trouble> {

@@ -114,7 +114,7 @@ impl Connection {
     }
 
     /// Reads to the end of the statement.
-    fn finish_copy(&mut self) -> Result<u64, WireError> {
+    pub(super) fn finish_copy(&mut self) -> Result<u64, WireError> {
         let mut touched = 0;
         let mut error = None;
         loop {

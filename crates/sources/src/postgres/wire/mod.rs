@@ -4,6 +4,7 @@
 //! without an allocation per row. Statements use the simple query protocol; values go into the text through
 //! [`quote_literal`]. A [`Connection`] belongs to one thread; a [`Canceller`] ends its work from another.
 
+mod answers;
 mod both;
 mod conninfo;
 mod copy;
@@ -17,6 +18,7 @@ mod stream;
 pub(super) mod text;
 mod tls;
 
+pub use answers::Answers;
 pub use both::{Begun, CopyBoth, Frame};
 pub(crate) use conninfo::percent_decode;
 pub use copy::CopyIn;
