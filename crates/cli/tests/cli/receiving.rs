@@ -226,6 +226,10 @@ fn no_acknowledged_commit_is_lost_with_a_primary_that_waits_for_the_repository()
     let settings =
         [("archive_mode", "off"), ("synchronous_commit", "on"), ("fsync", "on"), ("max_wal_size", "64MB")];
     let bank = Bank::with_settings(newest(), &[], &settings);
+    // Nothing is taken from the server's disk, not even the base backup.
+    let text = fs::read_to_string(bank.place.at("mainstay.yaml")).unwrap();
+    let text = text.replace("cluster: { ", "cluster: { method: replication, ");
+    bank.give(&bank.place.write("mainstay.yaml", &text));
     let receiver = Receiver::start(&bank, &[]);
     until(&bank.server, "SELECT count(*) = 1 FROM pg_stat_replication WHERE application_name = 'mainstay'");
     bank.done(&["backup", "bank"]);
