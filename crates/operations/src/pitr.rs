@@ -347,12 +347,18 @@ fn follow(
         } else if !is_whole_in_record(facts, wanted) {
             // A server that died right after its promotion leaves the log up to there in the old timeline's segment only.
             let before = wanted.on(ancestry.timeline_at(wanted.start(size)));
-            if before != wanted && holdings.has_by_now(before)? {
+            if holdings.reach_if_sound(wanted)?.is_some() {
+                segments.push(wanted); // its beginning: the log ends there
+            } else if before != wanted
+                && (holdings.has_by_now(before)? || holdings.reach_if_sound(before)?.is_some())
+            {
                 segments.push(before);
             }
-            let later = holdings.segments().any(|segment| {
-                segment.number(size) > wanted.number(size) && ancestry.segment(segment, size) == segment
-            });
+            let unsound = segments.last() != Some(&wanted) && holdings.begun().any(|begun| begun == wanted);
+            let later = unsound
+                || holdings.begun().any(|segment| {
+                    segment.number(size) > wanted.number(size) && ancestry.segment(segment, size) == segment
+                });
             return Ok((segments, later.then(|| wanted.to_string())));
         }
         number = number.next(size);
@@ -365,12 +371,21 @@ fn is_whole_in_record(facts: &ClusterFacts, segment: Segment) -> bool {
 }
 
 /// Where the log that can be replayed ends.
-fn end_of_log(segments: &[Segment], ancestry: &Ancestry, facts: &ClusterFacts) -> Lsn {
-    let Some(last) = segments.last() else { return facts.stop };
+fn end_of_log(
+    holdings: &Holdings<'_>,
+    segments: &[Segment],
+    ancestry: &Ancestry,
+    facts: &ClusterFacts,
+) -> Result<Lsn> {
+    let Some(last) = segments.last() else { return Ok(facts.stop) };
     let branched =
         ancestry.switches.iter().find(|switch| switch.from == last.timeline).map(|switch| switch.at);
-    let end = last.end(facts.segment_size);
-    branched.map_or(end, |at| end.min(at)).max(facts.stop)
+    let reach = match holdings.has_by_now(*last)? {
+        true => None,
+        false => holdings.reach(*last)?,
+    };
+    let end = reach.unwrap_or(last.end(facts.segment_size));
+    Ok(branched.map_or(end, |at| end.min(at)).max(facts.stop))
 }
 
 fn last_end(holdings: &Holdings<'_>, segments: &[Segment]) -> Result<Option<Time>> {
@@ -383,7 +398,7 @@ fn last_end(holdings: &Holdings<'_>, segments: &[Segment]) -> Result<Option<Time
 }
 
 fn ends_of(holdings: &Holdings<'_>, segment: Segment) -> Result<Option<Ends>> {
-    Ok(holdings.archive.head(&WalFile::Segment(segment))?.and_then(|head| head.ends))
+    holdings.ends(segment)
 }
 
 impl Resolved<'_> {
@@ -434,7 +449,7 @@ impl Resolved<'_> {
         self.window = Window {
             from: ended(oldest),
             to: last_end(&self.holdings, &segments)?,
-            to_lsn: end_of_log(&segments, &self.ancestry, &base.facts),
+            to_lsn: end_of_log(&self.holdings, &segments, &self.ancestry, &base.facts)?,
             timeline: self.ancestry.timeline,
             gap,
         };
@@ -570,7 +585,7 @@ impl Resolved<'_> {
 
     fn scan(&self, scanner: &mut Scanner, segment: Segment, visit: &mut dyn FnMut(Mark)) -> Result<()> {
         let file = WalFile::Segment(segment);
-        let bytes = self.holdings.archive.get(&file)?.ok_or_else(|| {
+        let bytes = self.holdings.content(&file)?.ok_or_else(|| {
             Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
         })?;
         scanner.feed(segment.start(self.facts.segment_size), &bytes, visit);
@@ -659,7 +674,7 @@ impl Resolved<'_> {
         let name_only = self.holdings.damaged().any(|timeline| *file == WalFile::History(timeline));
         let content = match name_only {
             true => b"# damaged in the archive\n".to_vec(),
-            false => self.holdings.archive.get(file)?.ok_or_else(|| {
+            false => self.holdings.content(file)?.ok_or_else(|| {
                 Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
             })?,
         };

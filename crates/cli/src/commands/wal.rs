@@ -3,12 +3,13 @@
 use crate::{
     context::Context,
     exit::{self, Exit},
-    render::table::Table,
+    render::{plain, table::Table},
 };
+use console::style;
 use mainstay_domain::{ByteSize, Failure, Result};
 use mainstay_operations::{
     access,
-    wal::{self, TimelineStatus},
+    wal::{self, TimelineStatus, receive, slots},
 };
 use mainstay_repository::wal::Put;
 use std::path::PathBuf;
@@ -46,7 +47,24 @@ enum Action {
         #[arg(long)]
         app: Option<String>,
     },
-    /// Show what is archived: timelines, gaps, the last transaction
+    /// Receive the log while it is written, over the replication protocol, until it is stopped
+    ///
+    /// Archives whole segments as `wal push` does, and fragments of the open one every few seconds; at once where the server waits
+    /// for us (synchronous_standby_names). Acknowledges to the server only what is durable in the repository. A replication slot,
+    /// made if it is not there, keeps the rest. Connects again when the server was away. Ctrl-C or SIGTERM archives what has come,
+    /// and ends it.
+    Receive {
+        /// The application
+        app: String,
+        /// The source of kind cluster, where it has several
+        #[arg(long)]
+        source: Option<String>,
+        /// If the server does not have the log any more that comes next, go on with what it has: the archive then has a gap, and a new
+        /// base backup must follow
+        #[arg(long)]
+        accept_gap: bool,
+    },
+    /// Show what is archived, and what replication slots make the server keep
     Status {
         /// The application, where several have a source of kind cluster
         #[arg(long)]
@@ -79,11 +97,19 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
                 Err(failure) => Ok(failed(context, &failure, wal::FETCH_FAILED)),
             }
         }
+        Action::Receive { app, source, accept_gap } => {
+            let options = receive::Options { source: source.as_deref(), accept_gap };
+            let config = context.config()?;
+            let received = receive::receive(&config, &app, &options, context.clock(), &context.progress)?;
+            context.output.json("received", &received);
+            Ok(Exit::Done)
+        }
         Action::Status { app } => {
             let config = context.config()?;
             let repository =
                 access::open(&config, &wal::repository_for(&config, app.as_deref())?, context.clock())?;
             show(context, &wal::status(&repository)?);
+            show_slots(context, &slots::of_apps(&config, app.as_deref())?);
             Ok(Exit::Done)
         }
     }
@@ -121,6 +147,12 @@ fn show(context: &Context, clusters: &[wal::ClusterStatus]) {
             ));
         }
         for timeline in &cluster.timelines {
+            if let (Some(open), Some(to)) = (&timeline.open, timeline.open_to) {
+                out.line(format_args!(
+                    "  timeline {}: {open} is still written to, and archived up to {to}",
+                    timeline.timeline
+                ));
+            }
             if let Some(why) = &timeline.damaged {
                 out.line(format_args!(
                     "  it is not known where timeline {} came from: {why}",
@@ -136,6 +168,35 @@ fn show(context: &Context, clusters: &[wal::ClusterStatus]) {
             }
         }
         out.json("wal", cluster);
+    }
+}
+
+fn show_slots(context: &Context, servers: &[slots::ServerSlots]) {
+    let out = &context.output;
+    for server in servers {
+        out.json("slots", server);
+        if let Some(why) = &server.unknown {
+            out.line(format_args!(
+                "{}: {} cannot be asked for its replication slots: {why}",
+                server.app, server.source
+            ));
+        }
+        if !server.slots.is_empty() {
+            let mut table = Table::new(&["SLOT", "RECEIVER", "FROM", ">KEPT", "LOG"]);
+            for slot in &server.slots {
+                table.row([
+                    slot.name.clone(),
+                    if slot.active { "connected" } else { "none" }.to_owned(),
+                    slot.restart_lsn.map(|lsn| lsn.to_string()).unwrap_or_default(),
+                    slot.retained_bytes.map(|bytes| ByteSize(bytes).to_string()).unwrap_or_default(),
+                    slot.wal_status.clone().unwrap_or_default(),
+                ]);
+            }
+            out.line(format_args!("Slots of {}, {}\n\n{}", server.app, server.source, table.render()));
+        }
+        for concern in &server.concerns {
+            out.line(format_args!("{} {}", style("!").yellow().bold(), plain(concern)));
+        }
     }
 }
 

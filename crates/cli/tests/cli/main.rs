@@ -15,6 +15,7 @@ mod ledger;
 mod liars;
 mod mishaps;
 mod reach;
+mod receiving;
 mod redis;
 mod reference;
 mod repair;

@@ -14,6 +14,7 @@ pub mod facts;
 pub mod inspect;
 pub mod merge;
 pub mod replace;
+pub mod replication;
 pub mod restore;
 pub mod rows;
 pub mod sandbox;

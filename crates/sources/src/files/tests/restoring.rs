@@ -7,7 +7,7 @@ use super::{
 use mainstay_domain::{Kind, Silent, point::State};
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     sync::atomic::Ordering,
 };
 
@@ -107,6 +107,20 @@ fn each_path_that_is_named_must_be_there() {
         let failure = plan(paths).unwrap_err();
         let unmet = paths.iter().find(|path| path.contains("nope") || path.contains("jpg")).unwrap();
         assert!(failure.message.contains(unmet) && !failure.message.contains("d/**"), "{failure}");
+    }
+}
+
+#[test]
+fn a_new_folder_gets_the_mode_that_was_recorded_whether_or_not_the_disk_is_waited_for() {
+    let source = tree(&[("a", "one")]);
+    fs::set_permissions(source.path(), fs::Permissions::from_mode(0o710)).unwrap();
+    let memory = Memory::default();
+    let record = backup(&memory, &config(source.path()), None);
+    for sync in [false, true] {
+        let target = tempfile::tempdir().unwrap();
+        let new = target.path().join("new");
+        restored(&memory, &record, &RestoreOptions { sync, ..into(&new) });
+        assert_eq!(fs::metadata(&new).unwrap().permissions().mode() & 0o7777, 0o710, "sync: {sync}");
     }
 }
 
