@@ -3,6 +3,7 @@
 //! A push is done when the file is durable, and not before. A fetch tells apart what is not there (the end of the log, for
 //! PostgreSQL) from what could not be had: for a server in recovery the difference is that between waiting and opening early.
 
+pub mod daemon;
 pub mod retention;
 
 use crate::{
@@ -50,21 +51,38 @@ pub fn repository_for<'c>(config: &'c Config, app: Option<&str>) -> Result<Named
 
 /// Archives the file at `path`, which PostgreSQL gives relative to the data directory that is the working directory.
 pub fn push(config: &Config, app: Option<&str>, path: &Path, clock: Arc<dyn Clock>) -> Result<Put> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let file: WalFile = name.parse().map_err(|error| Failure::usage(format!("{error}")))?;
-    let content = fs::read(path).map_err(|error| {
-        Failure::failed(format!("{} cannot be read", path.display()))
-            .hint("PostgreSQL runs archive_command in its data directory; by hand, give the whole path.")
-            .caused_by(error)
-    })?;
-    let named = repository_for(config, app)?;
-    let repository = access::open(config, &named, clock)?;
-    let system = system_of(path, &file, &content)?;
-    if let WalFile::Segment(segment) | WalFile::Partial(segment) = &file {
-        check_segment(*segment, &content, system)?;
+    let incoming = Incoming::read(path)?;
+    incoming.put(&access::open(config, &repository_for(config, app)?, clock)?)
+}
+
+/// A file that is to be archived, read and found to be what its name says.
+struct Incoming {
+    file: WalFile,
+    system: u64,
+    content: Vec<u8>,
+}
+
+impl Incoming {
+    fn read(path: &Path) -> Result<Incoming> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let file: WalFile = name.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+        let content = fs::read(path).map_err(|error| {
+            Failure::failed(format!("{} cannot be read", path.display()))
+                .hint("PostgreSQL runs archive_command in its data directory; by hand, give the whole path.")
+                .caused_by(error)
+        })?;
+        let system = system_of(path, &file, &content)?;
+        if let WalFile::Segment(segment) | WalFile::Partial(segment) = &file {
+            check_segment(*segment, &content, system)?;
+        }
+        Ok(Incoming { file, system, content })
     }
-    let ends = ends_in(&file, &content);
-    Ok(Archive::of(&repository, system).put(&file, &content, ends)?)
+
+    /// Returns only when it is durable.
+    fn put(self, repository: &Repository) -> Result<Put> {
+        let ends = ends_in(&self.file, &self.content);
+        Ok(Archive::of(repository, self.system).put(&self.file, &self.content, ends)?)
+    }
 }
 
 /// Which cluster a file belongs to: a segment says so itself, and must agree with the data directory where that can be seen.
@@ -114,17 +132,20 @@ pub fn fetch(
     let Ok(file) = name.parse::<WalFile>() else { return Ok(false) };
     let named = repository_for(config, app)?;
     let repository = access::open(config, &named, clock)?;
-    let system = control::read(Path::new("."))
-        .or_else(|failure| match path.parent().and_then(Path::parent) {
-            Some(data) => control::read(data),
-            None => Err(failure),
-        })?
-        .system;
+    let system = control_of(path)?.system;
     match Archive::of(&repository, system).get(&file)? {
         // The server itself makes it durable, if it keeps it.
         Some(content) => write(path, &content, false).map(|()| true),
         None => Ok(false),
     }
+}
+
+/// Which cluster is in recovery: that of the working directory, or the one to which the file goes.
+fn control_of(path: &Path) -> Result<control::Control> {
+    control::read(Path::new(".")).or_else(|failure| match path.parent().and_then(Path::parent) {
+        Some(data) => control::read(data),
+        None => Err(failure),
+    })
 }
 
 /// Writes a file whole or not at all; if it is to be `durable`, only its directory's own entry is left to the caller.

@@ -1,5 +1,7 @@
 //! `mainstay wal`: archiving PostgreSQL's write-ahead log, and giving it back.
 
+mod daemon;
+
 use crate::{
     context::Context,
     exit::{self, Exit},
@@ -8,7 +10,7 @@ use crate::{
 use mainstay_domain::{ByteSize, Failure, Result};
 use mainstay_operations::{
     access,
-    wal::{self, TimelineStatus},
+    wal::{self, TimelineStatus, daemon as keeper},
 };
 use mainstay_repository::wal::Put;
 use std::path::PathBuf;
@@ -29,9 +31,8 @@ enum Action {
     Push {
         /// The file, as PostgreSQL gives it with %p
         path: PathBuf,
-        /// The application, where several have a source of kind cluster
-        #[arg(long)]
-        app: Option<String>,
+        #[command(flatten)]
+        daemon: daemon::Choice,
     },
     /// Fetch one file for a server in recovery: restore_command = 'mainstay wal fetch %f %p'
     ///
@@ -42,50 +43,60 @@ enum Action {
         file: String,
         /// Where to write it, as PostgreSQL gives it with %p
         path: PathBuf,
-        /// The application, where several have a source of kind cluster
-        #[arg(long)]
-        app: Option<String>,
+        #[command(flatten)]
+        daemon: daemon::Choice,
     },
-    /// Show what is archived: timelines, gaps, the last transaction
+    /// Show what is archived: timelines, gaps, the last transaction; and what the WAL daemon has done
     Status {
-        /// The application, where several have a source of kind cluster
-        #[arg(long)]
-        app: Option<String>,
+        #[command(flatten)]
+        daemon: daemon::Choice,
     },
+    Daemon(daemon::Args),
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
     match args.action {
-        Action::Push { path, app } => {
-            let pushed = context
-                .config()
-                .and_then(|config| wal::push(&config, app.as_deref(), &path, context.clock()));
+        Action::Push { path, daemon } => {
+            let pushed = context.config().and_then(|config| {
+                let place = daemon.whereabouts(&config)?;
+                let (put, asked) = keeper::push(&config, &place, &path, context.clock())?;
+                daemon::start_if_wanted(context, &place, &asked);
+                Ok((put, asked))
+            });
             match pushed {
-                Ok(put) => {
+                Ok((put, asked)) => {
                     let known = put == Put::Known;
-                    context.output.json("archived", &serde_json::json!({ "path": path, "known": known }));
+                    let by_daemon = matches!(asked, keeper::Asked::Done(()));
+                    context.output.json(
+                        "archived",
+                        &serde_json::json!({ "path": path, "known": known, "daemon": by_daemon }),
+                    );
                     Ok(Exit::Done)
                 }
                 Err(failure) => Ok(failed(context, &failure, wal::push_exit_code(failure.kind))),
             }
         }
-        Action::Fetch { file, path, app } => {
-            let fetched = context
-                .config()
-                .and_then(|config| wal::fetch(&config, app.as_deref(), &file, &path, context.clock()));
+        Action::Fetch { file, path, daemon } => {
+            let fetched = context.config().and_then(|config| {
+                let place = daemon.whereabouts(&config)?;
+                let (found, asked) = keeper::fetch(&config, &place, &file, &path, context.clock())?;
+                daemon::start_if_wanted(context, &place, &asked);
+                Ok(found)
+            });
             match fetched {
                 Ok(true) => Ok(Exit::Done),
                 Ok(false) => Ok(Exit::Code(wal::NOT_THERE)),
                 Err(failure) => Ok(failed(context, &failure, wal::FETCH_FAILED)),
             }
         }
-        Action::Status { app } => {
+        Action::Status { daemon } => {
             let config = context.config()?;
-            let repository =
-                access::open(&config, &wal::repository_for(&config, app.as_deref())?, context.clock())?;
-            show(context, &wal::status(&repository)?);
+            let named = wal::repository_for(&config, daemon.app.as_deref())?;
+            show(context, &wal::status(&access::open(&config, &named, context.clock())?)?);
+            daemon::show(context, &daemon.whereabouts(&config)?, &config);
             Ok(Exit::Done)
         }
+        Action::Daemon(args) => daemon::run(args, context),
     }
 }
 

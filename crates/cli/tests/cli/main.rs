@@ -22,6 +22,7 @@ mod settings;
 mod terminal;
 mod timelines;
 mod usage;
+mod wal_daemon;
 
 use std::{
     fs,

@@ -4,7 +4,10 @@ use crate::postgres::{
     secret::SecretText,
     wire::{ConnectSpec, process_environment},
 };
-use mainstay_domain::Failure;
+use mainstay_domain::{
+    Failure,
+    time::{MINUTE, Span},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -25,15 +28,57 @@ pub struct ClusterConfig {
     /// How many threads read files; 0: one for each processor.
     #[serde(default)]
     pub parallel: u32,
+    /// How `mainstay wal push` and `mainstay wal fetch` find their daemon.
+    #[serde(default)]
+    pub wal: WalConfig,
+}
+
+/// The daemon that makes archiving faster. Without it everything works, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WalConfig {
+    /// Whether the first `wal push` or `wal fetch` starts it.
+    #[serde(default)]
+    pub daemon: StartDaemon,
+    /// Its socket. By default in the cache folder, under a name made of the path of this file and the application's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+    /// After how long without a request it ends, if it was started by itself.
+    #[serde(default = "ten_minutes")]
+    pub idle: Span,
+}
+
+/// Who starts the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StartDaemon {
+    /// You do: `mainstay wal daemon`.
+    #[default]
+    Manual,
+    /// The first push or fetch that finds none.
+    Auto,
+}
+
+impl Default for WalConfig {
+    fn default() -> WalConfig {
+        WalConfig { daemon: StartDaemon::default(), socket: None, idle: ten_minutes() }
+    }
+}
+
+fn ten_minutes() -> Span {
+    Span { nanoseconds: 10 * MINUTE }
 }
 
 impl ClusterConfig {
     pub fn new(url: SecretText) -> ClusterConfig {
-        ClusterConfig { url, data_directory: None, bin_dir: None, parallel: 0 }
+        ClusterConfig { url, data_directory: None, bin_dir: None, parallel: 0, wal: WalConfig::default() }
     }
 
     /// What can be said to be wrong without a connection.
     pub fn validate(&self) -> Result<(), Failure> {
+        if self.wal.socket.as_deref().is_some_and(|path| !path.is_absolute()) {
+            return Err(Failure::usage("wal.socket must be an absolute path"));
+        }
         match self.parallel {
             0..=64 => Ok(()),
             many => Err(Failure::usage(format!("parallel is {many}; it must be from 0 to 64"))),

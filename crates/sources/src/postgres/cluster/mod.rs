@@ -20,7 +20,7 @@ mod shared;
 mod tree;
 
 pub use capture::{Options, capture, probe};
-pub use config::ClusterConfig;
+pub use config::{ClusterConfig, StartDaemon, WalConfig};
 pub use facts::ClusterFacts;
 pub use server::Server;
 
