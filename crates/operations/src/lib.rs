@@ -25,6 +25,7 @@ pub mod repair;
 pub mod replace;
 pub mod restore;
 mod scratch;
+mod scratch_folder;
 pub mod skew;
 pub mod status;
 pub mod table_back;

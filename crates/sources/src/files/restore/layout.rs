@@ -278,7 +278,7 @@ impl<'a, 'w> Layout<'a, 'w> {
         let decision = decide(&item.entry, item.existing.as_ref());
         let fd = made.fd.as_ref().expect("the last frame's is open").as_fd();
         match self.worker.clear_way(fd, &item.entry, decision) {
-            Ok(()) => self.worker.big(fd, &made.node, item.entry, &self.jobs),
+            Ok(()) => self.worker.big(fd, &made.node, item, &self.jobs),
             Err(trouble) => self.worker.written(&mut None, &made.node, &item.entry, Err(trouble)),
         }
     }

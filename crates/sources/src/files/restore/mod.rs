@@ -12,6 +12,7 @@ mod links;
 mod metadata;
 mod plan;
 mod remove;
+mod unfinished;
 mod worker;
 mod write;
 
@@ -32,6 +33,7 @@ use mainstay_domain::{
     point::{Problem, SourceRecord, State},
     stream::{Content, Vault},
 };
+use rustix::fd::AsFd;
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -185,6 +187,10 @@ pub fn restore(
 ) -> Result<RestoreReport> {
     let sought = Sought::new(record, options)?;
     let tree = open_destination(&options.destination)?;
+    let unfinished = options.sync
+        && unfinished::begin(tree.root().as_fd())
+            .map_err(|error| io_failure("writing to", &options.destination, error))?;
+    let options = &RestoreOptions { check_content: options.check_content || unfinished, ..options.clone() };
     let (tally, problems) = (Tally::default(), Problems::default());
     let worker = Worker::new(vault, &tree, options, &tally, &problems, monitor);
     let threads = match options.threads {
@@ -206,6 +212,12 @@ pub fn restore(
         return Err(FilesError::NothingMatches(options.paths.clone()).into());
     }
     let mut notices = tally.notices();
+    if unfinished {
+        notices.push(
+            "an earlier restore into this folder had not ended: the content of what was there was compared"
+                .to_owned(),
+        );
+    }
     if options.delete {
         if problems.count(Severity::Error) == 0 {
             remove::remove_extras(vault, &sought, &tree, &tally, &problems)?;
@@ -215,6 +227,7 @@ pub fn restore(
     }
     if options.sync {
         rustix::fs::syncfs(tree.root())
+            .and_then(|()| unfinished::end(tree.root().as_fd()))
             .map_err(|error| io_failure("syncing", &options.destination, error))?;
     }
     let failed = problems.count(Severity::Error);

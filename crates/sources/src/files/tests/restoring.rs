@@ -56,6 +56,40 @@ fn content_is_compared_when_asked() {
 }
 
 #[test]
+fn after_a_restore_that_did_not_end_content_is_compared_and_the_folder_shows_no_trace() {
+    let source = tree(&[("a", "one"), ("b", "two")]);
+    let memory = Memory::default();
+    let record = backup(&memory, &config(source.path()), None);
+    let target = tempfile::tempdir().unwrap();
+    let mark = target.path().join(".mainstay-restore-unfinished");
+    let options = RestoreOptions { sync: true, delete: true, ..into(target.path()) };
+    // It was stopped: the mark is there.
+    struct Stopped;
+    impl mainstay_domain::Monitor for Stopped {
+        fn event(&self, _: mainstay_domain::monitor::Event<'_>) {}
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+    restore(&memory, &record, &options, &Stopped).unwrap_err();
+    assert!(mark.exists());
+    // Power was lost: a file's size and time are right, and its content is not.
+    for (name, recorded) in [("a", "one"), ("b", "two")] {
+        let modified = fs::metadata(source.path().join(name)).unwrap().modified().unwrap();
+        fs::write(target.path().join(name), vec![0; recorded.len()]).unwrap();
+        fs::File::open(target.path().join(name)).unwrap().set_modified(modified).unwrap();
+    }
+    let report = restored(&memory, &record, &options);
+    assert_eq!((report.files, report.kept), (2, 0), "{:?}", report.notices);
+    assert!(report.notices.iter().any(|notice| notice.contains("had not ended")), "{:?}", report.notices);
+    assert!(!mark.exists());
+    assert_same_below(&memory, &record, target.path());
+    let again = restored(&memory, &record, &options);
+    assert_eq!((again.files, again.kept, again.removed), (0, 2, 0), "{:?}", again.notices);
+    assert!(again.notices.is_empty(), "{:?}", again.notices);
+}
+
+#[test]
 fn delete_removes_the_rest_but_not_what_the_source_excludes() {
     let source = tree(&[("a", "1"), ("d/b", "2"), ("d/cache/x", "3")]);
     let memory = Memory::default();
