@@ -55,6 +55,19 @@ pub fn push(config: &Config, app: Option<&str>, path: &Path, clock: Arc<dyn Cloc
     incoming.put(&access::open(config, &repository_for(config, app)?, clock)?)
 }
 
+/// The same for a person who knows that what is archived under its name is damaged: that is removed.
+pub fn push_in_place_of_damage(
+    config: &Config,
+    app: Option<&str>,
+    path: &Path,
+    clock: Arc<dyn Clock>,
+) -> Result<Put> {
+    let Incoming { file, system, content } = Incoming::read(path)?;
+    let repository = access::open(config, &repository_for(config, app)?, clock)?;
+    let ends = ends_in(&file, &content);
+    Ok(Archive::of(&repository, system).put_in_place_of_damage(&file, &content, ends)?)
+}
+
 /// A file that is to be archived, read and found to be what its name says.
 struct Incoming {
     file: WalFile,
@@ -81,7 +94,15 @@ impl Incoming {
     /// Returns only when it is durable.
     fn put(self, repository: &Repository) -> Result<Put> {
         let ends = ends_in(&self.file, &self.content);
-        Ok(Archive::of(repository, self.system).put(&self.file, &self.content, ends)?)
+        let put = Archive::of(repository, self.system).put(&self.file, &self.content, ends);
+        put.map_err(|error| match Failure::from(error) {
+            failure if failure.kind == Kind::Verification => failure.hint(format!(
+                "What is archived under this name cannot be read. PostgreSQL keeps its own file. When you have looked into the store: \
+                 `mainstay wal push --replace-damaged` with the path of {}.",
+                self.file
+            )),
+            failure => failure,
+        })
     }
 }
 

@@ -31,6 +31,9 @@ enum Action {
     Push {
         /// The file, as PostgreSQL gives it with %p
         path: PathBuf,
+        /// Remove what is archived under this name if that is a damaged copy of this file. By hand, not in archive_command
+        #[arg(long)]
+        replace_damaged: bool,
         #[command(flatten)]
         daemon: daemon::Choice,
     },
@@ -56,8 +59,13 @@ enum Action {
 
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
     match args.action {
-        Action::Push { path, daemon } => {
+        Action::Push { path, replace_damaged, daemon } => {
             let pushed = context.config().and_then(|config| {
+                if replace_damaged {
+                    let app = daemon.app.as_deref();
+                    let put = wal::push_in_place_of_damage(&config, app, &path, context.clock())?;
+                    return Ok((put, keeper::Asked::Nobody));
+                }
                 let place = daemon.whereabouts(&config)?;
                 let (put, asked) = keeper::push(&config, &place, &path, context.clock())?;
                 daemon::start_if_wanted(context, &place, &asked);
