@@ -3,6 +3,7 @@
 //! A push is done when the file is durable, and not before. A fetch tells apart what is not there (the end of the log, for
 //! PostgreSQL) from what could not be had: for a server in recovery the difference is that between waiting and opening early.
 
+pub mod daemon;
 pub mod open;
 pub mod receive;
 pub mod retention;
@@ -53,24 +54,62 @@ pub fn repository_for<'c>(config: &'c Config, app: Option<&str>) -> Result<Named
 
 /// Archives the file at `path`, which PostgreSQL gives relative to the data directory that is the working directory.
 pub fn push(config: &Config, app: Option<&str>, path: &Path, clock: Arc<dyn Clock>) -> Result<Put> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let file: WalFile = name.parse().map_err(|error| Failure::usage(format!("{error}")))?;
-    if let WalFile::Fragment(..) = file {
-        return Err(Failure::usage(format!("{file} is no file of a server")));
-    }
-    let content = fs::read(path).map_err(|error| {
-        Failure::failed(format!("{} cannot be read", path.display()))
-            .hint("PostgreSQL runs archive_command in its data directory; by hand, give the whole path.")
-            .caused_by(error)
-    })?;
-    let named = repository_for(config, app)?;
-    let repository = access::open(config, &named, clock)?;
-    let system = system_of(path, &file, &content)?;
-    if let WalFile::Segment(segment) | WalFile::Partial(segment) = &file {
-        check_segment(*segment, &content, system)?;
-    }
+    let incoming = Incoming::read(path)?;
+    incoming.put(&access::open(config, &repository_for(config, app)?, clock)?)
+}
+
+/// The same for a person who knows that what is archived under its name is damaged: that is removed.
+pub fn push_in_place_of_damage(
+    config: &Config,
+    app: Option<&str>,
+    path: &Path,
+    clock: Arc<dyn Clock>,
+) -> Result<Put> {
+    let Incoming { file, system, content } = Incoming::read(path)?;
+    let repository = access::open(config, &repository_for(config, app)?, clock)?;
     let ends = ends_in(&file, &content);
-    Ok(Archive::of(&repository, system).put(&file, &content, ends)?)
+    Ok(Archive::of(&repository, system).put_in_place_of_damage(&file, &content, ends)?)
+}
+
+/// A file that is to be archived, read and found to be what its name says.
+struct Incoming {
+    file: WalFile,
+    system: u64,
+    content: Vec<u8>,
+}
+
+impl Incoming {
+    fn read(path: &Path) -> Result<Incoming> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let file: WalFile = name.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+        if let WalFile::Fragment(..) = file {
+            return Err(Failure::usage(format!("{file} is no file of a server")));
+        }
+        let content = fs::read(path).map_err(|error| {
+            Failure::failed(format!("{} cannot be read", path.display()))
+                .hint("PostgreSQL runs archive_command in its data directory; by hand, give the whole path.")
+                .caused_by(error)
+        })?;
+        let system = system_of(path, &file, &content)?;
+        if let WalFile::Segment(segment) | WalFile::Partial(segment) = &file {
+            check_segment(*segment, &content, system)?;
+        }
+        Ok(Incoming { file, system, content })
+    }
+
+    /// Returns only when it is durable.
+    fn put(self, repository: &Repository) -> Result<Put> {
+        let ends = ends_in(&self.file, &self.content);
+        let put = Archive::of(repository, self.system).put(&self.file, &self.content, ends);
+        put.map_err(|error| match Failure::from(error) {
+            failure if failure.kind == Kind::Verification => failure.hint(format!(
+                "What is archived under this name cannot be read. PostgreSQL keeps its own file. When you have looked into the store: \
+                 `mainstay wal push --replace-damaged` with the path of {}.",
+                self.file
+            )),
+            failure => failure,
+        })
+    }
 }
 
 /// Which cluster a file belongs to: a segment says so itself, and must agree with the data directory where that can be seen.
@@ -123,17 +162,20 @@ pub fn fetch(
     }
     let named = repository_for(config, app)?;
     let repository = access::open(config, &named, clock)?;
-    let system = control::read(Path::new("."))
-        .or_else(|failure| match path.parent().and_then(Path::parent) {
-            Some(data) => control::read(data),
-            None => Err(failure),
-        })?
-        .system;
+    let system = control_of(path)?.system;
     match open::content_of(&Archive::of(&repository, system), &file)? {
         // The server itself makes it durable, if it keeps it.
         Some(content) => write(path, &content, false).map(|()| true),
         None => Ok(false),
     }
+}
+
+/// Which cluster is in recovery: that of the working directory, or the one to which the file goes.
+fn control_of(path: &Path) -> Result<control::Control> {
+    control::read(Path::new(".")).or_else(|failure| match path.parent().and_then(Path::parent) {
+        Some(data) => control::read(data),
+        None => Err(failure),
+    })
 }
 
 /// Writes a file whole or not at all; if it is to be `durable`, only its directory's own entry is left to the caller.

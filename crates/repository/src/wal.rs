@@ -154,6 +154,27 @@ impl<'r> Archive<'r> {
         }
     }
 
+    /// As [`put`](Archive::put), in the place of a copy of this file that is damaged, which is removed: for a person to decide. A
+    /// crash in between leaves nothing under the name; the file itself is still where it comes from.
+    ///
+    /// # Errors
+    /// `Refused` if another file has that name, also if that one is damaged and still says so.
+    pub fn put_in_place_of_damage(&self, file: &WalFile, content: &[u8], ends: Option<Ends>) -> Result<Put> {
+        let id = chunk_id(&self.repository.keyring().current().chunk_id_key(), content);
+        let own = self.repository.writer().signer.host();
+        // Looked at twice: a bad moment on the way is no damage.
+        let is_damaged = || matches!(self.is_same(&own, file, id), Err(error) if error.is_damage());
+        if is_damaged() && is_damaged() {
+            if let Ok(Some(facts)) = self.facts_of(&own, file)
+                && facts.content != id
+            {
+                return Err(self.another(file));
+            }
+            self.repository.store().delete(&self.name(&own, file))?;
+        }
+        self.put(file, content, ends)
+    }
+
     /// Whether this very content is in the archive under a host's name, read whole: PostgreSQL removes its own copy on our
     /// word, so a head that promises it is not enough.
     ///

@@ -1,5 +1,7 @@
 //! `mainstay wal`: archiving PostgreSQL's write-ahead log, and giving it back.
 
+mod daemon;
+
 use crate::{
     context::Context,
     exit::{self, Exit},
@@ -9,7 +11,7 @@ use console::style;
 use mainstay_domain::{ByteSize, Failure, Result};
 use mainstay_operations::{
     access,
-    wal::{self, TimelineStatus, receive, slots},
+    wal::{self, TimelineStatus, daemon as keeper, receive, slots},
 };
 use mainstay_repository::wal::Put;
 use std::path::PathBuf;
@@ -30,9 +32,11 @@ enum Action {
     Push {
         /// The file, as PostgreSQL gives it with %p
         path: PathBuf,
-        /// The application, where several have a source of kind cluster
+        /// Remove what is archived under this name if that is a damaged copy of this file. By hand, not in archive_command
         #[arg(long)]
-        app: Option<String>,
+        replace_damaged: bool,
+        #[command(flatten)]
+        daemon: daemon::Choice,
     },
     /// Fetch one file for a server in recovery: restore_command = 'mainstay wal fetch %f %p'
     ///
@@ -43,9 +47,8 @@ enum Action {
         file: String,
         /// Where to write it, as PostgreSQL gives it with %p
         path: PathBuf,
-        /// The application, where several have a source of kind cluster
-        #[arg(long)]
-        app: Option<String>,
+        #[command(flatten)]
+        daemon: daemon::Choice,
     },
     /// Receive the log while it is written, over the replication protocol, until it is stopped
     ///
@@ -64,33 +67,49 @@ enum Action {
         #[arg(long)]
         accept_gap: bool,
     },
-    /// Show what is archived, and what replication slots make the server keep
+    /// Show what is archived (timelines, gaps, the last transaction), what replication slots make the server keep, and what the WAL
+    /// daemon has done
     Status {
-        /// The application, where several have a source of kind cluster
-        #[arg(long)]
-        app: Option<String>,
+        #[command(flatten)]
+        daemon: daemon::Choice,
     },
+    Daemon(daemon::Args),
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
     match args.action {
-        Action::Push { path, app } => {
-            let pushed = context
-                .config()
-                .and_then(|config| wal::push(&config, app.as_deref(), &path, context.clock()));
+        Action::Push { path, replace_damaged, daemon } => {
+            let pushed = context.config().and_then(|config| {
+                if replace_damaged {
+                    let app = daemon.app.as_deref();
+                    let put = wal::push_in_place_of_damage(&config, app, &path, context.clock())?;
+                    return Ok((put, keeper::Asked::Nobody));
+                }
+                let place = daemon.whereabouts(&config)?;
+                let (put, asked) = keeper::push(&config, &place, &path, context.clock())?;
+                daemon::start_if_wanted(context, &place, &asked);
+                Ok((put, asked))
+            });
             match pushed {
-                Ok(put) => {
+                Ok((put, asked)) => {
                     let known = put == Put::Known;
-                    context.output.json("archived", &serde_json::json!({ "path": path, "known": known }));
+                    let by_daemon = matches!(asked, keeper::Asked::Done(()));
+                    context.output.json(
+                        "archived",
+                        &serde_json::json!({ "path": path, "known": known, "daemon": by_daemon }),
+                    );
                     Ok(Exit::Done)
                 }
                 Err(failure) => Ok(failed(context, &failure, wal::push_exit_code(failure.kind))),
             }
         }
-        Action::Fetch { file, path, app } => {
-            let fetched = context
-                .config()
-                .and_then(|config| wal::fetch(&config, app.as_deref(), &file, &path, context.clock()));
+        Action::Fetch { file, path, daemon } => {
+            let fetched = context.config().and_then(|config| {
+                let place = daemon.whereabouts(&config)?;
+                let (found, asked) = keeper::fetch(&config, &place, &file, &path, context.clock())?;
+                daemon::start_if_wanted(context, &place, &asked);
+                Ok(found)
+            });
             match fetched {
                 Ok(true) => Ok(Exit::Done),
                 Ok(false) => Ok(Exit::Code(wal::NOT_THERE)),
@@ -104,14 +123,15 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             context.output.json("received", &received);
             Ok(Exit::Done)
         }
-        Action::Status { app } => {
+        Action::Status { daemon } => {
             let config = context.config()?;
-            let repository =
-                access::open(&config, &wal::repository_for(&config, app.as_deref())?, context.clock())?;
-            show(context, &wal::status(&repository)?);
-            show_slots(context, &slots::of_apps(&config, app.as_deref())?);
+            let named = wal::repository_for(&config, daemon.app.as_deref())?;
+            show(context, &wal::status(&access::open(&config, &named, context.clock())?)?);
+            daemon::show(context, &daemon.whereabouts(&config)?, &config);
+            show_slots(context, &slots::of_apps(&config, daemon.app.as_deref())?);
             Ok(Exit::Done)
         }
+        Action::Daemon(args) => daemon::run(args, context),
     }
 }
 

@@ -363,6 +363,12 @@ fn the_archive_takes_a_file_once_and_tells_absence_from_damage() {
     fs::write(&stored, damaged).unwrap();
     let ran = fetch(&name);
     assert!(ran.code == 126 && ran.stderr.contains("damaged"), "never the end of the log\n{}", ran.all());
+
+    // PostgreSQL's own copy takes its place, when a person says so.
+    let ran = bank.run(&["wal", "push", path]);
+    assert!(ran.code == 4 && ran.stderr.contains("--replace-damaged"), "{}", ran.all());
+    bank.done(&["wal", "push", "--replace-damaged", path]);
+    assert_eq!(fetch(&name).code, 0);
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod settings;
 mod terminal;
 mod timelines;
 mod usage;
+mod wal_daemon;
 
 use std::{
     fs,

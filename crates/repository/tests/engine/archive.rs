@@ -112,6 +112,36 @@ fn damage_is_an_error_and_never_absence_nor_success() {
 }
 
 #[test]
+fn a_damaged_copy_is_replaced_when_a_person_says_so_and_nothing_else_is() {
+    let (memory, store) = fresh();
+    let repository = open(&store);
+    let archive = Archive::of(&repository, SYSTEM);
+    let (content, other) = (noise(1, 50_000), noise(2, 50_000));
+    archive.put(&segment(), &content, None).unwrap();
+    let name = archived(&memory).remove(0);
+    let refused = |content: &[u8]| {
+        let error = archive.put_in_place_of_damage(&segment(), content, None).unwrap_err();
+        assert_eq!(Failure::from(error).kind, Kind::Refused);
+    };
+    assert_eq!(archive.put_in_place_of_damage(&segment(), &content, None).unwrap(), Put::Known);
+    refused(&other);
+    let whole = store.read(&name).unwrap();
+    let mut damaged = whole.clone();
+    damaged[25_000] ^= 1;
+    memory.overwrite(&name, &damaged);
+    refused(&other);
+    assert_eq!(store.read(&name).unwrap(), damaged, "what is damaged says still that it was another file");
+    for damage in [&damaged[..], &whole[..10], &[]] {
+        memory.overwrite(&name, damage);
+        let put = archive.put_in_place_of_damage(&segment(), &content, None).unwrap();
+        assert!(matches!(put, Put::Stored(_)));
+        assert!(archive.get(&segment()).unwrap().unwrap() == content);
+    }
+    let new = file("000000010000000000000004");
+    assert!(matches!(archive.put_in_place_of_damage(&new, &content, None).unwrap(), Put::Stored(_)));
+}
+
+#[test]
 fn an_object_in_anothers_place_is_not_taken_for_it() {
     let (memory, store) = fresh();
     let repository = open(&store);

@@ -6,7 +6,7 @@ use crate::postgres::{
 };
 use mainstay_domain::{
     ByteSize, Failure,
-    time::{SECOND, Span},
+    time::{MINUTE, SECOND, Span},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,9 @@ pub struct ClusterConfig {
     /// How much log a replication slot may make the server keep before `wal status` and `status` warn.
     #[serde(default = "four_gib")]
     pub slot_warn: ByteSize,
+    /// How `mainstay wal push` and `mainstay wal fetch` find their daemon.
+    #[serde(default)]
+    pub wal: WalConfig,
 }
 
 /// How base backups are made.
@@ -85,6 +88,42 @@ fn four_gib() -> ByteSize {
     ByteSize(4 << 30)
 }
 
+/// The daemon that makes archiving faster. Without it everything works, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WalConfig {
+    /// Whether the first `wal push` or `wal fetch` starts it.
+    #[serde(default)]
+    pub daemon: StartDaemon,
+    /// Its socket. By default in the cache folder, under a name made of the path of this file and the application's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+    /// After how long without a request it ends, if it was started by itself.
+    #[serde(default = "ten_minutes")]
+    pub idle: Span,
+}
+
+/// Who starts the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StartDaemon {
+    /// You do: `mainstay wal daemon`.
+    #[default]
+    Manual,
+    /// The first push or fetch that finds none.
+    Auto,
+}
+
+impl Default for WalConfig {
+    fn default() -> WalConfig {
+        WalConfig { daemon: StartDaemon::default(), socket: None, idle: ten_minutes() }
+    }
+}
+
+fn ten_minutes() -> Span {
+    Span { nanoseconds: 10 * MINUTE }
+}
+
 impl ClusterConfig {
     pub fn new(url: SecretText) -> ClusterConfig {
         ClusterConfig {
@@ -95,6 +134,7 @@ impl ClusterConfig {
             method: Method::default(),
             receive: ReceiveConfig::default(),
             slot_warn: four_gib(),
+            wal: WalConfig::default(),
         }
     }
 
@@ -110,6 +150,9 @@ impl ClusterConfig {
         }
         if self.receive.fragment_every < (Span { nanoseconds: SECOND }) {
             return Err(Failure::usage("receive.fragment_every must be at least 1s"));
+        }
+        if self.wal.socket.as_deref().is_some_and(|path| !path.is_absolute()) {
+            return Err(Failure::usage("wal.socket must be an absolute path"));
         }
         match self.parallel {
             0..=64 => Ok(()),

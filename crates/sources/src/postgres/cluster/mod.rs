@@ -24,7 +24,7 @@ mod tar;
 mod tree;
 
 pub use capture::{Options, capture, probe};
-pub use config::{ClusterConfig, Method, ReceiveConfig};
+pub use config::{ClusterConfig, Method, ReceiveConfig, StartDaemon, WalConfig};
 pub use facts::ClusterFacts;
 pub use server::Server;
 
