@@ -21,3 +21,9 @@ pub fn init(config: &Config, name: &str, clock: Arc<dyn Clock>) -> Result<Outcom
     let created = Repository::init(&access, &format!("first key of {name}"), Chunking::default())?;
     Ok(Outcome { repository: created.repository, root: created.root, store: access.store.describe() })
 }
+
+/// Whether the repository `name` of the configuration could be made, as far as its store can tell. Changes nothing.
+pub fn check(config: &Config, name: &str) -> Result<()> {
+    let store = access::store_of(config, &access::repository_named(config, name)?)?;
+    Ok(Repository::check_empty(&*store)?)
+}

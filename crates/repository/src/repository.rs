@@ -53,15 +53,24 @@ pub struct Created {
 }
 
 impl Repository {
-    /// Makes a new repository in an empty store. `format` is written last: without it there is no repository.
-    pub fn init(access: &Access, label: &str, chunking: Chunking) -> Result<Created> {
-        let store = &*access.store;
+    /// Whether a repository could be made in a store.
+    ///
+    /// # Errors
+    /// There is one, or something else.
+    pub fn check_empty(store: &dyn Store) -> Result<()> {
         if store.stat(format::NAME)?.is_some() {
             return Err(RepositoryError::Exists { store: store.describe() });
         }
         if !is_empty(store)? {
             return Err(RepositoryError::NotEmpty { store: store.describe() });
         }
+        Ok(())
+    }
+
+    /// Makes a new repository in an empty store. `format` is written last: without it there is no repository.
+    pub fn init(access: &Access, label: &str, chunking: Chunking) -> Result<Created> {
+        let store = &*access.store;
+        Repository::check_empty(store)?;
         let bundle = Bundle::generate(1);
         let root = bundle.root().expect("a new bundle holds the root key");
         let now = access.clock.now();

@@ -99,6 +99,25 @@ fn a_second_init_never_touches_the_first() {
 }
 
 #[test]
+fn an_init_that_is_refused_leaves_nothing_behind() {
+    let place = shop();
+    fs::rename(place.at("mainstay.yaml"), place.at("first.yaml")).unwrap();
+    let names = || {
+        let mut names: Vec<_> =
+            fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    for (store, files) in [("store", "uploads"), ("other", "nowhere"), ("uploads/backups", "uploads")] {
+        let ran = place.run(&["init", "--app", "shop", "--files", files, "--store", store]);
+        assert_eq!(ran.code, 2, "{}", ran.all());
+        assert!(ran.stderr.contains("hint: "), "{}", ran.all());
+        assert_eq!(names(), before, "{}", ran.all());
+    }
+}
+
+#[test]
 fn a_damaged_pack_is_found_named_and_not_restored() {
     let place = shop();
     place.done(&["backup", "shop"]);

@@ -81,6 +81,34 @@ impl Draft {
         Ok(Draft { app, database, folders, store: address(&store, folder), key: Key::File(folder.join(key)) })
     }
 
+    /// What would go wrong at the first backup, or make it useless.
+    pub fn check(&self) -> Result<()> {
+        for folder in &self.folders {
+            if !folder.exists() {
+                return Err(Failure::usage(format!("there is no folder {}", folder.display()))
+                    .hint("Make it first, or correct the name."));
+            }
+            let within = |path: &Path| path.starts_with(folder);
+            if self.store.strip_prefix("file://").is_some_and(|store| within(Path::new(store))) {
+                return Err(Failure::usage(format!(
+                    "the repository would lie in {}, which it protects",
+                    folder.display()
+                ))
+                .hint("Keep it elsewhere, best on another disk."));
+            }
+            if let Key::File(key) = &self.key
+                && within(key)
+            {
+                return Err(Failure::usage(format!(
+                    "the key would lie in {}, which it protects",
+                    folder.display()
+                ))
+                .hint("Keep it elsewhere: --key-file FILE."));
+            }
+        }
+        Ok(())
+    }
+
     pub fn to_yaml(&self) -> String {
         let key = match &self.key {
             Key::Variable(name) => format!("{{ env: {} }}", quoted(name)),

@@ -159,8 +159,15 @@ fn write_config(context: &Context, path: &Path, new: &New) -> Result<()> {
             .hint("Say what to protect and where to: mainstay init --store /var/lib/mainstay --files /srv/app/uploads."));
     };
     let text = draft.to_yaml();
-    // Says what is wrong before anything is written.
-    Config::parse(&text, path)?;
+    // Says what is wrong before anything is written: a new key that opens nothing would only mislead.
+    draft.check()?;
+    let config = Config::parse(&text, path)?;
+    for name in config.repositories.keys() {
+        init::check(&config, name)?;
+    }
+    if let Some(variable) = draft.database.as_ref().filter(|name| std::env::var_os(name).is_none()) {
+        output::note(format_args!("{variable} is not set here: a backup needs it."));
+    }
     if let Key::File(key) = &draft.key
         && !key.exists()
     {
