@@ -12,9 +12,9 @@ use mainstay_keys::{
     secret::Secret,
     source::{CommandLine, KeySpec, Place},
 };
-use mainstay_operations::{access, points, recover};
+use mainstay_operations::{points, recover};
 use serde_json::json;
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 /// Recover with nothing but a store and a key: no configuration, no cache, no server
 ///
@@ -89,7 +89,12 @@ fn place(env: &Option<String>, file: &Option<PathBuf>, command: &Option<String>)
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let url = super::init::address(&args.store)?;
     let spares = args.kit.as_deref().map(point::spares).transpose()?.unwrap_or_default();
-    let repository = recover::open(&url, args.key.read()?, args.fingerprint, &spares, context.clock())?;
+    let opened = recover::open(&url, args.key.read()?, args.fingerprint, &spares, context.clock());
+    let repository = opened.map_err(|failure| match failure.kind {
+        Kind::NoRepository => failure
+            .hint("Is the disk mounted, and the path right? The recovery kit names the stores; `format` lies at a repository's root."),
+        _ => failure,
+    })?;
     point::warn_of_impairments(&repository);
     let out = &context.output;
     out.line("Repository fingerprint:");
@@ -100,6 +105,9 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     }
     out.json("repository", &json!({ "repository": repository.id(), "store": repository.store().describe() }));
     let found = points::list(&repository, args.app.as_deref())?;
+    if let (Some(app), true) = (&args.app, found.is_empty()) {
+        return Err(unknown_app(app, &points::list(&repository, None)?));
+    }
     if !args.how.has_destination() {
         list::show(context, &found);
         return Ok(Exit::Done);
@@ -121,11 +129,20 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             return Err(Failure::new(Kind::NoRepository, "the repository holds no recovery point"));
         }
     };
-    if found.is_empty() {
-        return Err(access::no_points(&app));
-    }
     let info = points::find(&repository, &app, &args.how.point)?;
     let mut chosen = Chosen { repository, info };
     args.how.settle_latest(&mut chosen)?;
     restore::restore_point(&args.how, context, None, &chosen)
+}
+
+fn unknown_app(app: &str, all: &[points::PointInfo]) -> Failure {
+    let apps: BTreeSet<&str> = all.iter().map(|point| point.summary.app.as_str()).collect();
+    let names: Vec<&str> = apps.into_iter().collect();
+    Failure::new(Kind::NoRepository, format!("the repository holds no recovery point of {app}")).hint(
+        match names[..] {
+            [] => "It holds none of any application; `mainstay doctor` looks for what its log does not name."
+                .to_owned(),
+            _ => format!("It holds those of: {}.", names.join(", ")),
+        },
+    )
 }
