@@ -478,3 +478,7 @@ pub(super) fn pause(length: Duration, monitor: &dyn Monitor) {
         std::thread::sleep(STEP.min(length));
     }
 }
+
+#[cfg(test)]
+#[path = "shipper_tests.rs"]
+mod tests;
