@@ -42,7 +42,8 @@ pub fn fetch(place: &Whereabouts, config: &Config, file: &WalFile, system: u64) 
     let ask = || Ok(Ask::Fetch { file: file.to_string(), system });
     ask_for(place, config, ask, |answer, stream| match answer {
         Answer::Content { bytes } => {
-            let mut content = Vec::new();
+            // The daemon is believed, within reason: a segment has at most 1 GiB.
+            let mut content = Vec::with_capacity(bytes.min(1 << 30) as usize);
             stream.take(bytes).read_to_end(&mut content)?;
             if content.len() as u64 == bytes { Ok(content) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
         }
