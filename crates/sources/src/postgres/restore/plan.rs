@@ -112,7 +112,7 @@ pub(super) fn examine(
     };
     the_database(&mut plan, &mut connection, target)?;
     the_server(&mut plan, &mut connection, facts, target, &chosen)?;
-    the_record(&mut plan, record, &archive, facts, &chosen);
+    the_record(&mut plan, record, archive, facts, &chosen);
     the_selection(&mut plan, archive, facts, &chosen, &options.selection);
     if target.into_existing && plan.refusals.is_empty() {
         conflicts(&mut plan, archive, target, &chosen)?;
