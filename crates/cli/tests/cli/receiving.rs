@@ -147,6 +147,7 @@ fn the_log_is_received_byte_for_byte_and_goes_on_without_a_gap_after_a_kill() {
     assert_eq!(cluster["timelines"][0]["missing"], serde_json::json!([]), "{cluster}");
     let at = moment(&bank.server);
     insert(&bank.server, 7);
+    caught_up(&bank.server);
     let ran = receiver.stop();
     assert!(ran.stderr.contains("receiving timeline 1"), "{}", ran.all());
 
