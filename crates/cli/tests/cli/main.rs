@@ -19,6 +19,7 @@ mod reference;
 mod repair;
 mod returning;
 mod settings;
+mod started;
 mod terminal;
 mod timelines;
 mod usage;

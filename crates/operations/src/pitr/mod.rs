@@ -9,6 +9,7 @@ mod base;
 mod bring;
 mod follow;
 mod lines;
+pub mod start;
 
 use crate::{points::PointInfo, restore::Opened, wal::Holdings};
 use base::{Base, bases, ended};

@@ -13,6 +13,7 @@ pub mod diff;
 pub mod facts;
 pub mod inspect;
 pub mod merge;
+mod postmaster;
 pub mod replace;
 pub mod restore;
 pub mod rows;

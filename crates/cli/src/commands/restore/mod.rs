@@ -183,7 +183,7 @@ pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chos
             "{source} is no Redis, and it is not said which database to restore into"
         ))
         .hint("Add --to-database NAME.")),
-        ("files" | "cluster", ..) if of_cluster => cluster::run(how, context, chosen, &source),
+        ("files" | "cluster", ..) if of_cluster => cluster::run(how, context, config, chosen, &source),
         ("cluster", ..) => {
             Err(Failure::usage(format!("{source} is no cluster, so it cannot be restored to a moment"))
                 .hint("`mainstay show` lists the kinds of a point's sources."))

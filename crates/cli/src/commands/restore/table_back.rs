@@ -12,10 +12,7 @@ use crate::{
     render::{confirm, time},
 };
 use mainstay_domain::{Failure, Kind, Result, point::State};
-use mainstay_operations::{
-    config::{Config, SourceConfig},
-    restore, table_back,
-};
+use mainstay_operations::{config::Config, pitr::start, restore, table_back};
 use mainstay_sources::postgres::{
     compare::Verdict,
     restore::{Options, Selection, Target},
@@ -74,10 +71,7 @@ pub fn run(
         .prefix("mainstay-recovery-")
         .tempdir()
         .map_err(|error| Failure::preflight("no folder for the recovery could be made").caused_by(error))?;
-    let bin_dir = config.and_then(|config| match config.apps.get(app)?.sources.get(source)? {
-        SourceConfig::Cluster(cluster) => cluster.bin_dir.clone(),
-        _ => None,
-    });
+    let bin_dir = start::bin_dir(config, &chosen.info, source);
     let recovered =
         table_back::recover(&opened, &resolved, bin_dir.as_deref(), folder.path(), &context.progress)?;
     let row_key = chosen.repository.keyring().current().row_key();

@@ -17,6 +17,7 @@ mod read;
 pub mod restore;
 mod server;
 mod shared;
+pub mod start;
 mod tree;
 
 pub use capture::{Options, capture, probe};

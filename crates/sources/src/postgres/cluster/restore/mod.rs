@@ -21,6 +21,7 @@ use mainstay_domain::{
     stream::{Content, Vault},
 };
 use plan::beside;
+pub(super) use plan::free_beside;
 use std::{
     fmt::Write as _,
     fs, io,

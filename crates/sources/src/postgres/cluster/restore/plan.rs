@@ -66,7 +66,7 @@ pub(super) fn beside(destination: &Path, what: &str) -> PathBuf {
 }
 
 /// The same, or with the first number that is free: what is there is somebody's.
-fn free_beside(destination: &Path, what: &str) -> PathBuf {
+pub(in super::super) fn free_beside(destination: &Path, what: &str) -> PathBuf {
     let numbered = (1..).map(|number| beside(destination, &format!("{what}-{number}")));
     let mut names = std::iter::once(beside(destination, what)).chain(numbered);
     names.find(|path| path.symlink_metadata().is_err()).expect("numbers do not end")
