@@ -20,6 +20,7 @@ mod repair;
 mod returning;
 mod settings;
 mod started;
+mod swapping;
 mod terminal;
 mod timelines;
 mod usage;

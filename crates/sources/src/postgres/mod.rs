@@ -20,6 +20,7 @@ pub mod rows;
 pub mod sandbox;
 pub mod secret;
 pub mod session;
+pub mod swap;
 pub mod tools;
 pub mod wal;
 pub mod wire;

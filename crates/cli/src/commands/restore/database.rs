@@ -1,11 +1,11 @@
 //! Restoring a database, or some of its tables, and comparing what came back.
 
-use super::{How, connect_spec, heading, merge};
+use super::{How, connect_spec, heading, merge, swap};
 use crate::{
     commands::point::Chosen,
     context::Context,
     exit::Exit,
-    render::{confirm, table::Table},
+    render::{confirm, table::Table, time},
 };
 use mainstay_domain::{ByteSize, Kind, Result, Severity, point::State};
 use mainstay_operations::{config::Config, restore};
@@ -36,7 +36,10 @@ pub fn run(
         selection: Selection {
             schemas: wanted.schema.clone(),
             tables: wanted.table.iter().map(|name| qualified(name)).collect(),
-            to_schema: wanted.to_schema.clone(),
+            to_schema: wanted.to_schema.clone().or_else(|| {
+                // Never into the place of what lives.
+                wanted.swap.then(|| format!("mainstay_{}", time::compact(context.clock().now())))
+            }),
             to_table: wanted.to_table.clone(),
             ..Selection::default()
         },
@@ -66,7 +69,12 @@ pub fn run(
     match (report.state, comparison.map(|c| c.verdict())) {
         (_, Some(Verdict::Different)) => Ok(Exit::With(Kind::Verification)),
         (State::Complete, _) => {
-            merge::run(how, context, &spec.with_database(&database), &options.selection)?;
+            let living = spec.with_database(&database);
+            if wanted.merge.is_some() || wanted.swap {
+                swap::show_counts(context, &living, &options.selection)?;
+            }
+            merge::run(how, context, &living, &options.selection)?;
+            swap::run(how, context, &chosen.info.summary.app, &living, &options.selection)?;
             Ok(Exit::Done)
         }
         _ => Ok(Exit::With(Kind::Incomplete)),

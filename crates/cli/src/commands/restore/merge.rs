@@ -40,7 +40,7 @@ pub fn run(how: &How, context: &Context, spec: &ConnectSpec, selection: &Selecti
     Ok(())
 }
 
-fn pair(live: &QualifiedName, selection: &Selection) -> Pair {
+pub fn pair(live: &QualifiedName, selection: &Selection) -> Pair {
     let beside = QualifiedName {
         schema: selection.schema_for(&live.schema),
         name: selection.to_table.clone().unwrap_or_else(|| live.name.clone()),

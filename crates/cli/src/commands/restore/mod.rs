@@ -8,6 +8,7 @@ mod files;
 mod merge;
 mod redis;
 mod replace;
+mod swap;
 mod table_back;
 
 use super::point::{self, Chosen};
@@ -104,8 +105,9 @@ struct Database {
     /// Do not back the current state up before it is replaced
     #[arg(long, requires = "replace")]
     no_backup: bool,
-    /// Drop the database that an earlier replacement kept under this name
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["to_dir", "to_database", "replace"])]
+    /// Drop the database that an earlier replacement kept under this name; with --to-database, the schema in it that an earlier
+    /// swap kept
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["to_dir", "replace", "table", "schema"])]
     drop_old: Option<String>,
     /// Put tables beside what lives in a database that exists
     #[arg(long, requires = "to_database")]
@@ -122,6 +124,9 @@ struct Database {
     /// Then put lost rows of the tables back into the living ones, by primary key
     #[arg(long, value_name = "HOW", requires = "table", conflicts_with_all = ["no_compare", "replace"])]
     merge: Option<merge::Merge>,
+    /// Then let the tables take the place of the living ones, with all that hangs on those; the old ones are kept in a dated schema
+    #[arg(long, requires = "table", conflicts_with_all = ["merge", "no_compare", "replace", "to_table"])]
+    swap: bool,
     /// Of the rows put back, only those for which this SQL condition holds
     #[arg(long = "where", value_name = "CONDITION", requires = "merge")]
     only_rows: Option<String>,
@@ -151,6 +156,9 @@ struct Database {
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let config = context.config()?;
     if let Some(kept) = &args.how.database.drop_old {
+        if args.how.database.to_database.is_some() {
+            return swap::drop_old(&args.how, context, &config, &args.app, kept);
+        }
         return replace::drop_old(&args.how, context, &config, &args.app, kept);
     }
     // Says at once what is missing, before the repository is opened.

@@ -3,7 +3,7 @@
 use super::{
     How, cluster, connect_spec,
     database::{qualified, show_comparison, show_plan, show_report},
-    heading, merge,
+    heading, merge, swap,
 };
 use crate::{
     commands::point::Chosen,
@@ -91,6 +91,9 @@ pub fn run(
         (_, State::Complete) => {}
         _ => return Ok(Exit::With(Kind::Incomplete)),
     }
-    merge::run(how, context, &spec.with_database(&database), &selection)?;
+    let living = spec.with_database(&database);
+    swap::show_counts(context, &living, &selection)?;
+    merge::run(how, context, &living, &selection)?;
+    swap::run(how, context, app, &living, &selection)?;
     Ok(Exit::Done)
 }
