@@ -6,7 +6,7 @@ help:
 	@echo 'make setup     install what tests and the demo need (packages, PostgreSQL 14-18, Python)'
 	@echo 'make demo      back up, destroy and restore a small company, and prove that it came back'
 	@echo 'make test      every test'
-	@echo 'make test-all  what continuous integration runs (format, lints, every test), with more rounds of fuzzing'
+	@echo 'make test-all  what continuous integration runs (format, lints, every test), with more rounds of fuzzing and of load'
 	@echo 'make fuzz      fuzz every decoder for 20 seconds (needs cargo-fuzz and a nightly compiler)'
 	@echo 'make bench     side by side with restic, borg and pg_dump (they must be installed; 15 GB, an hour)'
 	@echo 'make lint      clippy, warnings are errors'
@@ -22,9 +22,9 @@ demo: setup
 test: setup
 	cargo nextest run --workspace --locked $(NEXTEST)
 
-# Every decoder is fuzzed thirty times as long as in `make test`.
+# Every decoder is fuzzed thirty times as long as in `make test`, and twenty moments under load are returned to.
 test-all:
-	@MAINSTAY_FUZZ_ROUNDS=90 .ci/run
+	@MAINSTAY_FUZZ_ROUNDS=90 MAINSTAY_MOMENTS=20 .ci/run
 
 fuzz:
 	@scripts/fuzz.sh

@@ -128,6 +128,28 @@ impl Opened<'_> {
         configuration::restore_tables(&self.reader, &self.record, destination)
     }
 
+    /// Which captured tables of a configuration go into which living ones.
+    pub fn plan_import(
+        &self,
+        wanted: &[String],
+        schema: Option<&str>,
+        name: Option<&str>,
+    ) -> Result<Vec<configuration::Import>> {
+        self.expect_kind(configuration::KIND)?;
+        configuration::plan_import(&self.record, wanted, schema, name)
+    }
+
+    /// Puts the rows of captured tables back, all or none.
+    pub fn import(
+        &self,
+        spec: &postgres::wire::ConnectSpec,
+        plan: &[configuration::Import],
+        how: Option<postgres::merge::How>,
+    ) -> Result<Vec<postgres::merge::Merged>> {
+        self.expect_kind(configuration::KIND)?;
+        configuration::import(&self.reader, &self.record, spec, plan, how)
+    }
+
     /// The file that a command's output becomes.
     pub fn plan_output(&self, destination: &Path) -> Result<PathBuf> {
         self.expect_kind(command::KIND)?;

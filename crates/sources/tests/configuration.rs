@@ -10,7 +10,7 @@ use mainstay_domain::{Kind, Silent, SystemClock, point::SourceRecord, point::Sta
 use mainstay_sources::{
     configuration::{self, ConfigurationConfig, Table, diff::Changed},
     files::{CaptureOptions, ChangeKind, RestoreOptions},
-    postgres::sandbox::Sandbox,
+    postgres::{merge::How, sandbox::Sandbox},
 };
 use memory::Memory;
 use std::{fs, path::Path};
@@ -130,4 +130,80 @@ fn a_query_of_a_configuration_changes_nothing() {
     let config = ConfigurationConfig { tables, ..ConfigurationConfig::default() };
     assert_eq!(capture(&config, &Memory::default()).state, State::Failed);
     assert_eq!(session.query_text("SELECT count(*) FROM kept").unwrap().unwrap(), "1");
+}
+
+#[test]
+fn captured_tables_go_back_into_empty_ones_or_beside_what_lives() {
+    let server = support::sandbox();
+    let mut session = server.connect("postgres").unwrap();
+    session
+        .execute(
+            "CREATE TYPE mood AS ENUM ('calm', 'busy');
+             CREATE TABLE kinds (kind text PRIMARY KEY);
+             CREATE TABLE settings (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind text REFERENCES kinds,
+               value jsonb, note text, at timestamptz, raw bytea, moods mood[], price numeric, twice numeric GENERATED ALWAYS AS (price * 2) STORED);
+             INSERT INTO kinds VALUES ('a'), ('b');
+             INSERT INTO settings (kind, value, note, at, raw, moods, price) VALUES
+               ('a', '{\"n\": 1.50}', E'two\\nlines, \"quotes\" and a \\\\ backslash', '2026-03-29 02:30+01', '\\x00ff', '{calm,busy}', 12345678901234567890.123),
+               ('b', 'true', NULL, 'infinity', NULL, '{}', 'NaN')",
+        )
+        .unwrap();
+    let config = ConfigurationConfig {
+        // The child before its parent, as nobody should have to care.
+        tables: vec![
+            table(&server, Some("settings"), None, None),
+            table(&server, Some("public.kinds"), None, None),
+            table(&server, None, Some("SELECT kind FROM kinds"), Some("names")),
+        ],
+        ..ConfigurationConfig::default()
+    };
+    let memory = Memory::default();
+    let record = capture(&config, &memory);
+    let plan = configuration::plan_import(&record, &[], None, None).unwrap();
+    let into: Vec<String> = plan.iter().map(|import| import.into.to_string()).collect();
+    assert_eq!(into, ["public.settings", "public.kinds"]);
+    let spec = server.spec("postgres");
+    let import = |how| configuration::import(&memory, &record, &spec, &plan, how);
+    let rows = "SELECT string_agg(s::text, ' ' ORDER BY id) FROM settings s";
+    let before = session.query_text(rows).unwrap();
+
+    let full = import(None).unwrap_err();
+    assert!(full.message.contains("public.") && full.message.contains("has rows"), "{}", full.message);
+
+    session.execute("TRUNCATE kinds, settings").unwrap();
+    let filled = import(None).unwrap();
+    assert_eq!(
+        filled.iter().map(|m| (m.table.as_str(), m.rows)).collect::<Vec<_>>(),
+        [("public.kinds", 2), ("public.settings", 2)]
+    );
+    assert_eq!(session.query_text(rows).unwrap(), before);
+
+    session
+        .execute("DELETE FROM settings WHERE id = 1; UPDATE settings SET note = 'mine' WHERE id = 2")
+        .unwrap();
+    assert_eq!(import(Some(How::Missing)).unwrap()[1].rows, 1);
+    assert_eq!(
+        session.query_text("SELECT note FROM settings WHERE id = 2").unwrap().as_deref(),
+        Some("mine")
+    );
+    assert_eq!(import(Some(How::Upsert)).unwrap()[1].rows, 1);
+    assert_eq!(session.query_text(rows).unwrap(), before);
+
+    // What does not fit changes nothing, in no table.
+    session.execute("TRUNCATE kinds, settings; ALTER TABLE settings ADD CHECK (kind <> 'b')").unwrap();
+    import(None).unwrap_err();
+    assert_eq!(session.query_text("SELECT count(*) FROM kinds").unwrap().as_deref(), Some("0"));
+    session.execute("ALTER TABLE settings ALTER COLUMN note TYPE integer USING NULL").unwrap();
+    let unfit = import(None).unwrap_err();
+    assert!(unfit.message.contains("public.settings"), "{}", unfit.message);
+
+    // What a query said goes where one says.
+    let query = ["names".to_owned()];
+    assert_eq!(configuration::plan_import(&record, &query, None, None).unwrap_err().kind, Kind::Usage);
+    let plan = configuration::plan_import(&record, &query, None, Some("kinds")).unwrap();
+    assert_eq!(configuration::import(&memory, &record, &spec, &plan, None).unwrap()[0].rows, 2);
+    assert_eq!(
+        configuration::plan_import(&record, &["nothing".to_owned()], None, None).unwrap_err().kind,
+        Kind::Usage
+    );
 }

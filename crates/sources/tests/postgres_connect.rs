@@ -1,11 +1,14 @@
 //! Ways into a server: passwords, certificates, and what stands in the way.
 #![allow(clippy::unwrap_used)] // in tests
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/memory.rs"]
 mod memory;
 #[path = "support/postgres.rs"]
 mod support;
 
+use certificates::Certificates;
 use mainstay_domain::{Failure, Kind, point::State};
 use mainstay_sources::postgres::{
     config::PostgresConfig,
@@ -17,7 +20,7 @@ use memory::Memory;
 use std::{
     net::TcpListener,
     os::unix::fs::{PermissionsExt, chown},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 use support::capture;
@@ -126,129 +129,43 @@ fn something_that_is_no_postgresql_is_said_to_be_none() {
     assert!(failure.message.contains("unexpected answer"), "{failure}");
 }
 
-/// Authorities, certificates and keys, made by openssl.
-struct Certificates {
-    directory: tempfile::TempDir,
+/// A server with these certificates that lets nobody in without TLS.
+fn server_with(certificates: &Certificates) -> Sandbox {
+    if let Some((uid, _)) = mainstay_sources::postgres::sandbox::server_user() {
+        chown(certificates.path("server.key"), Some(uid), None).unwrap();
+    }
+    std::fs::set_permissions(certificates.path("server.key"), std::fs::Permissions::from_mode(0o600))
+        .unwrap();
+    let hba = "local all all trust\nhostssl all certified 127.0.0.1/32 cert\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+    let mut options =
+        SandboxOptions { tcp: true, hba: Some(hba.to_owned()), ..support::options() }.setting("ssl", "on");
+    for (setting, file) in
+        [("ssl_cert_file", "server.crt"), ("ssl_key_file", "server.key"), ("ssl_ca_file", "ca.crt")]
+    {
+        options = options.setting(setting, certificates.path(file).to_str().unwrap());
+    }
+    let sandbox = Sandbox::start(&options).unwrap();
+    let mut db = sandbox.connect("postgres").unwrap();
+    db.execute("CREATE ROLE secret SUPERUSER LOGIN PASSWORD 'hunter2'; CREATE ROLE certified LOGIN; CREATE TABLE t (n int); INSERT INTO t VALUES (7)")
+        .unwrap();
+    sandbox
 }
 
-impl Certificates {
-    fn make() -> Certificates {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let made = Certificates { directory };
-        for ca in ["ca", "other"] {
-            made.openssl(&[
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                &format!("/CN=authority {ca}"),
-                "-keyout",
-                &format!("{ca}.key"),
-                "-out",
-                &format!("{ca}.crt"),
-            ]);
-        }
-        made.issue("server", "db.test", "subjectAltName=DNS:db.test");
-        made.issue("client", "certified", "extendedKeyUsage=clientAuth");
-        made
-    }
-
-    fn issue(&self, name: &str, subject: &str, extension: &str) {
-        std::fs::write(self.path("ext"), extension).unwrap();
-        let (key, csr, crt) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.crt"));
-        self.openssl(&[
-            "req",
-            "-new",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-384",
-            "-nodes",
-            "-subj",
-            &format!("/CN={subject}"),
-            "-keyout",
-            &key,
-            "-out",
-            &csr,
-        ]);
-        self.openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            &csr,
-            "-CA",
-            "ca.crt",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-sha384",
-            "-extfile",
-            "ext",
-            "-out",
-            &crt,
-        ]);
-    }
-
-    fn openssl(&self, arguments: &[&str]) {
-        let output =
-            Command::new("openssl").args(arguments).current_dir(self.directory.path()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// A server with these certificates that lets nobody in without TLS.
-    fn server(&self) -> Sandbox {
-        if rustix::process::geteuid().is_root() {
-            let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
-            let user = ["postgres", "nobody"]
-                .iter()
-                .find_map(|u| passwd.lines().find(|l| l.starts_with(&format!("{u}:"))));
-            let uid = user.unwrap().split(':').nth(2).unwrap().parse().unwrap();
-            chown(self.path("server.key"), Some(uid), None).unwrap();
-        }
-        std::fs::set_permissions(self.path("server.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
-        let hba = "local all all trust\nhostssl all certified 127.0.0.1/32 cert\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
-        let mut options = SandboxOptions { tcp: true, hba: Some(hba.to_owned()), ..support::options() }
-            .setting("ssl", "on");
-        for (setting, file) in
-            [("ssl_cert_file", "server.crt"), ("ssl_key_file", "server.key"), ("ssl_ca_file", "ca.crt")]
-        {
-            options = options.setting(setting, self.path(file).to_str().unwrap());
-        }
-        let sandbox = Sandbox::start(&options).unwrap();
-        let mut db = sandbox.connect("postgres").unwrap();
-        db.execute("CREATE ROLE secret SUPERUSER LOGIN PASSWORD 'hunter2'; CREATE ROLE certified LOGIN; CREATE TABLE t (n int); INSERT INTO t VALUES (7)")
-            .unwrap();
-        sandbox
-    }
-
-    fn url(&self, sandbox: &Sandbox, host: &str, mode: &str, ca: Option<&str>) -> String {
-        let ca = ca.map(|ca| format!("&sslrootcert={}", self.path(ca).display())).unwrap_or_default();
-        format!(
-            "postgres://secret:hunter2@{host}:{}/postgres?hostaddr=127.0.0.1&sslmode={mode}{ca}",
-            sandbox.port()
-        )
-    }
+fn url(certificates: &Certificates, sandbox: &Sandbox, host: &str, mode: &str, ca: Option<&str>) -> String {
+    let ca = ca.map(|ca| format!("&sslrootcert={}", certificates.path(ca).display())).unwrap_or_default();
+    format!(
+        "postgres://secret:hunter2@{host}:{}/postgres?hostaddr=127.0.0.1&sslmode={mode}{ca}",
+        sandbox.port()
+    )
 }
 
 #[test]
 fn tls_protects_as_far_as_sslmode_says() {
     let certificates = Certificates::make();
-    let sandbox = certificates.server();
+    let sandbox = server_with(&certificates);
     let connect = |host: &str, mode: &str, ca: Option<&str>| {
-        let spec = ConnectSpec::parse(&certificates.url(&sandbox, host, mode, ca), &no_environment).unwrap();
+        let spec =
+            ConnectSpec::parse(&url(&certificates, &sandbox, host, mode, ca), &no_environment).unwrap();
         Connection::connect(&spec).map_err(Failure::from)
     };
     for (mode, ca) in [
@@ -287,7 +204,7 @@ fn tls_protects_as_far_as_sslmode_says() {
 #[test]
 fn the_systems_authorities_are_asked_for_in_earnest() {
     let certificates = Certificates::make();
-    let sandbox = certificates.server();
+    let sandbox = server_with(&certificates);
     let url = |more: &str| {
         format!(
             "postgres://secret:hunter2@db.test:{}/postgres?hostaddr=127.0.0.1&sslrootcert=system{more}",
@@ -315,9 +232,9 @@ fn the_systems_authorities_are_asked_for_in_earnest() {
 #[test]
 fn channel_binding_is_had_over_tls_and_refused_without() {
     let certificates = Certificates::make();
-    let sandbox = certificates.server();
+    let sandbox = server_with(&certificates);
     let url =
-        certificates.url(&sandbox, "db.test", "verify-full", Some("ca.crt")) + "&channel_binding=require";
+        url(&certificates, &sandbox, "db.test", "verify-full", Some("ca.crt")) + "&channel_binding=require";
     let spec = ConnectSpec::parse(&url, &no_environment).unwrap();
     assert!(Connection::connect(&spec).unwrap().encrypted());
     let plain = with_passwords();
@@ -330,9 +247,9 @@ fn channel_binding_is_had_over_tls_and_refused_without() {
 #[test]
 fn a_client_certificate_opens_the_door() {
     let certificates = Certificates::make();
-    let sandbox = certificates.server();
+    let sandbox = server_with(&certificates);
     let mut spec = ConnectSpec::parse(
-        &certificates.url(&sandbox, "db.test", "verify-full", Some("ca.crt")),
+        &url(&certificates, &sandbox, "db.test", "verify-full", Some("ca.crt")),
         &no_environment,
     )
     .unwrap();
@@ -358,15 +275,15 @@ fn a_client_certificate_opens_the_door() {
 #[test]
 fn a_capture_and_its_children_go_over_verified_tls() {
     let certificates = Certificates::make();
-    let sandbox = certificates.server();
+    let sandbox = server_with(&certificates);
     let config = |url: String| PostgresConfig {
         bin_dir: Some(sandbox.tools().bin_dir.clone()),
         ..PostgresConfig::new(url.as_str().into())
     };
-    let full = config(certificates.url(&sandbox, "db.test", "verify-full", Some("ca.crt")));
+    let full = config(url(&certificates, &sandbox, "db.test", "verify-full", Some("ca.crt")));
     let record = capture(&full, &Memory::default()).unwrap();
     assert_eq!((record.state, record.items), (State::Complete, 1));
-    let wrong = config(certificates.url(&sandbox, "db.test", "verify-full", Some("other.crt")));
+    let wrong = config(url(&certificates, &sandbox, "db.test", "verify-full", Some("other.crt")));
     assert_eq!(capture(&wrong, &Memory::default()).unwrap_err().kind, Kind::Preflight);
 }
 

@@ -1,9 +1,12 @@
 //! Redis servers, captured and brought back: real ones, each on a Unix socket of its own.
 #![allow(clippy::unwrap_used)] // in tests
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/memory.rs"]
 mod memory;
 
+use certificates::Certificates;
 use mainstay_domain::{Failure, Kind, Silent, SystemClock, point::SourceRecord, point::State};
 use mainstay_sources::redis::{
     self, Address, Client, Form, RedisConfig, RedisFacts, Sandbox, SnapshotBy, Value,
@@ -13,6 +16,7 @@ use memory::Memory;
 use std::{
     collections::BTreeMap,
     fs,
+    net::TcpListener,
     path::{Path, PathBuf},
 };
 
@@ -363,4 +367,78 @@ fn what_endangers_the_data_is_said_in_the_record() {
     let record = capture(&config(&original), &Memory::default()).unwrap();
     assert!(record.problems.iter().any(|problem| problem.message.contains("nothing on disk")));
     assert_eq!(record.state, State::Complete, "it is whole all the same");
+}
+
+/// A Redis that also listens on a port, with TLS and a password; and the port. `clients`: whether they must have certificates.
+fn with_tls(certificates: &Certificates, clients: &str) -> (Sandbox, u16) {
+    // Kept until the moment before the server takes it.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let file = |name: &str| certificates.path(name).to_str().unwrap().to_owned();
+    let settings = [
+        ("tls-port", port.to_string()),
+        ("tls-cert-file", file("server.crt")),
+        ("tls-key-file", file("server.key")),
+        ("tls-ca-cert-file", file("ca.crt")),
+        ("tls-auth-clients", clients.to_owned()),
+        ("bind", "127.0.0.1".to_owned()),
+    ];
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let server = server(&settings);
+    fill(&server);
+    let mut client = server.connect().unwrap();
+    ask(&mut client, "ACL SETUSER backup on >hunter2 +@all ~*");
+    (server, port)
+}
+
+#[test]
+fn over_tls_a_server_is_believed_only_with_the_certificate_of_its_name() {
+    let certificates = Certificates::make();
+    certificates.issue("server", "localhost", "subjectAltName=DNS:localhost");
+    let (server, port) = with_tls(&certificates, "no");
+    let at = |host: &str, parameters: &str| {
+        let config =
+            RedisConfig::new(format!("rediss://backup:hunter2@{host}:{port}/?{parameters}").as_str().into());
+        let memory = Memory::default();
+        let record = capture(&config, &memory)?;
+        Ok::<_, Failure>((record, memory))
+    };
+    let ca = |name: &str| format!("sslrootcert={}", certificates.path(name).display());
+
+    let (record, memory) = at("localhost", &ca("ca.crt")).unwrap();
+    assert_eq!(record.state, State::Complete, "{:?}", record.problems);
+    let folder = tempfile::tempdir().unwrap();
+    restore::to_directory(&memory, &record, &options(&folder.path().join("back")), &Silent).unwrap();
+    assert_eq!(contents(&started(&folder.path().join("back"), &[])), contents(&server));
+
+    // Another name, another authority, none that anybody knows.
+    for (host, parameters) in
+        [("127.0.0.1", ca("ca.crt")), ("localhost", ca("other.crt")), ("localhost", String::new())]
+    {
+        let refused = at(host, &parameters).map(|_| ()).unwrap_err();
+        assert_eq!(refused.kind, Kind::Preflight, "{host} {parameters}: {refused}");
+        assert!(
+            refused.message.contains("certificate") || refused.to_string().contains("certificate"),
+            "{refused}"
+        );
+        assert!(!format!("{refused:?}").contains("hunter2"), "{refused:?}");
+    }
+    // Unless one asks for less.
+    at("127.0.0.1", &format!("sslmode=verify-ca&{}", ca("ca.crt"))).unwrap();
+    at("127.0.0.1", "sslmode=require").unwrap();
+}
+
+#[test]
+fn a_server_that_wants_a_certificate_of_ours_gets_it() {
+    let certificates = Certificates::make();
+    certificates.issue("server", "localhost", "subjectAltName=DNS:localhost");
+    let (_server, port) = with_tls(&certificates, "yes");
+    let file = |name: &str| certificates.path(name).display().to_string();
+    let with = |parameters: &str| {
+        let url =
+            format!("rediss://backup:hunter2@localhost:{port}/?sslrootcert={}{parameters}", file("ca.crt"));
+        capture(&RedisConfig::new(url.as_str().into()), &Memory::default())
+    };
+    with("").unwrap_err();
+    let record = with(&format!("&sslcert={}&sslkey={}", file("client.crt"), file("client.key"))).unwrap();
+    assert_eq!(record.state, State::Complete, "{:?}", record.problems);
 }

@@ -11,14 +11,27 @@ use std::{
 pub struct Shell {
     program: PathBuf,
     folder: PathBuf,
-    database_url: String,
+    /// What the application's environment holds.
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Shell {
-    pub fn new(folder: &Path, database_url: &str) -> Result<Shell> {
-        let program = std::env::current_exe()
-            .map_err(|error| Failure::failed("the demo cannot find its own program").caused_by(error))?;
-        Ok(Shell { program, folder: folder.to_owned(), database_url: database_url.to_owned() })
+    pub fn new(folder: &Path, environment: Vec<(&'static str, String)>) -> Result<Shell> {
+        Ok(Shell { program: own_program()?, folder: folder.to_owned(), environment })
+    }
+
+    /// The `archive_command` of a server that is to archive here.
+    pub fn archive_command(&self) -> String {
+        format!(
+            "env MAINSTAY_CACHE={} {} --config {} --quiet wal push %p",
+            self.cache().display(),
+            self.program.display(),
+            self.folder.join("mainstay.yaml").display()
+        )
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.folder.join("cache")
     }
 
     pub fn title(&self, text: &str) {
@@ -40,8 +53,8 @@ impl Shell {
         let status = Command::new(&self.program)
             .args(arguments)
             .current_dir(&self.folder)
-            .env("DATABASE_URL", &self.database_url)
-            .env("MAINSTAY_CACHE", self.folder.join("cache"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env("MAINSTAY_CACHE", self.cache())
             .env_remove("MAINSTAY_CONFIG")
             .status()
             .map_err(|error| Failure::failed("the demo cannot run its own program").caused_by(error))?;
@@ -50,6 +63,11 @@ impl Shell {
         }
         Err(Failure::failed(format!("mainstay {} ended with {status}", typed.join(" "))))
     }
+}
+
+pub fn own_program() -> Result<PathBuf> {
+    std::env::current_exe()
+        .map_err(|error| Failure::failed("the demo cannot find its own program").caused_by(error))
 }
 
 /// As one would type it for a shell.

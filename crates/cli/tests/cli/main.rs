@@ -11,6 +11,7 @@ mod demo;
 mod files;
 mod interrupts;
 mod key;
+mod ledger;
 mod liars;
 mod mishaps;
 mod reach;

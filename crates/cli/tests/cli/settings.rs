@@ -1,6 +1,7 @@
 //! A configuration and a command's output on the command line, with the labels and the skew of a point.
 
 use crate::{KEY, Place, assert_seen};
+use mainstay_sources::postgres::sandbox::{Sandbox, SandboxOptions};
 use std::fs;
 
 fn shop() -> Place {
@@ -94,4 +95,47 @@ fn a_failed_command_leaves_the_point_incomplete_and_says_why() {
     let ran = place.run_with(&["backup", "shop"], &[("MAINSTAY_KEY", KEY)]);
     assert_eq!(ran.code, 3, "{}", ran.all());
     assert!(ran.all().contains("no route to the directory"), "{}", ran.all());
+}
+
+#[test]
+fn rows_of_captured_tables_go_back_into_a_database() {
+    let server = Sandbox::start(&SandboxOptions::new(crate::clusters::newest())).unwrap();
+    let mut session = server.connect("postgres").unwrap();
+    session.execute("CREATE TABLE flags (name text PRIMARY KEY, is_on bool); INSERT INTO flags VALUES ('a', true), ('b', false)").unwrap();
+    let place = Place::new();
+    let url = format!("postgres://postgres@/postgres?host={}", server.socket_directory().display());
+    let source = format!("{{ config: {{ tables: [{{ url: \"{url}\", table: public.flags }}] }} }}");
+    place.write(
+        "mainstay.yaml",
+        &format!(
+            "version: 1
+stores: {{ local: {{ url: \"file://{}/store\" }} }}
+repositories: {{ main: {{ key: {{ env: MAINSTAY_KEY }}, stores: [local] }} }}
+apps: {{ shop: {{ repository: main, sources: {{ settings: {source} }} }} }}
+",
+            place.path().display()
+        ),
+    );
+    place.done(&["init"]);
+    place.done(&["backup", "shop"]);
+    let restore = ["restore", "shop", "--source", "settings", "--to-database", "postgres", "--yes"];
+    assert_seen!(place.run(&restore), @"
+    exit 14
+    out| Restore settings of shop as of <time> (point <id>) into the database postgres
+    out|
+    out|  public.flags: 2 rows into public.flags
+    out|
+    err| error: public.flags has rows
+    err| hint: Nothing was changed. --merge missing adds those that are not there; --merge upsert also gives the others their old values back.
+    ");
+    session.execute("DELETE FROM flags WHERE name = 'a'").unwrap();
+    assert_seen!(place.run(&[&restore[..], &["--table", "public.flags", "--merge", "missing"]].concat()), @"
+    exit 0
+    out| Restore settings of shop as of <time> (point <id>) into the database postgres
+    out|
+    out|  public.flags: 2 rows into public.flags
+    out|
+    out| Put 1 row back into public.flags.
+    ");
+    assert_eq!(session.query_text("SELECT count(*) FROM flags").unwrap().as_deref(), Some("2"));
 }

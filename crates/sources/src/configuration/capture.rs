@@ -56,7 +56,12 @@ pub fn capture(
         let name = table.name()?;
         match export(table, sink, monitor) {
             Ok((content, rows)) => {
-                tables.push(TableFact { name: name.clone(), rows, bytes: content.bytes() });
+                tables.push(TableFact {
+                    name: name.clone(),
+                    rows,
+                    bytes: content.bytes(),
+                    table: table.table.clone(),
+                });
                 record.bytes += content.bytes();
                 record.items += rows;
                 record.streams.push(Stream { name: format!("{TABLE}{name}"), content });

@@ -102,7 +102,8 @@ impl Table {
         ))
     }
 
-    pub(super) fn connect_spec(&self) -> Result<ConnectSpec, Failure> {
+    /// Fetches the address, with what the PG* environment adds.
+    pub fn connect_spec(&self) -> Result<ConnectSpec, Failure> {
         ConnectSpec::parse(&self.url.resolve(&process_environment)?, &process_environment)
     }
 }

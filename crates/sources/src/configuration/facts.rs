@@ -9,6 +9,9 @@ pub struct TableFact {
     pub name: String,
     pub rows: u64,
     pub bytes: u64,
+    /// `schema.name` of the table; `None` for what a query said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
 }
 
 #[derive(Default, Deserialize)]

@@ -7,12 +7,14 @@ mod capture;
 mod config;
 pub mod diff;
 mod facts;
+mod import;
 mod restore;
 pub mod secrets;
 
 pub use capture::capture;
 pub use config::{ConfigurationConfig, Table};
 pub use facts::{TableFact, tables};
+pub use import::{Import, import, plan_import};
 pub use restore::{plan_tables, restore_tables, verify_tables};
 
 /// `SourceRecord::kind` of a configuration.

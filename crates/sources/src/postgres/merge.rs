@@ -48,12 +48,41 @@ pub fn merge(spec: &ConnectSpec, pairs: &[Pair], how: How, condition: Option<&st
     let mut connection = Connection::connect(spec)?;
     session::prepare(&mut connection)?;
     connection.execute("BEGIN")?;
-    let mut merged = Vec::new();
-    for pair in in_order(&mut connection, pairs)? {
-        merged.push(merge_one(&mut connection, pair, how, condition)?);
-    }
+    let merged = merge_within(&mut connection, pairs, how, condition)?;
     connection.execute("COMMIT")?;
     Ok(merged)
+}
+
+/// The same within a transaction of the caller's.
+pub(crate) fn merge_within(
+    connection: &mut Connection,
+    pairs: &[Pair],
+    how: How,
+    condition: Option<&str>,
+) -> Result<Vec<Merged>> {
+    let mut merged = Vec::new();
+    for pair in in_order(connection, pairs)? {
+        let columns = columns(connection, pair)?;
+        if columns.key.is_empty() || columns.key.iter().any(|name| !columns.names.contains(name)) {
+            return Err(Failure::usage(format!(
+                "the rows of {} cannot be told apart: it has no primary key that both have",
+                pair.live
+            ))
+            .hint("Merge it by hand, from the table beside it."));
+        }
+        merged.push(put_back(connection, pair, &statement(pair, &columns, how, condition), condition)?);
+    }
+    Ok(merged)
+}
+
+/// Puts all rows into tables that are empty, within a transaction of the caller's. They need no primary key.
+pub(crate) fn fill_within(connection: &mut Connection, pairs: &[Pair]) -> Result<Vec<Merged>> {
+    let mut filled = Vec::new();
+    for pair in in_order(connection, pairs)? {
+        let columns = columns(connection, pair)?;
+        filled.push(put_back(connection, pair, &insertion(pair, &columns), None)?);
+    }
+    Ok(filled)
 }
 
 fn regclass(name: &QualifiedName) -> String {
@@ -107,27 +136,24 @@ fn columns(connection: &mut Connection, pair: &Pair) -> Result<Columns> {
           WHERE i.indrelid = {} AND i.indisprimary ORDER BY a.attnum",
         regclass(&pair.live)
     ))?;
-    let columns = Columns {
+    Ok(Columns {
         names: shared.iter().map(|row| row.text(0)).collect(),
         key: key.iter().map(|row| row.text(0)).collect(),
-    };
-    if columns.key.is_empty() || columns.key.iter().any(|name| !columns.names.contains(name)) {
-        return Err(Failure::usage(format!(
-            "the rows of {} cannot be told apart: it has no primary key that both have",
-            pair.live
-        ))
-        .hint("Merge it by hand, from the table beside it."));
-    }
-    Ok(columns)
+    })
 }
 
-fn merge_one(connection: &mut Connection, pair: &Pair, how: How, condition: Option<&str>) -> Result<Merged> {
-    let columns = columns(connection, pair)?;
+/// Runs the statement that puts one table's rows back.
+fn put_back(
+    connection: &mut Connection,
+    pair: &Pair,
+    statement: &str,
+    condition: Option<&str>,
+) -> Result<Merged> {
     let triggers = connection.query(&format!(
         "SELECT tgname FROM pg_catalog.pg_trigger WHERE tgrelid = {} AND NOT tgisinternal AND tgenabled <> 'D' ORDER BY tgname",
         regclass(&pair.live)
     ))?;
-    let rows = connection.execute(&statement(pair, &columns, how, condition)).map_err(|error| {
+    let rows = connection.execute(statement).map_err(|error| {
         let text = format!("the rows of {} cannot be put back", pair.live);
         match error.code() {
             Some(code) if code.starts_with("23") => Failure::new(Kind::Failed, text)
@@ -146,11 +172,19 @@ fn merge_one(connection: &mut Connection, pair: &Pair, how: How, condition: Opti
     })
 }
 
-fn statement(pair: &Pair, columns: &Columns, how: How, condition: Option<&str>) -> String {
-    let quoted = |names: &[String]| names.iter().map(|name| quote_ident(name)).collect::<Vec<_>>().join(", ");
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| quote_ident(name)).collect::<Vec<_>>().join(", ")
+}
+
+/// All rows of the table beside, into the living one.
+fn insertion(pair: &Pair, columns: &Columns) -> String {
     let live = quote_qualified(&pair.live.schema, &pair.live.name);
     let beside = quote_qualified(&pair.beside.schema, &pair.beside.name);
     let all = quoted(&columns.names);
+    format!("INSERT INTO {live} AS live ({all}) OVERRIDING SYSTEM VALUE SELECT {all} FROM {beside}")
+}
+
+fn statement(pair: &Pair, columns: &Columns, how: How, condition: Option<&str>) -> String {
     let chosen = condition.map(|condition| format!(" WHERE ({condition})")).unwrap_or_default();
     let others: Vec<&String> = columns.names.iter().filter(|name| !columns.key.contains(name)).collect();
     let conflict = match how {
@@ -165,8 +199,5 @@ fn statement(pair: &Pair, columns: &Columns, how: How, condition: Option<&str>) 
         }
         How::Missing | How::Upsert => "DO NOTHING".to_owned(),
     };
-    format!(
-        "INSERT INTO {live} AS live ({all}) OVERRIDING SYSTEM VALUE SELECT {all} FROM {beside}{chosen} ON CONFLICT ({}) {conflict}",
-        quoted(&columns.key)
-    )
+    format!("{}{chosen} ON CONFLICT ({}) {conflict}", insertion(pair, columns), quoted(&columns.key))
 }

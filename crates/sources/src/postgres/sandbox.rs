@@ -345,6 +345,11 @@ fn clean(command: &mut Command, account: Option<Account>) {
     }
 }
 
+/// The user and the group that servers run as, if that is somebody else than ourselves: PostgreSQL refuses to run as root.
+pub fn server_user() -> Option<(u32, u32)> {
+    account().map(|account| (account.uid, account.gid))
+}
+
 /// Whom to run as: nobody else unless we are root.
 fn account() -> Option<Account> {
     if !rustix::process::geteuid().is_root() {

@@ -180,6 +180,9 @@ pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chos
         (_, false, _) if of_cluster && how.database.to_database.is_some() => {
             table_back::run(how, context, config, chosen, &source)
         }
+        (_, false, _) if is("config") && how.database.to_database.is_some() => {
+            configuration::import(how, context, config, chosen, &source)
+        }
         ("files", ..) if is("config") => configuration::run(how, context, chosen, &source),
         ("files" | "command", ..) if is("command") => command::run(how, context, chosen, &source),
         ("command", ..) => Err(Failure::usage(format!(
