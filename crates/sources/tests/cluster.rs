@@ -114,6 +114,49 @@ fn started(server: SandboxOptions, memory: &Memory, record: &SourceRecord) -> Sa
     .unwrap()
 }
 
+/// PostgreSQL's own check of a restored directory: all of it, its log too; and it sees a byte that is wrong.
+fn verified(server: &Sandbox, memory: &Memory, record: &SourceRecord, spaces: &[u32]) {
+    let folder = folder_of(server);
+    let data = folder.path().join("data");
+    let options = restore::Options {
+        sync: false,
+        manifest: true,
+        tablespaces: spaces.iter().map(|oid| (*oid, folder.path().join("space"))).collect(),
+        ..restore::Options::new(data.clone())
+    };
+    restore::restore(memory, record, &options, &mut |_| Ok(Vec::new()), &Silent).unwrap();
+    let verify = || {
+        let mut command = Command::new(server.tools().program("pg_verifybackup"));
+        let output = command.arg(&data).current_dir("/").output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        if output.status.success() { Ok(said) } else { Err(said) }
+    };
+    let said = verify().unwrap();
+    assert!(said.contains("successfully verified"), "{said}");
+    let base = if spaces.is_empty() { data.join("base/1") } else { folder.path().join("space") };
+    let file = first_relation(&base);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[5000] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let said = verify().unwrap_err();
+    assert!(said.contains("checksum mismatch for file"), "{said}");
+}
+
+/// A file of more than a page somewhere below.
+fn first_relation(folder: &Path) -> PathBuf {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            match entry.metadata().unwrap() {
+                found if found.is_dir() => folders.push(entry.path()),
+                found if found.len() > 8192 => return entry.path(),
+                _ => {}
+            }
+        }
+    }
+    panic!("no file of more than a page below {}", folder.display());
+}
+
 fn text(server: &Sandbox, sql: &str) -> String {
     server.connect("postgres").unwrap().query_text(sql).unwrap().unwrap_or_default()
 }
@@ -155,6 +198,7 @@ fn every_version_comes_back_as_it_was_and_the_next_backup_stores_what_changed() 
         assert!(changed < all / 4, "{major}: {changed} of {all} bytes differed");
         assert!(facts(&second).counts.unchanged_files > 100, "{major}");
 
+        verified(&server, &memory, &second, &[]);
         let restored = started(SandboxOptions::new(tools), &memory, &second);
         assert_eq!(text(&restored, SUM), before, "{major}");
         assert_eq!(
@@ -272,6 +316,7 @@ fn tablespaces_come_back_where_they_are_sent_and_the_log_wherever_it_was() {
         assert_eq!(record.state, State::Complete, "{major}: {:?}", record.problems);
         let oid = facts(&record).tablespaces[0].oid;
 
+        verified(&server, &memory, &record, &[oid]);
         let target = folder_of(&server);
         let sent = target.path().join("sent");
         let plain = SandboxOptions::new(tools.clone());

@@ -59,6 +59,9 @@ pub struct Cluster {
     /// What the server does when it has reached the target
     #[arg(long, value_name = "ACTION", requires = "to_dir", default_value = "promote")]
     action: ActionArg,
+    /// Write a backup_manifest too, by which PostgreSQL's pg_verifybackup checks the directory
+    #[arg(long, requires = "to_dir")]
+    manifest: bool,
     /// Start a server on what was restored, wait until it has reached the target, and leave it running
     #[arg(long, requires_all = ["to_dir", "port"])]
     start: bool,
@@ -95,6 +98,7 @@ impl Cluster {
             || self.timeline.is_some()
             || self.delta
             || self.start
+            || self.manifest
             || !self.tablespace.is_empty()
     }
 
@@ -145,6 +149,7 @@ pub fn run(
     let mut options = Options {
         tablespaces: how.cluster.tablespace.iter().cloned().collect(),
         delta: how.cluster.delta,
+        manifest: how.cluster.manifest,
         accept_partial: how.database.accept_partial,
         ..Options::new(destination)
     };

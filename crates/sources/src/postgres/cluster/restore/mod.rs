@@ -3,6 +3,7 @@
 //! Order: the directory loses its control file first, so that nothing half restored can be started; then the files, the
 //! tablespaces, the log that the backup needs, what the server said at its end, the instructions for recovery; and the control
 //! file last of all, when everything else is on disk.
+mod manifest;
 mod plan;
 mod recovery;
 mod writing;
@@ -145,6 +146,11 @@ pub fn restore(
     }
     let raised = bring_log(data)?;
     writing.configure(data, &plan, options.recovery.as_ref(), &raised)?;
+    if options.manifest {
+        manifest::link_tablespaces(&plan, data)?;
+        let manifest = manifest::manifest(vault, record, &plan, data, monitor)?;
+        writing.bytes(&manifest, &manifest::path(data))?;
+    }
 
     writing.stream(wanted(record, CONTROL)?, &control)?;
     if let Some(config) = &plan.config {

@@ -25,6 +25,8 @@ pub struct Options {
     /// Put right what differs in a directory that is there, and remove the rest.
     pub delta: bool,
     pub sync: bool,
+    /// Write a manifest, by which `pg_verifybackup` checks the directory: everything is read once more from the repository for it.
+    pub manifest: bool,
     /// Restore a base backup that is known to be damaged, too.
     pub accept_partial: bool,
 }
@@ -37,6 +39,7 @@ impl Options {
             recovery: None,
             delta: false,
             sync: true,
+            manifest: false,
             accept_partial: false,
         }
     }
