@@ -481,3 +481,80 @@ fn what_changes_while_it_is_read_is_made_right_by_the_log() {
     assert_eq!(text(&restored, SUM), text(&server, SUM));
     assert_eq!(text(&restored, "SELECT count(*) FROM new"), "5000");
 }
+
+#[test]
+fn a_delta_writes_only_pages_that_differ_and_gives_what_a_fresh_restore_gives() {
+    let server = Sandbox::start(&support::options()).unwrap();
+    fill(&server);
+    server
+        .connect("postgres")
+        .unwrap()
+        .execute("CREATE TABLE other AS SELECT n, repeat('z', 200) t FROM generate_series(1, 9000) n; CREATE TABLE third AS SELECT * FROM other")
+        .unwrap();
+    // So that a query does not touch every page.
+    server.connect("postgres").unwrap().execute("VACUUM FREEZE").unwrap();
+    let path = |table: &str| text(&server, &format!("SELECT pg_relation_filepath('{table}')"));
+    let (ledger, other, third) = (path("ledger"), path("other"), path("third"));
+    let memory = Memory::default();
+    let first = capture(&server, &memory, None);
+    server.connect("postgres").unwrap().execute("UPDATE ledger SET balance = 1 WHERE id % 5000 = 7").unwrap();
+    let second = capture(&server, &memory, Some(&first));
+
+    let folder = folder_of(&server);
+    let (fresh, delta) = (folder.path().join("fresh"), folder.path().join("delta"));
+    let into = |to: &Path, record: &SourceRecord, delta: bool| {
+        let options = restore::Options {
+            sync: false,
+            delta,
+            page_key: delta.then_some(KEY),
+            ..restore::Options::new(to.to_owned())
+        };
+        restore::restore(&memory, record, &options, &mut |_| Ok(Vec::new()), &Silent).unwrap()
+    };
+    into(&fresh, &second, false);
+    // The cluster as it was before, and worked on: a page that is wrong, a file too short, one too long, one with a second name.
+    into(&delta, &first, false);
+    let write = |name: &str, at: u64, bytes: &[u8]| {
+        fs::OpenOptions::new().write(true).open(delta.join(name)).unwrap().write_all_at(bytes, at).unwrap();
+    };
+    let length = |name: &str| fs::metadata(delta.join(name)).unwrap().len();
+    write(&ledger, 8192 * 40 + 17, b"wrong");
+    write(&other, length(&other), &[7; 12_345]);
+    fs::hard_link(delta.join(&third), folder.path().join("copy")).unwrap();
+    write(&third, 0, b"not right");
+    let cut = fs::OpenOptions::new().write(true).open(delta.join(path("ledger_pkey"))).unwrap();
+    cut.set_len(100_000).unwrap();
+    let inode = |name: &str| fs::metadata(delta.join(name)).unwrap().ino();
+    let (before, before_third) = ((inode(&ledger), inode(&other)), inode(&third));
+
+    let report = into(&delta, &second, true);
+    assert_eq!(report.state, State::Complete, "{:?}", report.problems);
+    assert_eq!((inode(&ledger), inode(&other)), before, "put right where they lie");
+    assert_ne!(inode(&third), before_third, "another name of the file is not written to");
+    assert_eq!(fs::read(folder.path().join("copy")).unwrap()[..9], *b"not right");
+    assert!(report.kept_bytes > 5 * report.bytes, "{} kept, {} written", report.kept_bytes, report.bytes);
+    assert!(tree(&fresh) == tree(&delta), "the same files, with the same content, mode and time");
+    // Nothing is left to do.
+    let again = into(&delta, &second, true);
+    assert!(again.bytes < 300_000, "{} written: the few files that recovery wrote", again.bytes);
+}
+
+/// Every file below: its content, mode and time. What a recovery is told is written at the time of the restore.
+fn tree(folder: &Path) -> std::collections::BTreeMap<PathBuf, (Vec<u8>, u32, Option<std::time::SystemTime>)> {
+    let mut found = std::collections::BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(at) = folders.pop() {
+        for entry in fs::read_dir(&at).unwrap().flatten() {
+            let metadata = entry.metadata().unwrap();
+            if metadata.is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let path = entry.path().strip_prefix(folder).unwrap().to_owned();
+            let relation = path.starts_with("base");
+            let time = relation.then(|| metadata.modified().unwrap());
+            found.insert(path, (fs::read(entry.path()).unwrap(), metadata.mode(), time));
+        }
+    }
+    found
+}

@@ -149,6 +149,7 @@ pub fn run(
     let mut options = Options {
         tablespaces: how.cluster.tablespace.iter().cloned().collect(),
         delta: how.cluster.delta,
+        page_key: how.cluster.delta.then(|| chosen.repository.keyring().current().page_key()),
         manifest: how.cluster.manifest,
         accept_partial: how.database.accept_partial,
         ..Options::new(destination)
@@ -323,6 +324,9 @@ fn show_report(context: &Context, options: &Options, report: &Report) {
         report.kept,
         report.removed
     ));
+    if report.kept_bytes > 0 {
+        out.line(format_args!("  {} kept, {} written.", ByteSize(report.kept_bytes), ByteSize(report.bytes)));
+    }
     for notice in &report.notices {
         out.line(format_args!("  note: {notice}"));
     }
@@ -343,6 +347,7 @@ fn show_report(context: &Context, options: &Options, report: &Report) {
         "restored",
         &serde_json::json!({
             "state": report.state, "files": report.files, "bytes": report.bytes, "kept": report.kept,
+            "kept_bytes": report.kept_bytes,
             "removed": report.removed, "notices": report.notices,
         }),
     );

@@ -24,7 +24,7 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
         check_content: how.files.check_content,
         sync: true,
         deleted: how.files.deleted,
-        threads: 0,
+        ..RestoreOptions::default()
     };
     let opened = restore::open(&chosen.repository, &chosen.info, source)?;
     let plan = opened.plan_files(&options, &context.progress)?;

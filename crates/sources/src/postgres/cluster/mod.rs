@@ -12,7 +12,7 @@ pub mod control;
 mod exclude;
 pub mod facts;
 mod old;
-mod pages;
+pub(crate) mod pages;
 mod read;
 pub mod restore;
 mod server;

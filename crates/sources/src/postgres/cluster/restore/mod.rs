@@ -42,6 +42,8 @@ pub struct Report {
     pub bytes: u64,
     /// Files that were right already.
     pub kept: u64,
+    /// Bytes of files that were put right where they lie, and did not have to be written.
+    pub kept_bytes: u64,
     pub removed: u64,
     /// Files without content, which is none to start a server on.
     pub without_content: u64,
@@ -80,6 +82,7 @@ pub fn restore(
         files: 0,
         bytes: 0,
         kept: 0,
+        kept_bytes: 0,
         removed: 0,
         without_content: 0,
         problems: Vec::new(),
@@ -195,15 +198,27 @@ fn restore_tree(
         paths,
         delete: options.delta,
         check_content: options.delta,
+        page_key: options.page_key.filter(|_| options.delta),
         sync: options.sync,
         ..RestoreOptions::default()
     };
-    let RestoreReport { state, files, bytes, kept, removed, without_content, problems, notices, .. } =
-        files::restore(vault, &tree, &restoring, monitor)?;
+    let RestoreReport {
+        state,
+        files,
+        bytes,
+        kept,
+        kept_bytes,
+        removed,
+        without_content,
+        problems,
+        notices,
+        ..
+    } = files::restore(vault, &tree, &restoring, monitor)?;
     report.state = report.state.max(state);
     report.files += files;
     report.bytes += bytes;
     report.kept += kept;
+    report.kept_bytes += kept_bytes;
     report.removed += removed;
     report.without_content += without_content;
     report.problems.extend(problems.into_iter().filter(|p| p.severity > Severity::Info));

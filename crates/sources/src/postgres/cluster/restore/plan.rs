@@ -24,6 +24,8 @@ pub struct Options {
     pub recovery: Option<Recovery>,
     /// Put right what differs in a directory that is there, and remove the rest.
     pub delta: bool,
+    /// The key of the pages' hashes: with it, a delta writes only pages that differ.
+    pub page_key: Option<[u8; 32]>,
     pub sync: bool,
     /// Write a manifest, by which `pg_verifybackup` checks the directory: everything is read once more from the repository for it.
     pub manifest: bool,
@@ -38,6 +40,7 @@ impl Options {
             tablespaces: BTreeMap::new(),
             recovery: None,
             delta: false,
+            page_key: None,
             sync: true,
             manifest: false,
             accept_partial: false,
