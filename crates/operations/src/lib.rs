@@ -26,6 +26,7 @@ pub mod replace;
 pub mod restore;
 mod scratch;
 pub mod skew;
+pub mod staging;
 pub mod status;
 pub mod table_back;
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod interrupts;
 mod key;
 mod ledger;
 mod liars;
+mod masking;
 mod mishaps;
 mod reach;
 mod redis;

@@ -6,6 +6,7 @@ use super::{
     model::{AppConfig, RepositoryConfig, SourceConfig, StoreConfig},
 };
 use mainstay_domain::Failure;
+use mainstay_sources::postgres::mask::Mask;
 use std::collections::BTreeMap;
 
 /// The version of the format that this build reads.
@@ -100,6 +101,13 @@ impl Config {
             };
             if let Err(failure) = verdict {
                 found.add(format!("{place}.{}", source.kind()), failure.message);
+            }
+        }
+        for (name, mask) in &app.masks {
+            let place = format!("{place}.masks.{name}");
+            check_name(&place, name, found);
+            if let Err(failure) = Mask::new(mask) {
+                found.add(place, failure.message);
             }
         }
         for (name, policy) in &app.policies {

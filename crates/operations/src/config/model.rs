@@ -135,6 +135,10 @@ pub struct AppConfig {
     /// How far apart the moments may lie at which the sources are captured; a point that exceeds it carries a warning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_skew: Option<Span>,
+    /// Masks for copies that others may see, by name: what becomes of a column (public.users.email) is hash, null, email,
+    /// fixed:VALUE, or a SQL expression over the row's columns.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub masks: BTreeMap<String, BTreeMap<String, String>>,
     /// When, and for how long it is kept, by name. A backup that names no policy is kept until it is deleted.
     #[serde(default)]
     pub policies: BTreeMap<String, PolicyConfig>,

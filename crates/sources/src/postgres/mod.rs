@@ -12,6 +12,7 @@ pub mod config;
 pub mod diff;
 pub mod facts;
 pub mod inspect;
+pub mod mask;
 pub mod merge;
 mod postmaster;
 pub mod replace;

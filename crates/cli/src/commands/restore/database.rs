@@ -5,13 +5,14 @@ use crate::{
     commands::point::Chosen,
     context::Context,
     exit::Exit,
-    render::{confirm, table::Table, time},
+    render::{confirm, count, table::Table, time},
 };
 use mainstay_domain::{ByteSize, Kind, Result, Severity, point::State};
-use mainstay_operations::{config::Config, restore};
+use mainstay_operations::{config::Config, restore, staging};
 use mainstay_sources::postgres::{
     compare::{Comparison, Verdict},
     facts::QualifiedName,
+    mask::Masked,
     restore::{Options, Plan, Report, Selection, Target},
 };
 use serde_json::json;
@@ -49,6 +50,7 @@ pub fn run(
         ..Options::default()
     };
     let opened = restore::open(&chosen.repository, &chosen.info, source)?;
+    let mask = wanted.mask.as_deref().map(|name| staging::mask_of(config, &opened, name)).transpose()?;
     let plan = opened.plan_database(&target, &options)?;
     heading(context, chosen, source, &format!("the database {database}"));
     show_plan(context, &plan);
@@ -58,6 +60,16 @@ pub fn run(
     plan.refuse()?;
     if wanted.into_existing {
         confirm::typed(context, how.yes, &format!("add this to the database {database}"), &database)?;
+    }
+    if let Some(mask) = &mask {
+        let key = chosen.repository.keyring().current().row_key();
+        let copy =
+            staging::copy(&opened, &target, &options, mask, key, &*context.clock(), &context.progress)?;
+        context.progress.finish();
+        show_report(context, &copy.report);
+        show_comparison(context, &copy.comparison);
+        show_masked(context, &database, &copy.masked);
+        return Ok(Exit::Done);
     }
     let row_key = (!wanted.no_compare).then(|| chosen.repository.keyring().current().row_key());
     let (report, comparison) = opened.restore_database(&target, &options, row_key, &context.progress)?;
@@ -79,6 +91,20 @@ pub fn run(
         }
         _ => Ok(Exit::With(Kind::Incomplete)),
     }
+}
+
+fn show_masked(context: &Context, database: &str, masked: &[Masked]) {
+    let out = &context.output;
+    for table in masked {
+        out.line(format_args!(
+            "  masked: {} of {} ({})",
+            table.columns.join(", "),
+            table.table,
+            count(table.rows, "row")
+        ));
+    }
+    out.line(format_args!("Then masked, and named {database}."));
+    out.json("masked", &masked);
 }
 
 /// `schema.name`; without a dot the schema is `public`. A name in double quotes may hold a dot.

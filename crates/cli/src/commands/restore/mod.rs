@@ -148,6 +148,9 @@ struct Database {
     /// Use the server's default where it does not know the recorded locale
     #[arg(long)]
     other_locale: bool,
+    /// Mask the copy as the configuration says under this name, before it gets its own name
+    #[arg(long, value_name = "NAME", requires = "to_database", conflicts_with_all = ["into_existing", "no_compare", "replace", "merge", "swap"])]
+    mask: Option<String>,
     /// Do not compare the restored rows and objects with what was captured
     #[arg(long)]
     no_compare: bool,

@@ -37,6 +37,10 @@ pub fn run(
             Failure::usage("it is not said to which moment").hint("Add --at TIME, --lsn, --xid or --name.")
         );
     }
+    if wanted.mask.is_some() {
+        return Err(Failure::usage("tables of a cluster go beside what lives, where others see them at once: there is no mask for that")
+            .hint("Make the masked copy from a source of kind postgres, into a database that is made anew."));
+    }
     let resolved = cluster::resolve(how, chosen, source)?;
     let opened = restore::open(&chosen.repository, &resolved.base, source)?;
     let spec = connect_spec(how, config, app, source)?;
