@@ -11,6 +11,7 @@ mod capture;
 pub mod config;
 pub mod diff;
 pub mod doctor;
+pub mod hooks;
 pub mod init;
 pub mod keys;
 pub mod kit;

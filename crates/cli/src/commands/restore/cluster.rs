@@ -8,6 +8,7 @@ use crate::{
     render::{confirm, count, time},
 };
 use mainstay_domain::{ByteSize, Failure, Lsn, Result};
+use mainstay_operations::hooks::Around;
 use mainstay_operations::{
     config::Config,
     pitr::{self, Log, Request, Resolved, start},
@@ -135,6 +136,7 @@ fn tablespace(text: &str) -> Result<(u32, PathBuf), String> {
 pub fn run(
     how: &How,
     context: &Context,
+    hooks: &Around<'_>,
     config: Option<&Config>,
     chosen: &Chosen,
     source: &str,
@@ -171,6 +173,12 @@ pub fn run(
     if how.dry_run {
         return Ok(Exit::Done);
     }
+    if options.delta && options.destination.join("PG_VERSION").exists() {
+        context.output.line(
+            "  safety copy   none can be made: a base backup needs a server that runs, and this one is stopped. Its log is set aside;",
+        );
+        context.output.line("                to have a way back to all else, copy the directory first\n");
+    }
     refuse_partial(&opened.record, &options)?;
     let port = how.cluster.port.filter(|_| how.cluster.start);
     let bin_dir = || start::bin_dir(config, base, source);
@@ -183,6 +191,7 @@ pub fn run(
             "overwrite",
         )?;
     }
+    hooks.begin(&context.progress)?;
     let report = pitr::restore(&opened, &resolved, &options, log, &context.progress)?;
     context.progress.finish();
     show_report(context, &options, &report);

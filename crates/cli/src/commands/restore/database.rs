@@ -8,6 +8,7 @@ use crate::{
     render::{confirm, count, table::Table, time},
 };
 use mainstay_domain::{ByteSize, Kind, Result, Severity, point::State};
+use mainstay_operations::hooks::Around;
 use mainstay_operations::{config::Config, restore, staging};
 use mainstay_sources::postgres::{
     compare::{Comparison, Verdict},
@@ -20,6 +21,7 @@ use serde_json::json;
 pub fn run(
     how: &How,
     context: &Context,
+    hooks: &Around<'_>,
     config: Option<&Config>,
     chosen: &Chosen,
     source: &str,
@@ -61,6 +63,7 @@ pub fn run(
     if wanted.into_existing {
         confirm::typed(context, how.yes, &format!("add this to the database {database}"), &database)?;
     }
+    hooks.begin(&context.progress)?;
     if let Some(mask) = &mask {
         let key = chosen.repository.keyring().current().row_key();
         let copy =

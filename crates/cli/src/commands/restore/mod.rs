@@ -17,6 +17,7 @@ use mainstay_domain::{Failure, Result};
 use mainstay_operations::{
     access,
     config::{Config, SourceConfig},
+    hooks::Around,
     restore,
 };
 use mainstay_sources::postgres::{
@@ -179,32 +180,69 @@ pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chos
     };
     let is = |kind: &str| chosen.info.summary.sources.iter().any(|s| s.name == source && s.kind == kind);
     let of_cluster = is("cluster");
+    let app = &chosen.info.summary.app;
+    let wanted = config.and_then(|config| config.apps.get(app)?.hooks.as_ref());
+    let hooks = Around::new(wanted, app, chosen.info.id.to_string(), &source);
+    let outcome = dispatch(how, context, &hooks, config, chosen, &source, kind, of_cluster, &is);
+    let (ran, ended) = hooks.end(outcome_of(&outcome), &context.progress);
+    context.progress.finish();
+    for hook in &ran {
+        let said = hook.failure.as_deref().unwrap_or("done");
+        context.output.line(format_args!("  {}: {said}", hook.hook));
+        context.output.json("hook", hook);
+    }
+    // What the restore itself says comes first.
+    outcome.and_then(|exit| ended.map(|()| exit))
+}
+
+/// In one word, for a hook.
+fn outcome_of(outcome: &Result<Exit>) -> &'static str {
+    match outcome {
+        Ok(Exit::Done | Exit::Code(0)) => "done",
+        Ok(Exit::With(kind)) => crate::exit::name(*kind),
+        Ok(Exit::Code(_)) => "failed",
+        Err(failure) => crate::exit::name(failure.kind),
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // what every kind of restore may need
+fn dispatch(
+    how: &How,
+    context: &Context,
+    hooks: &Around<'_>,
+    config: Option<&Config>,
+    chosen: &Chosen,
+    source: &str,
+    kind: &str,
+    of_cluster: bool,
+    is: &dyn Fn(&str) -> bool,
+) -> Result<Exit> {
     match (kind, how.database.replace, config) {
         (_, false, _) if of_cluster && how.database.to_database.is_some() => {
-            table_back::run(how, context, config, chosen, &source)
+            table_back::run(how, context, hooks, config, chosen, source)
         }
         (_, false, _) if is("config") && how.database.to_database.is_some() => {
-            configuration::import(how, context, config, chosen, &source)
+            configuration::import(how, context, hooks, config, chosen, source)
         }
-        ("files", ..) if is("config") => configuration::run(how, context, chosen, &source),
-        ("files" | "command", ..) if is("command") => command::run(how, context, chosen, &source),
+        ("files", ..) if is("config") => configuration::run(how, context, hooks, chosen, source),
+        ("files" | "command", ..) if is("command") => command::run(how, context, hooks, chosen, source),
         ("command", ..) => Err(Failure::usage(format!(
             "{source} is no command's output, which alone can be given to a command"
         ))
         .hint("`mainstay show` lists the kinds of a point's sources.")),
-        ("files" | "redis", ..) if is("redis") => redis::run(how, context, config, chosen, &source),
+        ("files" | "redis", ..) if is("redis") => redis::run(how, context, hooks, config, chosen, source),
         ("redis", ..) => Err(Failure::usage(format!(
             "{source} is no Redis, and it is not said which database to restore into"
         ))
         .hint("Add --to-database NAME.")),
-        ("files" | "cluster", ..) if of_cluster => cluster::run(how, context, config, chosen, &source),
+        ("files" | "cluster", ..) if of_cluster => cluster::run(how, context, hooks, config, chosen, source),
         ("cluster", ..) => {
             Err(Failure::usage(format!("{source} is no cluster, so it cannot be restored to a moment"))
                 .hint("`mainstay show` lists the kinds of a point's sources."))
         }
-        ("files", ..) => files::run(how, context, chosen, &source),
-        (_, false, _) => database::run(how, context, config, chosen, &source),
-        (_, true, Some(config)) => replace::run(how, context, config, chosen, &source),
+        ("files", ..) => files::run(how, context, hooks, chosen, source),
+        (_, false, _) => database::run(how, context, hooks, config, chosen, source),
+        (_, true, Some(config)) => replace::run(how, context, hooks, config, chosen, source),
         (_, true, None) => {
             Err(Failure::usage("a database is replaced only where the configuration knows it")
                 .hint("Restore beside it: --to-database NAME --to-url-env VARIABLE."))

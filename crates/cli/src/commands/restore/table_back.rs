@@ -12,6 +12,7 @@ use crate::{
     render::{confirm, time},
 };
 use mainstay_domain::{Failure, Kind, Result, point::State};
+use mainstay_operations::hooks::Around;
 use mainstay_operations::{config::Config, pitr::start, restore, table_back};
 use mainstay_sources::postgres::{
     compare::Verdict,
@@ -21,6 +22,7 @@ use mainstay_sources::postgres::{
 pub fn run(
     how: &How,
     context: &Context,
+    hooks: &Around<'_>,
     config: Option<&Config>,
     chosen: &Chosen,
     source: &str,
@@ -86,6 +88,7 @@ pub fn run(
     show_plan(context, &plan);
     plan.refuse()?;
     confirm::typed(context, how.yes, &format!("add this to the database {database}"), &database)?;
+    hooks.begin(&context.progress)?;
     let (report, comparison) = taken.put(&target, &options, row_key, &context.progress)?;
     context.progress.finish();
     show_report(context, &report);
