@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Side-by-side figures: Mainstay against what its users would pick instead, on the same machine and the same data.
 
-    benches/bench.py [CASE ...]          all cases: files small unchanged restore database cluster list memory
+    benches/bench.py [CASE ...]          all cases: files small unchanged restore database cluster archive list memory
 
 Each round runs every contender once, in turn, so that a machine that slows down slows all of them; five rounds, medians,
 and the ratio to Mainstay. The page cache is warm. Needs restic, borg and PostgreSQL 15 (apt-get install restic borgbackup
@@ -380,6 +380,142 @@ def case_cluster():
         min(ROUNDS, 3), warm=[home / "repo", repo / "backup"])
 
 
+SEGMENTS = int(os.environ.get("BENCH_SEGMENTS", "200"))
+
+
+def archive_input():
+    """A folder that looks like a data directory, with so many full segments that wait for the archiver; a base backup that was
+    taken before them; and pgBackRest with a new stanza for the same cluster."""
+    data, as_postgres = postgres()
+    waiting, base = BENCH / "archive-data", BENCH / "archive-base"
+    try:
+        subprocess.check_call(["psql", "-Xqc", "alter system set wal_keep_size = '8GB'", "-c", "select pg_reload_conf()", "postgres"], stdout=subprocess.DEVNULL)
+        if not (waiting / "complete").exists():
+            for path in (waiting, base):
+                fresh(path)
+                if as_postgres:
+                    shutil.chown(path, "postgres")
+            query = lambda sql: subprocess.check_output(["psql", "-XAtc", sql, "postgres"]).decode().strip()
+            subprocess.check_call(as_postgres + [str(PG_BIN / "pg_basebackup"), "-D", str(base), "-X", "stream", "-c", "fast"])
+            first = query("select pg_walfile_name(pg_switch_wal())")
+            def full():
+                last = query("select pg_walfile_name(pg_current_wal_lsn())")
+                return sorted(p.name for p in (data / "pg_wal").iterdir() if len(p.name) == 24 and first < p.name < last)
+            while len(full()) < SEGMENTS:
+                subprocess.check_call([str(PG_BIN / "pgbench"), "-n", "-c", "4", "-T", "5", "bench"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            (waiting / "global").mkdir()
+            (waiting / "pg_wal/archive_status").mkdir(parents=True)
+            for name in ("global/pg_control", "PG_VERSION"):
+                shutil.copy2(data / name, waiting / name)
+            for name in ([first] + full())[:SEGMENTS]:
+                shutil.copy2(data / "pg_wal" / name, waiting / "pg_wal" / name)
+            (waiting / "complete").touch()
+        command, repo = pgbackrest(data)
+        fresh(repo)
+        if as_postgres:
+            subprocess.check_call(["chown", "-R", "postgres", str(repo), str(waiting)])
+        run(command + ["stanza-create"])
+    finally:
+        stop_postgres(data, as_postgres)
+    return waiting, base, command, repo, as_postgres
+
+
+def push_all(title, command, waiting, stored):
+    """What PostgreSQL's archiver does: one call after the other, each file marked as done after its own."""
+    status = waiting / "pg_wal/archive_status"
+    names = sorted(p.name for p in (waiting / "pg_wal").iterdir() if len(p.name) == 24)
+    for name in names:
+        (status / f"{name}.done").unlink(missing_ok=True)
+        (status / f"{name}.ready").touch()
+    subprocess.check_call(["chown", "-R", f"--reference={waiting}", str(status)])
+    make_room([waiting / "pg_wal"])
+    calls, begun = [], time.monotonic()
+    for name in names:
+        calls.append(run(command + [f"pg_wal/{name}"], cwd=waiting).wall * 1000)
+        (status / f"{name}.ready").rename(status / f"{name}.done")
+    wall = time.monotonic() - begun
+    calls.sort()
+    print(f"| {title} | **{statistics.median(calls):.1f}** | {calls[len(calls) * 95 // 100]:.1f} | {wall:.1f} "
+          f"| {16 * len(names) / wall:.0f} | {stored()} |", flush=True)
+
+
+def case_archive():
+    waiting, base, peer, repo, as_postgres = archive_input()
+    home = BENCH / "mainstay-archive"
+    socket = home / "wal.sock"
+    ours = as_postgres + [MAINSTAY, "--config", str(home / "mainstay.yaml"), "--quiet"]
+
+    def anew():
+        config("archive", '{ cluster: { url: "postgres://postgres@/postgres" } }')
+        if as_postgres:
+            subprocess.check_call(["chown", "-R", "postgres", str(home)])
+        for path in (repo / "archive", BENCH / "pgbackrest-spool"):
+            subprocess.call(f"find '{path}' -type f ! -name 'archive.info*' -delete 2> /dev/null", shell=True)
+
+    def daemon():
+        process = subprocess.Popen(ours + ["wal", "daemon", "bench", "--socket", str(socket)], env=ENV)
+        while not socket.exists():
+            time.sleep(0.01)
+        return process
+
+    def stop(process):
+        told = subprocess.check_output(ours + ["--json", "wal", "status", "--socket", str(socket)], env=ENV)
+        pid = next(line["pid"] for line in map(json.loads, told.splitlines()) if line["type"] == "wal_daemon")
+        os.kill(pid, 15)
+        process.wait()
+
+    def peer_is_done():
+        while subprocess.call(["pgrep", "-f", "pgbackrest.*archive-push:async"], stdout=subprocess.DEVNULL) == 0:
+            time.sleep(0.1)
+    push = ours + ["wal", "push", "--socket", str(socket)]
+    print(f"\n### {SEGMENTS} segments of 16 MiB archived, call after call\n\n| what | median, ms | 95 %, ms | all, s | MiB/s | stored MiB |\n|---|---|---|---|---|---|")
+    for _ in range(min(ROUNDS, 3)):
+        anew()
+        push_all("pgBackRest, asynchronous, zst 1, AES, two processes", peer + ["--archive-async", f"--pg1-path={waiting}", "archive-push"], waiting, lambda: mib(repo / "archive"))
+        peer_is_done()
+        push_all("mainstay", push, waiting, lambda: mib(home / "repo"))
+        anew()
+        process = daemon()
+        push_all("mainstay, with its daemon", push, waiting, lambda: mib(home / "repo"))
+        stop(process)
+
+    copied = BENCH / "archive-copied"
+    fresh(copied)
+    subprocess.check_call(f"cp '{waiting}'/pg_wal/0* '{copied}'", shell=True)
+    if as_postgres:
+        subprocess.check_call(["chown", "-R", "postgres", str(copied)])
+    fetch = f"env MAINSTAY_KEY={KEY} {MAINSTAY} --config {home}/mainstay.yaml --quiet wal fetch --socket {socket} %f %p"
+    print(f"\n### Replay of {SEGMENTS} segments\n\n| restore_command | wall, s |\n|---|---|")
+    for _ in range(min(ROUNDS, 3)):
+        for title, restore, with_daemon in (("cp", f"cp {copied}/%f %p", False), ("mainstay wal fetch", fetch, False),
+                                            ("mainstay wal fetch, with its daemon", fetch, True)):
+            process = daemon() if with_daemon else None
+            print(f"| {title} | **{replay(base, restore, as_postgres):.2f}** |", flush=True)
+            if process:
+                stop(process)
+
+
+def replay(base, restore_command, as_postgres):
+    """Seconds from the start of a server on a copy of the base backup until it has replayed what its archive has."""
+    target = BENCH / "archive-replayed"
+    shutil.rmtree(target, ignore_errors=True)
+    subprocess.check_call(["cp", "-a", str(base), str(target)])
+    with (target / "postgresql.auto.conf").open("a") as settings:
+        settings.write(f"restore_command = '{restore_command}'\nrecovery_target_timeline = 'current'\narchive_mode = off\n")
+    (target / "recovery.signal").touch()
+    subprocess.check_call(["chown", "-R", f"--reference={base}", str(target)])
+    make_room([target / "base"])
+    control = as_postgres + [str(PG_BIN / "pg_ctl"), "-D", str(target)]
+    options = f"-k {target} -c listen_addresses='' -p 5479 -c shared_buffers=512MB -c max_wal_size=8GB -c fsync=off"
+    begun = time.monotonic()
+    subprocess.check_call(control + ["-o", options, "-l", str(target / "log"), "-t", "600", "-w", "start"], stdout=subprocess.DEVNULL)
+    while subprocess.check_output(["psql", "-h", str(target), "-p", "5479", "-XAtc", "select pg_is_in_recovery()", "postgres"]).strip() != b"f":
+        time.sleep(0.02)
+    wall = time.monotonic() - begun
+    subprocess.check_call(control + ["-m", "immediate", "-w", "stop"], stdout=subprocess.DEVNULL)
+    return wall
+
+
 def case_list():
     small = BENCH / "list-source"
     fresh(small)
@@ -430,7 +566,7 @@ def case_memory():
         shutil.rmtree(target)
 
 CASES = {"files": case_files, "small": case_small, "unchanged": case_unchanged, "restore": case_restore,
-         "database": case_database, "cluster": case_cluster, "list": case_list, "memory": case_memory}
+         "database": case_database, "cluster": case_cluster, "archive": case_archive, "list": case_list, "memory": case_memory}
 
 
 def main():

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 import reader
-from reader import H, Damaged, blake3, cbor, derive
+from standards import H, Damaged, blake3, cbor, derive
 
 MASK = (1 << 64) - 1
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Reads Mainstay repositories: an independent implementation of doc/format.md, written from that page alone, and of as
-much of doc/consistency.md as tells which recovery points live.
+"""Reads Mainstay repositories: an independent implementation of doc/format.md, written from that page alone. Which recovery
+points live, `live.py` knows from doc/consistency.md; what other standards say is in `standards.py`.
 
 It needs nothing of Mainstay, only Python 3.11 and the packages cryptography, zstandard, blake3 and, for passphrases,
 argon2-cffi. It writes nothing, and gives out no byte that it did not check: names, signatures, commitments, chunk ids,
@@ -16,177 +16,16 @@ hexadecimal digits, or base64) or MAINSTAY_PASSPHRASE. Exit code 0: all is well;
 cannot be opened, and what was printed until then is right but not all.
 """
 
-import base64, hmac, os, struct, sys
+import base64, os, struct, sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-import zstandard
-from blake3 import blake3
-from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-
-class Damaged(Exception):
-    """An object is not what the format says it must be."""
-
-
-def need(truth, complaint):
-    if not truth:
-        raise Damaged(complaint)
-
-
-def H(data):
-    return blake3(data).digest()
-
-
-def derive(context, material):
-    return blake3(material, derive_key_context=context).digest()
-
-
-def aes_open(key, nonce, sealed, aad, what):
-    try:
-        return AESGCM(key).decrypt(nonce, sealed, aad)
-    except InvalidTag:
-        raise Damaged(f"{what} does not open with its key") from None
-
-
-def verify(public, signature, message, what):
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
-    except InvalidSignature:
-        raise Damaged(f"{what} has a wrong signature") from None
-
-
-def unzstd(data, limit, what):
-    """One zstd frame, all of `data`, which names its size: at most `limit` bytes."""
-    try:
-        need(0 <= zstandard.frame_content_size(data) <= limit, f"{what} is larger than it may be")
-        decompressor = zstandard.ZstdDecompressor().decompressobj()
-        plain = decompressor.decompress(data)
-    except zstandard.ZstdError as error:
-        raise Damaged(f"{what} does not decompress: {error}") from None
-    need(decompressor.eof and not decompressor.unused_data, f"{what} is not one zstd frame")
-    return plain
-
-
-def hpke_open(private, encapsulated, sealed, info, aad, what):
-    """RFC 9180, base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM, the first message of its context."""
-    def extract(suite, salt, label, material):
-        return hmac.digest(salt, b"HPKE-v1" + suite + label + material, "sha256")
-
-    def expand(suite, key, label, context, length):
-        text = length.to_bytes(2, "big") + b"HPKE-v1" + suite + label + context
-        return hmac.digest(key, text + b"\x01", "sha256")[:length]
-
-    kem, suite = b"KEM\x00\x20", b"HPKE\x00\x20\x00\x01\x00\x02"
-    secret = X25519PrivateKey.from_private_bytes(private)
-    try:
-        shared = secret.exchange(X25519PublicKey.from_public_bytes(encapsulated))
-    except ValueError:
-        raise Damaged(f"{what} has a key that is no X25519 point") from None
-    both = encapsulated + secret.public_key().public_bytes_raw()
-    shared = expand(kem, extract(kem, b"", b"eae_prk", shared), b"shared_secret", both, 32)
-    context = b"\x00" + extract(suite, b"", b"psk_id_hash", b"") + extract(suite, b"", b"info_hash", info)
-    schedule = extract(suite, shared, b"secret", b"")
-    key = expand(suite, schedule, b"key", context, 32)
-    return aes_open(key, expand(suite, schedule, b"base_nonce", context, 12), sealed, aad, what)
-
-
-class Cursor:
-    """Takes fixed layouts apart; running out of bytes is damage."""
-
-    def __init__(self, data, what):
-        self.data, self.what, self.at = data, what, 0
-
-    def take(self, length):
-        need(self.at + length <= len(self.data), f"{self.what} is cut short")
-        self.at += length
-        return self.data[self.at - length:self.at]
-
-    def unpack(self, layout):
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))
-
-    def u32(self):
-        return self.unpack(">I")[0]
-
-    def end(self):
-        need(self.at == len(self.data), f"{self.what} has bytes after its end")
-
-
-def cbor_item(cursor, depth=0):
-    need(depth < 32, f"{cursor.what} is nested too deeply")
-    head = cursor.take(1)[0]
-    major, number = head >> 5, head & 31
-    if major == 7:
-        need(number in (20, 21, 22), f"{cursor.what} has a CBOR value that the format does not use")
-        return {20: False, 21: True, 22: None}[number]
-    if number >= 24:
-        need(number <= 27, f"{cursor.what} has a CBOR item of indefinite length")
-        number = int.from_bytes(cursor.take(1 << (number - 24)), "big")
-    if major == 0:
-        return number
-    if major == 1:
-        return -1 - number
-    if major == 2:
-        return cursor.take(number)
-    if major == 3:
-        try:
-            return cursor.take(number).decode()
-        except UnicodeDecodeError:
-            raise Damaged(f"{cursor.what} has text that is not UTF-8") from None
-    if major == 4:
-        return [cbor_item(cursor, depth + 1) for _ in range(number)]
-    need(major == 5, f"{cursor.what} has a CBOR tag, which the format does not use")
-    found = {}
-    for _ in range(number):
-        key = cbor_item(cursor, depth + 1)
-        need(isinstance(key, (int, str, bytes)) and key not in found, f"{cursor.what} has a bad or double key")
-        found[key] = cbor_item(cursor, depth + 1)
-    return found
-
-
-def cbor(data, what):
-    cursor = Cursor(data, what)
-    item = cbor_item(cursor)
-    cursor.end()
-    return item
-
-
-# Roles of which a host needs one to write an event (doc/consistency.md): 1 backup, 2 verify, 4 prune, 8 admin.
-MAY_SAY = {0: 8, 1: 12, 2: 9, 3: 9, 4: 12, 5: 12, 6: 12, 7: 12, 8: 12, 9: 12, 10: 13, 11: 12, 12: 10, 13: 12, 14: 8}
-# What Python says of an object that does not have the fields that the format says.
-MALFORMED = KeyError, IndexError, TypeError, ValueError, AttributeError
-
-
-class Fold:
-    """The part of the log's state that decides which points live. It does not follow Condemn and Sweep: a Commit that
-    names what was condemned before its session began has no effect, but a writer cannot make one by mistake."""
-
-    def __init__(self):
-        self.points, self.sessions, self.holds = set(), {}, {}
-        self.incarnation, self.previous, self.readable = None, bytes(32), True
-
-    def apply(self, n, signer, tag, event, incarnation):
-        if tag == 0 and n == 0:  # Open
-            self.incarnation = incarnation
-        elif tag == 1:  # Incarnate
-            self.incarnation = event[0]
-            self.sessions.clear()
-        elif tag == 2:  # Begin
-            self.sessions.setdefault(event[0], signer)
-        elif tag == 3 and self.sessions.get(event[0]) == signer:  # Commit
-            del self.sessions[event[0]]
-            self.points.add(event[1])
-        elif tag == 4:  # Fence
-            self.sessions.pop(event[0], None)
-        elif tag == 9 and event[0] not in self.holds.values():  # Drop
-            self.points.discard(event[0])
-        elif tag == 10 and event[1] in self.points:  # Hold
-            self.holds.setdefault(event[0], event[1])
-        elif tag == 11:  # Release
-            self.holds.pop(event[0], None)
+import live
+from standards import (
+    MALFORMED, AESGCM, Cursor, Damaged, H, InvalidTag, aes_open, blake3, cbor, cbor_item, derive, hpke_open, need, unzstd,
+    verify, warn,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
 class Repository:
@@ -308,42 +147,6 @@ class Repository:
     def point_ids(self):
         return [name.rsplit("/", 1)[-1] for name in self.names("manifests")]
 
-    def live_points(self):
-        """What was committed, by a session that was open, and not dropped while no hold was on it: a fold over the log.
-        An entry that cannot be relied on has no effect. Without a log every manifest counts."""
-        names = self.names("log")
-        if not names:
-            warn("there is no log: every manifest is taken for a recovery point")
-            return self.point_ids()
-        fold = Fold()
-        for n in range(int(names[-1].removeprefix("log/")) + 1):
-            name, data = f"log/{n:020}", b""
-            try:
-                data = self.read(name)
-                fold.apply(*self.log_entry(name, n, data, fold))
-            except (Damaged, *MALFORMED) as error:
-                warn(f"{name} cannot be relied on: {error}")
-            fold.previous = H(data) if data and fold.readable else None
-        return sorted(point.hex() for point in fold.points)
-
-    def log_entry(self, name, n, data, fold):
-        """Checks an entry in its place: repository, number, incarnation, chain, and that its signer may say this."""
-        fold.readable = False
-        cursor = Cursor(data[:-80], name)
-        need(cursor.take(8) == b"MSTYLOG1", f"{name} is not a log entry of a version that this reader knows")
-        body = cbor(cursor.take(cursor.u32()), name)
-        cursor.take(cursor.u32())  # Sealed: what tells about users, and the manifests say too.
-        cursor.end()
-        tag, event = body[5]
-        fold.readable = True
-        need(body[0] == self.id and body[2] == n, f"{name} was written for another place")
-        need(n == 0 or body[1] == fold.incarnation, f"{name} was written for another incarnation of the store")
-        need(fold.previous in (None, body[3]), f"{name} does not follow the entry before it")
-        signer = data[-80:-64]
-        own_fence = tag == 4 and fold.sessions.get(event[0]) == signer
-        self.host_signed(name, data, "log", 15 if own_fence else MAY_SAY.get(tag, 15))
-        return n, signer, tag, event, body[1]
-
     def manifest(self, point):
         """The packs that a point needs, and the point itself."""
         name = f"manifests/{point}"
@@ -363,10 +166,10 @@ class Repository:
 
     def find_point(self, word):
         if word == "latest":
-            points = [(self.manifest(point)[1][0][5], point) for point in self.live_points()]
+            points = [(self.manifest(point)[1][0][5], point) for point in live.live_points(self)]
             need(points, "there is no recovery point")
             return max(points)[1]
-        found = [point for point in self.live_points() if point.startswith(word)]
+        found = [point for point in live.live_points(self) if point.startswith(word)]
         if not found:
             found = [point for point in self.point_ids() if point.startswith(word)]
             warn(f"no recovery point {word} lives; what was dropped or never committed is looked through")
@@ -551,10 +354,6 @@ def stream(source, name):
     return found[0]
 
 
-def warn(sentence):
-    print(f"reader: {sentence}", file=sys.stderr)
-
-
 def moment(nanoseconds):
     return datetime.fromtimestamp(nanoseconds // 10**9, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -568,7 +367,7 @@ def shown(path):
 def list_points(repository):
     print(f"repository {repository.id.hex()}", file=sys.stderr)
     points, damaged = [], False
-    for point in repository.live_points():
+    for point in live.live_points(repository):
         try:
             points.append((repository.manifest(point)[1][0], point))
         except Damaged as damage:

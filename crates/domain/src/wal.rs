@@ -164,14 +164,18 @@ pub enum WalFile {
     History(u32),
     /// A note about a base backup: the segment it begins in, and its name's offset.
     Backup(Segment, u32),
+    /// A piece of a segment that was still written to when it was archived, by its number. PostgreSQL knows none; whoever
+    /// receives the log while it is written makes them.
+    Fragment(Segment, u32),
 }
 
 impl WalFile {
     pub fn timeline(&self) -> u32 {
         match self {
-            WalFile::Segment(segment) | WalFile::Partial(segment) | WalFile::Backup(segment, _) => {
-                segment.timeline
-            }
+            WalFile::Segment(segment)
+            | WalFile::Partial(segment)
+            | WalFile::Backup(segment, _)
+            | WalFile::Fragment(segment, _) => segment.timeline,
             WalFile::History(timeline) => *timeline,
         }
     }
@@ -184,6 +188,7 @@ impl fmt::Display for WalFile {
             WalFile::Partial(segment) => write!(f, "{segment}.partial"),
             WalFile::History(timeline) => write!(f, "{timeline:08X}.history"),
             WalFile::Backup(segment, offset) => write!(f, "{segment}.{offset:08X}.backup"),
+            WalFile::Fragment(segment, number) => write!(f, "{segment}@{number:08}"),
         }
     }
 }
@@ -195,7 +200,12 @@ impl FromStr for WalFile {
         let number =
             |digits: &str| (digits.len() == 8).then(|| u32::from_str_radix(digits, 16).ok()).flatten();
         let parts: Vec<&str> = text.split('.').collect();
+        let fragment = |text: &str| {
+            let (segment, number) = text.split_once('@')?;
+            Some(WalFile::Fragment(segment.parse().ok()?, number.parse().ok()?))
+        };
         let parsed = match parts.as_slice() {
+            [text] if text.contains('@') => fragment(text),
             [segment] => segment.parse().ok().map(WalFile::Segment),
             [segment, "partial"] => segment.parse().ok().map(WalFile::Partial),
             [timeline, "history"] => number(timeline).map(WalFile::History),
@@ -247,12 +257,18 @@ mod tests {
             "000000010000000000000003.partial",
             "00000002.history",
             "000000010000000000000003.00000028.backup",
+            "000000010000000000000003@00000012",
         ] {
             assert_eq!(name.parse::<WalFile>().unwrap().to_string(), name);
         }
-        for name in
-            ["", "../../etc/passwd", "00000001000000000000000a", "2.history", "000000010000000000000003.gz"]
-        {
+        for name in [
+            "",
+            "../../etc/passwd",
+            "00000001000000000000000a",
+            "2.history",
+            "000000010000000000000003.gz",
+            "000000010000000000000003@12",
+        ] {
             assert!(name.parse::<WalFile>().is_err(), "{name}");
         }
         for text in ["", "0", "0/", "G/0", "0/123456789", "+1/0"] {

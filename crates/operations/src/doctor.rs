@@ -149,15 +149,21 @@ fn free_space(subject: &str, url: &str) -> Option<Item> {
     let (free, total) =
         (statistics.f_bavail * statistics.f_frsize, statistics.f_blocks * statistics.f_frsize);
     let text = format!("{} free of {}", ByteSize(free), ByteSize(total));
-    let used = 100 - free.saturating_mul(100) / total.max(1);
-    Some(match used {
+    Some(match percent_used(statistics.f_blocks, statistics.f_bfree, statistics.f_bavail) {
         0..80 => Item::good(subject, text),
-        _ => Item::attention(
+        used => Item::attention(
             subject,
             format!("{text} ({used} % used)"),
             "Make room, or prune: a full disk stops every backup.",
         ),
     })
+}
+
+/// As `df` counts: of what this user may use, without the blocks that are kept for root, and rounded up.
+fn percent_used(blocks: u64, free: u64, available: u64) -> u64 {
+    let used = blocks.saturating_sub(free);
+    let usable = used.saturating_add(available);
+    if usable == 0 { 0 } else { (u128::from(used) * 100).div_ceil(u128::from(usable)) as u64 }
 }
 
 fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock) -> Vec<Item> {
@@ -175,7 +181,9 @@ fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock)
         ));
     }
     if let Ok(state) = repository.state() {
-        items.extend(state.doubts.iter().map(|(n, doubt)| {
+        // With those that only a listing shows, where the log can be asked.
+        let doubts = repository.doubts().map_or_else(|_| state.doubts.clone(), |(_, doubts)| doubts);
+        items.extend(doubts.iter().map(|(n, doubt)| {
             Item::attention(
                 subject,
                 format!("log entry {n}: {doubt}"),
@@ -315,4 +323,22 @@ fn examine_database(subject: &str, probe: &postgres::capture::Probe) -> Vec<Item
     let mut items = vec![Item::good(subject, found)];
     items.extend(probe.problems.iter().map(|problem| Item::of(subject, problem)));
     items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percent_used;
+
+    #[test]
+    fn a_disk_is_as_full_as_df_says() {
+        // Five of a hundred blocks are kept for root.
+        let cases = [((100, 55, 50), 48), ((100, 5, 0), 100), ((100, 100, 95), 0), ((1000, 799, 799), 21)];
+        for ((blocks, free, available), used) in cases {
+            assert_eq!(percent_used(blocks, free, available), used, "{blocks} {free} {available}");
+        }
+        // Much of an overlay or a quota belongs to others: what is left of our own share counts.
+        assert_eq!(percent_used(1000, 900, 900), 10);
+        assert_eq!(percent_used(0, 0, 0), 0);
+        assert_eq!(percent_used(u64::MAX, 0, 0), 100);
+    }
 }

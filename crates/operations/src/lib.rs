@@ -26,6 +26,7 @@ pub mod repair;
 pub mod replace;
 pub mod restore;
 mod scratch;
+mod scratch_folder;
 pub mod skew;
 pub mod staging;
 pub mod status;

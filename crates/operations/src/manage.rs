@@ -1,6 +1,6 @@
 //! Holds on recovery points, and giving points up by hand.
 
-use crate::points::PointInfo;
+use crate::{points::PointInfo, prune::CLOCK_AHEAD};
 use mainstay_domain::{
     Clock, Failure, HoldId, Kind, PointId, Result, Time,
     point::{Hold, Proof, ProofLevel, State},
@@ -69,6 +69,13 @@ pub fn expired_holds(repository: &Repository, point: &PointInfo, now: Time) -> R
     Ok(holds.into_iter().filter(|(_, hold)| hold.until.is_some_and(|until| until <= now)).collect())
 }
 
+/// The time by which may be judged what goes: this machine's, but not far beyond the newest Commit. A clock that was set forward
+/// would let holds run out and make good points look old.
+pub(crate) fn vouched(state: &LogState, local: Time) -> Time {
+    let newest = state.facts.points.values().map(|point| point.time).max();
+    newest.map_or(local, |newest| local.min(newest.plus(CLOCK_AHEAD)))
+}
+
 /// Gives up points by hand, and tells `dropped` of each that is gone. Refuses, before anything is done, if one is held, or if
 /// none that is complete, or none that is proven, would be left; and judges each again on the state that its Drop follows.
 pub fn delete(
@@ -76,11 +83,12 @@ pub fn delete(
     chosen: &[PointInfo],
     by: &str,
     why: &str,
-    now: Time,
+    local: Time,
     mut dropped: impl FnMut(&PointInfo),
 ) -> Result<()> {
     let together: BTreeSet<PointId> = chosen.iter().map(|point| point.id).collect();
     let state = repository.certain_state()?;
+    let now = vouched(&state, local);
     let broken = need_what_is_lost(repository, &state)?;
     for point in &together {
         expendable(&state, point, &together, &broken, now)?;

@@ -110,6 +110,24 @@ pub fn find(repository: &Repository, app: &str, words: &str) -> Result<PointInfo
     }
 }
 
+/// What `latest` means for one source: the newest point that has it complete, where `latest` does not have it. `None`: it stays
+/// with `latest`, which has at least a part of it and says so, or no point has it complete.
+pub fn newest_complete(
+    repository: &Repository,
+    latest: &PointInfo,
+    source: &str,
+) -> Result<Option<PointInfo>> {
+    let has = |point: &PointInfo, enough: fn(State) -> bool| {
+        point.summary.sources.iter().any(|s| s.name == source && enough(s.state))
+    };
+    if has(latest, |state| state != State::Failed) {
+        return Ok(None);
+    }
+    let is_complete = |point: &PointInfo| has(point, |state| state == State::Complete);
+    let points = list(repository, Some(&latest.summary.app))?;
+    Ok(points.into_iter().rev().find(|point| is_complete(point) && !point.is_safety_copy()))
+}
+
 /// The instant that words name: RFC 3339, with a space for the T if you like; without an offset, in the machine's own zone.
 pub fn time_of(words: &str) -> Option<Time> {
     let looks_like_a_time = words.len() >= 10 && words.as_bytes()[4] == b'-';

@@ -16,6 +16,7 @@ use crate::{
     config::{Config, SourceConfig},
     points::PointInfo,
     restore::{self, Opened},
+    scratch_folder::{self, ScratchFolder},
 };
 use mainstay_domain::{
     Clock, Failure, Kind, Monitor, PointId, Result, Severity, Time,
@@ -36,9 +37,9 @@ use mainstay_sources::{
 use serde::Serialize;
 use std::{
     fmt,
-    fs::{self, DirBuilder, Permissions},
+    fs::DirBuilder,
     io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -116,14 +117,7 @@ pub fn prove(
     clock: &dyn Clock,
     monitor: &dyn Monitor,
 ) -> Result<(Report, Option<Proof>)> {
-    // The user that runs a throw-away server passes through; what is restored lies in folders closed to all others.
-    let scratch = tempfile::Builder::new()
-        .prefix("mainstay-proof-")
-        .permissions(Permissions::from_mode(0o711))
-        .tempdir()
-        .map_err(|error| {
-            Failure::preflight("no directory for the restore test could be made").caused_by(error)
-        })?;
+    let scratch = ScratchFolder::new(monitor)?;
     let begun = clock.now();
     let mut sources = Vec::new();
     for source in &point.summary.sources {
@@ -142,9 +136,7 @@ pub fn prove(
         monitor.done(&step, &report.verdict.to_string());
         sources.push(report);
     }
-    scratch
-        .close()
-        .map_err(|error| Failure::failed("the restore test could not be cleaned up").caused_by(error))?;
+    scratch.close()?;
     let tested = clock.now();
     let whole = match point.summary.state {
         State::Complete => Verdict::Passed,
@@ -232,7 +224,7 @@ fn prove_files(
     let restored_at = clock.now();
     let comparison = files::compare(&opened.reader, &opened.record, &destination, monitor)?;
     let compared_at = clock.now();
-    remove(&closed)
+    scratch_folder::remove(&closed)
         .map_err(|error| Failure::failed("the restored files could not be removed").caused_by(error))?;
     let mut differences: Vec<String> = comparison
         .differences
@@ -274,21 +266,6 @@ fn prove_files(
     })
 }
 
-/// Removes what was restored, read-only folders too.
-fn remove(folder: &Path) -> io::Result<()> {
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            }
-        }
-    }
-    fs::remove_dir_all(folder)
-}
-
 fn prove_database(
     config: Option<&Config>,
     repository: &Repository,
@@ -315,7 +292,8 @@ fn prove_database(
     sandbox.stop();
     let verdict = match (comparison.verdict(), restored.state, opened.record.state) {
         (DatabaseVerdict::Different, _, _) => Verdict::Failed,
-        (_, State::Incomplete | State::Failed, _) => Verdict::Failed,
+        // Of a point that lacks something, no more than the rest can come back; whether it did, the comparison says.
+        (_, State::Incomplete | State::Failed, State::Complete) => Verdict::Failed,
         (DatabaseVerdict::Equal, State::Complete, State::Complete) => Verdict::Passed,
         _ => Verdict::Partial,
     };

@@ -23,6 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Nothing goes sooner than this after it was superseded.
 pub const GRACE: Span = Span { nanoseconds: 3 * DAY };
+/// How far this machine's clock may be ahead of everything that the repository has recorded and still decide what goes.
+pub const CLOCK_AHEAD: i64 = DAY;
 /// A session that showed no progress for this long between two collections counts as dead.
 const PATIENCE: i64 = 6 * HOUR;
 
@@ -36,6 +38,10 @@ pub struct Plan {
     pub garbage: Collected,
     /// What becomes of archived log, once those points are given up.
     pub log: Vec<wal::retention::Plan>,
+    /// The time that all of this was judged at.
+    pub now: Time,
+    /// Points that would go by this machine's clock, and stay because nothing that was recorded vouches for it.
+    pub clock_keeps: BTreeSet<PointId>,
 }
 
 impl Plan {
@@ -46,18 +52,34 @@ impl Plan {
 
 /// Decides about every point of every application of the configuration that lives in `repository`. Refuses while anything in
 /// its log is in doubt: what cannot be read may have been a hold, or a newer point.
-pub fn plan(config: &Config, name: &str, repository: &Repository, now: Time, grace: Span) -> Result<Plan> {
-    repository.certain_state()?;
-    refuse_when_clocks_differ(repository, now)?;
+///
+/// A clock that was set forward makes everything look old. So nothing is judged later than [`CLOCK_AHEAD`] after the newest
+/// Commit, unless somebody says (`accept_clock`) that the clock is right: what would go by then stays, and goes after the next
+/// backup. Commits alone vouch for a time: what a prune writes says only what its own clock says.
+pub fn plan(
+    config: &Config,
+    name: &str,
+    repository: &Repository,
+    local: Time,
+    grace: Span,
+    accept_clock: bool,
+) -> Result<Plan> {
+    let state = repository.certain_state()?;
+    refuse_when_clocks_differ(repository, local)?;
+    let now = if accept_clock { local } else { manage::vouched(&state, local) };
     let all = points::list(repository, None)?;
-    let state = repository.state()?;
     let mut damaged = manage::need_what_is_lost(repository, &state)?;
     let found_damaged = state.facts.points.iter().filter(|(_, point)| manage::was_found_damaged(point));
     damaged.extend(found_damaged.map(|(id, _)| *id));
     let mut decisions = Vec::new();
+    let mut goes_by_clock = BTreeSet::new();
     for (app_name, app) in config.apps.iter().filter(|(_, app)| app.repository == name) {
         let of_app: Vec<_> = all.iter().filter(|p| p.summary.app == *app_name).collect();
         decisions.extend(decide(app, &of_app, &damaged, now, grace)?);
+        if now < local {
+            let by_clock = decide(app, &of_app, &damaged, local, grace)?;
+            goes_by_clock.extend(by_clock.iter().filter(|d| !d.keep).map(|d| d.point));
+        }
     }
     let points: BTreeMap<_, _> = all.into_iter().map(|point| (point.id, point)).collect();
     let mut expired = BTreeMap::new();
@@ -70,7 +92,9 @@ pub fn plan(config: &Config, name: &str, repository: &Repository, now: Time, gra
     let given_up =
         decisions.iter().filter(|decision| !decision.keep).map(|decision| decision.point).collect();
     let log = wal::retention::plan(repository, &given_up)?;
-    Ok(Plan { points, decisions, expired, garbage: collect::preview(repository)?, log })
+    let clock_keeps = &goes_by_clock - &given_up;
+    let garbage = collect::preview(repository)?;
+    Ok(Plan { points, decisions, expired, garbage, log, now, clock_keeps })
 }
 
 fn decide(
@@ -103,13 +127,8 @@ fn decide(
 
 /// Carries a plan out: gives the points up, then collects. The log may have moved on since the plan was made, so each point is
 /// judged again on the state that its Drop follows; one that must stay by now stays, and `monitor` is told.
-pub fn execute(
-    repository: &Repository,
-    plan: &Plan,
-    by: &str,
-    now: Time,
-    monitor: &dyn Monitor,
-) -> Result<Collected> {
+pub fn execute(repository: &Repository, plan: &Plan, by: &str, monitor: &dyn Monitor) -> Result<Collected> {
+    let now = plan.now;
     let broken = manage::need_what_is_lost(repository, &repository.certain_state()?)?;
     let together: BTreeSet<PointId> = plan.dropped().map(|decision| decision.point).collect();
     for decision in plan.dropped() {
@@ -154,7 +173,7 @@ fn still_goes(
         .hint("Run `mainstay prune` again: it decides anew."))
 }
 
-/// A clock that was set forward would make good points look old: compare with the store's newest entry.
+/// A clock that is behind would take the newest points for dated in the future.
 fn refuse_when_clocks_differ(repository: &Repository, now: Time) -> Result<()> {
     let newest = repository.state()?.facts.points.values().map(|point| point.time).max();
     match newest {

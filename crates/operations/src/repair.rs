@@ -91,8 +91,8 @@ pub struct Doubts {
 }
 
 pub fn doubts(repository: &Repository) -> Result<Doubts> {
-    let state = repository.thoroughly_refreshed_state()?;
-    let unnamed = match state.doubts.is_empty() {
+    let (state, entries) = repository.doubts()?;
+    let unnamed = match entries.is_empty() {
         true => Vec::new(),
         false => repository
             .all_manifests()?
@@ -101,7 +101,7 @@ pub fn doubts(repository: &Repository) -> Result<Doubts> {
             .map(|(id, manifest)| (id, manifest.point.summary))
             .collect(),
     };
-    Ok(Doubts { entries: state.doubts, unnamed })
+    Ok(Doubts { entries, unnamed })
 }
 
 /// Whether a recovery point lies in the store that is not live and whose id begins with `prefix`.
@@ -142,5 +142,5 @@ pub fn adopt(repository: &Repository, prefix: &str) -> Result<(PointId, Summary)
 pub fn acknowledge(repository: &Repository, doubts: &Doubts) -> Result<usize> {
     let entries: Vec<_> = doubts.entries.keys().copied().collect();
     repository.acknowledge(&entries)?;
-    Ok(repository.state()?.doubts.len())
+    Ok(repository.doubts()?.1.len())
 }

@@ -3,6 +3,7 @@
 use crate::{
     config::Config,
     points::{self, PointInfo},
+    wal::slots,
 };
 use mainstay_domain::{
     Result, Time,
@@ -88,6 +89,7 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
     concerns.extend(repository.impairments().iter().map(|wrong| {
         format!("the repository is damaged and only read, {wrong}; to put back what the recovery kit holds: mainstay repair --kit FILE")
     }));
+    concerns.extend(slots::of_app(config, app)?.into_iter().flat_map(|server| server.concerns));
     let state = repository.state()?;
     if let Some(lost) = &state.facts.lost {
         concerns.push(format!(

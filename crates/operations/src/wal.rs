@@ -3,14 +3,18 @@
 //! A push is done when the file is durable, and not before. A fetch tells apart what is not there (the end of the log, for
 //! PostgreSQL) from what could not be had: for a server in recovery the difference is that between waiting and opening early.
 
+pub mod daemon;
+pub mod open;
+pub mod receive;
 pub mod retention;
+pub mod slots;
 
 use crate::{
     access::{self, Named},
     config::{Config, SourceConfig},
 };
 use mainstay_domain::{
-    Clock, Failure, Kind, Result, Time,
+    Clock, Failure, Kind, Lsn, Result, Time,
     wal::{Segment, SegmentSize, WalFile},
 };
 use mainstay_repository::{
@@ -50,21 +54,62 @@ pub fn repository_for<'c>(config: &'c Config, app: Option<&str>) -> Result<Named
 
 /// Archives the file at `path`, which PostgreSQL gives relative to the data directory that is the working directory.
 pub fn push(config: &Config, app: Option<&str>, path: &Path, clock: Arc<dyn Clock>) -> Result<Put> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let file: WalFile = name.parse().map_err(|error| Failure::usage(format!("{error}")))?;
-    let content = fs::read(path).map_err(|error| {
-        Failure::failed(format!("{} cannot be read", path.display()))
-            .hint("PostgreSQL runs archive_command in its data directory; by hand, give the whole path.")
-            .caused_by(error)
-    })?;
-    let named = repository_for(config, app)?;
-    let repository = access::open(config, &named, clock)?;
-    let system = system_of(path, &file, &content)?;
-    if let WalFile::Segment(segment) | WalFile::Partial(segment) = &file {
-        check_segment(*segment, &content, system)?;
-    }
+    let incoming = Incoming::read(path)?;
+    incoming.put(&access::open(config, &repository_for(config, app)?, clock)?)
+}
+
+/// The same for a person who knows that what is archived under its name is damaged: that is removed.
+pub fn push_in_place_of_damage(
+    config: &Config,
+    app: Option<&str>,
+    path: &Path,
+    clock: Arc<dyn Clock>,
+) -> Result<Put> {
+    let Incoming { file, system, content } = Incoming::read(path)?;
+    let repository = access::open(config, &repository_for(config, app)?, clock)?;
     let ends = ends_in(&file, &content);
-    Ok(Archive::of(&repository, system).put(&file, &content, ends)?)
+    Ok(Archive::of(&repository, system).put_in_place_of_damage(&file, &content, ends)?)
+}
+
+/// A file that is to be archived, read and found to be what its name says.
+struct Incoming {
+    file: WalFile,
+    system: u64,
+    content: Vec<u8>,
+}
+
+impl Incoming {
+    fn read(path: &Path) -> Result<Incoming> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let file: WalFile = name.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+        if let WalFile::Fragment(..) = file {
+            return Err(Failure::usage(format!("{file} is no file of a server")));
+        }
+        let content = fs::read(path).map_err(|error| {
+            Failure::failed(format!("{} cannot be read", path.display()))
+                .hint("PostgreSQL runs archive_command in its data directory; by hand, give the whole path.")
+                .caused_by(error)
+        })?;
+        let system = system_of(path, &file, &content)?;
+        if let WalFile::Segment(segment) | WalFile::Partial(segment) = &file {
+            check_segment(*segment, &content, system)?;
+        }
+        Ok(Incoming { file, system, content })
+    }
+
+    /// Returns only when it is durable.
+    fn put(self, repository: &Repository) -> Result<Put> {
+        let ends = ends_in(&self.file, &self.content);
+        let put = Archive::of(repository, self.system).put(&self.file, &self.content, ends);
+        put.map_err(|error| match Failure::from(error) {
+            failure if failure.kind == Kind::Verification => failure.hint(format!(
+                "What is archived under this name cannot be read. PostgreSQL keeps its own file. When you have looked into the store: \
+                 `mainstay wal push --replace-damaged` with the path of {}.",
+                self.file
+            )),
+            failure => failure,
+        })
+    }
 }
 
 /// Which cluster a file belongs to: a segment says so itself, and must agree with the data directory where that can be seen.
@@ -79,7 +124,7 @@ fn system_of(path: &Path, file: &WalFile, content: &[u8]) -> Result<u64> {
         WalFile::Segment(_) | WalFile::Partial(_) => {
             mainstay_sources::postgres::wal::SegmentHeader::parse(content).map(|header| header.system)
         }
-        WalFile::History(_) | WalFile::Backup(..) => None,
+        WalFile::History(_) | WalFile::Backup(..) | WalFile::Fragment(..) => None,
     };
     own.or(said).ok_or_else(|| {
         Failure::usage(format!("it is not known which cluster {file} belongs to"))
@@ -112,19 +157,25 @@ pub fn fetch(
 ) -> Result<bool> {
     // Names that are no files of the log are asked for too, by some tools; they are not there.
     let Ok(file) = name.parse::<WalFile>() else { return Ok(false) };
+    if let WalFile::Fragment(..) = file {
+        return Ok(false);
+    }
     let named = repository_for(config, app)?;
     let repository = access::open(config, &named, clock)?;
-    let system = control::read(Path::new("."))
-        .or_else(|failure| match path.parent().and_then(Path::parent) {
-            Some(data) => control::read(data),
-            None => Err(failure),
-        })?
-        .system;
-    match Archive::of(&repository, system).get(&file)? {
+    let system = control_of(path)?.system;
+    match open::content_of(&Archive::of(&repository, system), &file)? {
         // The server itself makes it durable, if it keeps it.
         Some(content) => write(path, &content, false).map(|()| true),
         None => Ok(false),
     }
+}
+
+/// Which cluster is in recovery: that of the working directory, or the one to which the file goes.
+fn control_of(path: &Path) -> Result<control::Control> {
+    control::read(Path::new(".")).or_else(|failure| match path.parent().and_then(Path::parent) {
+        Some(data) => control::read(data),
+        None => Err(failure),
+    })
 }
 
 /// Writes a file whole or not at all; if it is to be `durable`, only its directory's own entry is left to the caller.
@@ -166,6 +217,9 @@ pub struct TimelineStatus {
     pub went_on: Option<u32>,
     /// Why it is not known where it came from, if its history is damaged.
     pub damaged: Option<String>,
+    /// The segment that is still written to, if fragments of it are archived, and up to where.
+    pub open: Option<String>,
+    pub open_to: Option<Lsn>,
     /// When the last transaction ended that is archived.
     pub last_end: Option<Time>,
     pub stored_bytes: u64,
@@ -241,11 +295,14 @@ impl<'r> Holdings<'r> {
                         }
                     }
                 }
-                WalFile::Partial(_) | WalFile::Backup(..) => {}
+                WalFile::Partial(_) | WalFile::Backup(..) | WalFile::Fragment(..) => {}
             }
         }
-        let segment_size =
-            segment_size.and_then(|bytes| bytes.try_into().ok()).unwrap_or(SegmentSize::DEFAULT);
+        let segment_size = match segment_size {
+            Some(bytes) => bytes.try_into().ok(),
+            None => open::size_said_by_fragments(&archive, &files)?,
+        };
+        let segment_size = segment_size.unwrap_or(SegmentSize::DEFAULT);
         Ok(Holdings { archive, system, segment_size, files, segments, histories, damaged })
     }
 
@@ -286,7 +343,7 @@ impl<'r> Holdings<'r> {
 
     /// Every timeline of which something is archived, in order.
     pub fn timelines(&self) -> Vec<u32> {
-        let of_segments = self.segments.iter().map(|segment| segment.timeline);
+        let of_segments = self.begun().map(|segment| segment.timeline);
         of_segments
             .chain(self.histories.keys().copied())
             .chain(self.damaged())
@@ -297,10 +354,10 @@ impl<'r> Holdings<'r> {
 
     /// When the last transaction ended in the archived segments up to `last` of its timeline.
     pub fn last_end(&self, timeline: u32, up_to: Option<Segment>) -> Result<Option<Time>> {
-        let of_timeline = self.segments.iter().rev().filter(|s| s.timeline == timeline);
-        for segment in of_timeline.filter(|segment| up_to.is_none_or(|last| **segment <= last)) {
-            let head = self.archive.head(&WalFile::Segment(*segment))?;
-            if let Some(ends) = head.and_then(|head| head.ends) {
+        let of_timeline: Vec<Segment> = self.begun().filter(|s| s.timeline == timeline).collect();
+        let counting = of_timeline.into_iter().rev();
+        for segment in counting.filter(|segment| up_to.is_none_or(|last| *segment <= last)) {
+            if let Some(ends) = self.ends(segment)? {
                 return Ok(Some(ends.last));
             }
         }
@@ -320,7 +377,7 @@ impl<'r> Holdings<'r> {
     /// The timeline that branched off from this one, although this one went on: segments are archived that lie beyond.
     pub fn went_on(&self, timeline: u32) -> Option<u32> {
         let size = self.segment_size;
-        let last = self.segments.iter().rev().find(|segment| segment.timeline == timeline)?;
+        let last = self.begun().filter(|segment| segment.timeline == timeline).last()?;
         let left = |ancestry: &Ancestry| {
             let switch = ancestry.switches.last().filter(|switch| switch.from == timeline);
             switch.is_some_and(|switch| {
@@ -360,7 +417,10 @@ impl<'r> Holdings<'r> {
 
     fn timeline(&self, timeline: u32) -> Result<TimelineStatus> {
         let own: Vec<Segment> = self.segments.iter().filter(|s| s.timeline == timeline).copied().collect();
-        let missing = self.missing(timeline, &own).iter().map(ToString::to_string).collect();
+        let begun: Vec<Segment> = self.begun().filter(|s| s.timeline == timeline).collect();
+        let missing = self.missing(timeline, &begun).iter().map(ToString::to_string).collect();
+        let open = self.open_segment(timeline);
+        let reach = open.map(|segment| self.reach(segment));
         let from =
             self.ancestry(timeline).switches.last().map(|switch| format!("{} at {}", switch.from, switch.at));
         let stored = self.files.iter().filter(|archived| archived.file.timeline() == timeline);
@@ -373,6 +433,14 @@ impl<'r> Holdings<'r> {
             missing,
             went_on: self.went_on(timeline),
             damaged: self.damaged.get(&timeline).cloned(),
+            open: open.map(|segment| segment.to_string()),
+            open_to: match reach {
+                Some(Ok(reach)) => reach,
+                // Told as what it is, and no reason not to tell the rest.
+                Some(Err(failure)) if failure.kind != Kind::Failed => None,
+                Some(Err(failure)) => return Err(failure),
+                None => None,
+            },
             last_end: self.last_end(timeline, None)?,
             stored_bytes: stored.map(|archived| archived.stored_bytes).sum(),
         })

@@ -3,16 +3,17 @@
 #![allow(clippy::unwrap_used)]
 
 use mainstay_domain::{
-    Clock, Kind, PointId, Silent, Time,
-    point::{Point, SourceRecord, State, Stream, Summary},
+    Clock, Kind, PackId, PointId, Silent, Time,
+    point::{Point, ProofLevel, SourceRecord, State, Stream, Summary},
     stream::{Pool, Sink},
     time::{DAY, Span},
 };
 use mainstay_keys::secret::Secret;
-use mainstay_operations::{config::Config, manage, points, prune};
+use mainstay_operations::{config::Config, manage, points, prune, verify};
 use mainstay_repository::{Access, Repository, Session, Tuning, log::entry::object_name, stream::Chunking};
 use mainstay_stores::{MemoryStore, Store};
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc,
@@ -106,8 +107,12 @@ impl Shop {
     }
 
     fn plan(&self) -> mainstay_domain::Result<prune::Plan> {
+        self.plan_by(Span { nanoseconds: 0 }, false)
+    }
+
+    fn plan_by(&self, grace: Span, accept_clock: bool) -> mainstay_domain::Result<prune::Plan> {
         let config = Config::parse(CONFIG, Path::new("mainstay.yaml")).unwrap();
-        prune::plan(&config, "main", &self.repository, self.clock.now(), Span { nanoseconds: 0 })
+        prune::plan(&config, "main", &self.repository, self.clock.now(), grace, accept_clock)
     }
 
     fn info(&self, id: PointId) -> points::PointInfo {
@@ -147,9 +152,53 @@ fn a_hold_that_ran_out_is_released_in_the_open_and_its_point_goes() {
     let plan = shop.plan().unwrap();
     let holds = &plan.expired[&first];
     assert_eq!(holds.len(), 1, "the plan says that the hold is released");
-    prune::execute(&shop.repository, &plan, "bob", shop.clock.now(), &Silent).unwrap();
+    prune::execute(&shop.repository, &plan, "bob", &Silent).unwrap();
     assert_eq!(shop.live(), [fourth]);
     assert!([first, second, third].iter().all(|gone| plan.dropped().any(|d| d.point == *gone)));
+}
+
+#[test]
+fn nothing_goes_because_the_clock_was_set_forward_until_somebody_says_that_it_is_right() {
+    let shop = Shop::new();
+    let first = shop.back_up(1);
+    let second = shop.back_up(2);
+    let third = shop.back_up(3);
+    shop.hold(second, 30);
+    let grace = Span { nanoseconds: 3 * DAY };
+    let ids = |points: &[PointId]| points.iter().copied().collect();
+    let dropped = |plan: &prune::Plan| plan.dropped().map(|d| d.point).collect::<BTreeSet<_>>();
+    assert_eq!(dropped(&shop.plan_by(grace, false).unwrap()), ids(&[]));
+
+    // By the clock it is a year later: the hold would have run out, and all but the newest would be free to go.
+    shop.clock.0.fetch_add(365 * DAY, Ordering::Relaxed);
+    let jumped = shop.plan_by(grace, false).unwrap();
+    assert_eq!(dropped(&jumped), ids(&[]));
+    assert_eq!(jumped.clock_keeps, ids(&[first, second]));
+    assert!(jumped.expired.is_empty(), "no hold runs out by that clock");
+    prune::execute(&shop.repository, &jumped, "bob", &Silent).unwrap();
+    // What a prune writes does not vouch for its own clock.
+    let again = shop.plan_by(grace, false).unwrap();
+    assert_eq!(dropped(&again), ids(&[]));
+    let refused =
+        manage::delete(&shop.repository, &[shop.info(second)], "bob", "by hand", shop.clock.now(), |_| {});
+    assert_eq!(refused.unwrap_err().kind, Kind::Refused, "it is held");
+    assert_eq!(shop.live(), [first, second, third]);
+
+    let accepted = shop.plan_by(grace, true).unwrap();
+    assert_eq!((dropped(&accepted), accepted.clock_keeps.len()), (ids(&[first, second]), 0));
+    prune::execute(&shop.repository, &accepted, "bob", &Silent).unwrap();
+    assert_eq!(shop.live(), [third]);
+}
+
+#[test]
+fn a_clock_within_a_day_of_the_newest_point_is_believed() {
+    let shop = Shop::new();
+    let points = [shop.back_up(1), shop.back_up(2)];
+    let grace = Span { nanoseconds: DAY };
+    shop.clock.0.fetch_add(DAY, Ordering::Relaxed);
+    let plan = shop.plan_by(grace, false).unwrap();
+    assert_eq!(plan.dropped().map(|d| d.point).collect::<Vec<_>>(), points[..1]);
+    assert!(plan.clock_keeps.is_empty());
 }
 
 #[test]
@@ -159,7 +208,7 @@ fn a_hold_that_was_placed_after_the_plan_wins() {
     let plan = shop.plan().unwrap();
     assert_eq!(plan.dropped().map(|d| d.point).collect::<Vec<_>>(), [points[0]]);
     shop.hold(points[0], 30);
-    prune::execute(&shop.repository, &plan, "bob", shop.clock.now(), &Silent).unwrap();
+    prune::execute(&shop.repository, &plan, "bob", &Silent).unwrap();
     assert_eq!(shop.live(), points);
 }
 
@@ -178,6 +227,67 @@ fn a_point_whose_hold_ran_out_can_be_deleted_by_hand_and_a_held_one_cannot() {
 }
 
 #[test]
+fn a_point_that_needs_a_lost_pack_takes_no_others_place_before_or_after_the_plan() {
+    let shop = Shop::new();
+    let [first, second] = [shop.back_up(1), shop.back_up(2)];
+    let planned = shop.plan().unwrap();
+    assert_eq!(planned.dropped().map(|d| d.point).collect::<Vec<_>>(), [first]);
+
+    let packs = |id: &PointId| -> BTreeSet<PackId> {
+        shop.repository.manifest(id).unwrap().reach.packs.into_iter().collect()
+    };
+    let lost = &packs(&second) - &packs(&first);
+    assert!(!lost.is_empty());
+    shop.repository.record_lost(&lost, &Default::default()).unwrap();
+    prune::execute(&shop.repository, &planned, "bob", &Silent).unwrap();
+    assert_eq!(shop.live(), [first, second], "the plan did not know yet");
+    assert_eq!(shop.plan().unwrap().dropped().count(), 0);
+
+    let third = shop.back_up(3);
+    let plan = shop.plan().unwrap();
+    prune::execute(&shop.repository, &plan, "bob", &Silent).unwrap();
+    assert_eq!(shop.live(), [third], "a whole one takes the place of both");
+}
+
+#[test]
+fn a_damaged_index_segment_keeps_only_those_points_from_counting_whose_packs_it_named() {
+    let shop = Shop::new();
+    let [first, second] = [shop.back_up(1), shop.back_up(2)];
+    let segment = |id: &PointId| {
+        let state = shop.repository.state().unwrap();
+        format!("index/{}", state.facts.points[id].index[0])
+    };
+    let look = |level| {
+        let all = points::list(&shop.repository, None).unwrap();
+        let report = verify::check(&shop.repository, &all, level, &Silent).unwrap();
+        let passed = [first, second].map(|id| shop.info(id).proofs[&level].passed);
+        (report.findings.into_iter().map(|f| (f.object, f.points)).collect::<Vec<_>>(), passed)
+    };
+    shop.memory.overwrite(&segment(&second), b"damage");
+    for level in [ProofLevel::Objects, ProofLevel::Packs, ProofLevel::Data] {
+        assert_eq!(look(level), (vec![(segment(&second), vec![second])], [true, false]), "{level:?}");
+    }
+    assert_eq!(shop.plan().unwrap().dropped().count(), 0, "it takes no other's place");
+
+    // The next collection makes the segment anew from the packs, when it rewrites the index.
+    let third = shop.back_up(3);
+    manage::delete(
+        &shop.repository,
+        &[shop.info(third)],
+        "bob",
+        "so that something goes",
+        shop.clock.now(),
+        |_| {},
+    )
+    .unwrap();
+    for _ in 0..2 {
+        mainstay_repository::collect::collect(&shop.repository, 0, &Silent).unwrap();
+    }
+    assert_eq!(look(ProofLevel::Data), (vec![], [true, true]));
+    assert_eq!(shop.plan().unwrap().dropped().map(|d| d.point).collect::<Vec<_>>(), [first]);
+}
+
+#[test]
 fn nothing_is_planned_or_deleted_while_the_log_is_in_doubt() {
     let shop = Shop::new();
     let points = [shop.back_up(1), shop.back_up(2), shop.back_up(3)];
@@ -188,7 +298,7 @@ fn nothing_is_planned_or_deleted_while_the_log_is_in_doubt() {
     let all = points::list(&shop.repository, None).unwrap();
     let refused = [
         shop.plan().unwrap_err(),
-        prune::execute(&shop.repository, &plan, "bob", shop.clock.now(), &Silent).unwrap_err(),
+        prune::execute(&shop.repository, &plan, "bob", &Silent).unwrap_err(),
         manage::delete(&shop.repository, &all[..1], "bob", "by hand", shop.clock.now(), |_| {}).unwrap_err(),
     ];
     for failure in refused {

@@ -42,7 +42,7 @@ pub struct Finding {
     /// The object's name in the store, or what else is wrong.
     pub object: String,
     pub problem: String,
-    /// The recovery points that need it.
+    /// The recovery points that need it. None of an index segment whose packs are all named by others as well.
     pub points: Vec<PointId>,
 }
 
@@ -104,7 +104,7 @@ pub fn check(
             Err(error) => return Err(error),
         }
     }
-    check_index(repository, monitor, &mut report)?;
+    check_index(repository, &needs, &points, monitor, &mut report)?;
     check_packs(repository, &needs, &points, depth, threads, monitor, &mut report)?;
     if depth == Depth::Data {
         let broken = report.lost_packs();
@@ -142,6 +142,10 @@ fn add_need(needs: &mut Needs, pack: PackId, point: u32) {
         Some((_, last)) if *last == point || *last + 1 == point => *last = point,
         _ => runs.push((point, point)),
     }
+}
+
+fn points_of(runs: &[(u32, u32)], points: &[PointId]) -> impl Iterator<Item = PointId> {
+    runs.iter().flat_map(|(first, last)| &points[*first as usize..=*last as usize]).copied()
 }
 
 /// A collection at the same time may have given up points, and deleted what only they needed. Whatever is missing then is
@@ -259,30 +263,51 @@ fn sample(packs: &[(PackId, Pool)], room: usize, random: &mut dyn FnMut(usize) -
     chosen
 }
 
-fn check_index(repository: &Repository, monitor: &dyn Monitor, report: &mut Report) -> Result<()> {
-    let live = repository.live_index()?;
-    for id in &live {
+/// A damaged segment may have named anything, and concerns the points that need a pack which no other names: until the index is
+/// rewritten they are found by looking into their packs.
+fn check_index(
+    repository: &Repository,
+    needs: &Needs,
+    points: &[PointId],
+    monitor: &dyn Monitor,
+    report: &mut Report,
+) -> Result<()> {
+    let before = report.findings.len();
+    let mut named = HashSet::new();
+    for id in &repository.live_index()? {
         go_on(monitor)?;
-        check_segment(repository, id, &[], report)?;
+        named.extend(check_segment(repository, id, &[], report)?);
+    }
+    let damaged = &mut report.findings[before..];
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    let unnamed = needs.iter().filter(|(pack, _)| !named.contains(*pack));
+    let concerned: BTreeSet<PointId> = unnamed.flat_map(|(_, runs)| points_of(runs, points)).collect();
+    for finding in damaged {
+        finding.points = concerned.iter().copied().collect();
     }
     Ok(())
 }
 
+/// Checks a segment, and returns the packs that it names: none if it is damaged.
 fn check_segment(
     repository: &Repository,
     id: &ObjectId,
     points: &[PointId],
     report: &mut Report,
-) -> Result<()> {
+) -> Result<Vec<PackId>> {
     report.objects += 1;
     let name = index_name(id);
     let bytes = repository.store().read(&name).map_err(RepositoryError::from);
     match bytes.and_then(|bytes| repository.open_segment(id, &bytes)) {
-        Ok(_) => {}
-        Err(error) if error.is_damage() => report.findings.push(finding(name, &error, points)),
-        Err(error) => return Err(error),
+        Ok(segment) => Ok(segment.packs.into_iter().map(|(pack, _)| pack).collect()),
+        Err(error) if error.is_damage() => {
+            report.findings.push(finding(name, &error, points));
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
 fn check_packs(
@@ -295,9 +320,7 @@ fn check_packs(
     report: &mut Report,
 ) -> Result<()> {
     let packs: Vec<_> = needs.iter().collect();
-    let named = |runs: &[(u32, u32)]| -> Vec<PointId> {
-        runs.iter().flat_map(|(first, last)| &points[*first as usize..=*last as usize]).copied().collect()
-    };
+    let named = |runs: &[(u32, u32)]| -> Vec<PointId> { points_of(runs, points).collect() };
     let next = AtomicUsize::new(0);
     let outcome = Mutex::new((std::mem::take(report), Ok(())));
     std::thread::scope(|scope| {

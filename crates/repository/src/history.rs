@@ -100,6 +100,17 @@ impl Repository {
         Ok(log.state().clone())
     }
 
+    /// The state of the log now, and every entry that is in doubt, with those that lie too far beyond its end to be folded.
+    pub fn doubts(&self) -> Result<(State, BTreeMap<u64, Doubt>)> {
+        self.refuse_impaired()?;
+        let mut log = self.log();
+        let beyond = log.survey()?;
+        let state = log.state().clone();
+        let mut doubts = state.doubts.clone();
+        doubts.extend(beyond.into_iter().map(|n| (n, Doubt::Beyond)));
+        Ok((state, doubts))
+    }
+
     /// Declares doubtful entries to be looked at: they have no effect and stand in nobody's way any more.
     pub fn acknowledge(&self, entries: &[u64]) -> Result<()> {
         self.append(|_| Ok(Event::Acknowledge(Acknowledge { entries: entries.to_vec() })))?;

@@ -172,6 +172,16 @@ impl Repository {
         self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// Whether the store still holds this repository with the trust list that was read, for who keeps it open for long.
+    pub fn is_current(&self) -> Result<bool> {
+        let next = trust::object_name(self.trust.version + 1);
+        match read_format(&*self.store) {
+            Ok(format) => Ok(format.repository() == self.id() && self.store.stat(&next)?.is_none()),
+            Err(RepositoryError::NoRepository { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads and verifies a recovery point.
     pub fn manifest(&self, id: &PointId) -> Result<Manifest> {
         let bytes = self.store.read(&manifest::object_name(id))?;

@@ -3,7 +3,10 @@
 //! Latency matters here and nothing else does: no packs, no index, no log entry; an object's name says which file of which
 //! cluster it is, so fetching is one request and needs no listing. The name is made once, by conditional create: the same file
 //! again is success, a different file under the same name is refused. An object is signed, sealed, and decoded again before it
-//! leaves. What is not needed any more is deleted by name (`operations::wal`), never by age or order of names.
+//! leaves. What is not needed any more is deleted by name (`operations::wal`), never by age or order of names. Of a segment that is
+//! still written to there are [`fragments`].
+
+pub mod fragments;
 
 use crate::{
     envelope::{Envelope, HEADER, KeyRole},
@@ -54,6 +57,21 @@ struct Facts {
     archived: Time,
     #[n(6)]
     ends: Option<Ends>,
+    /// Where a fragment lies in its segment.
+    #[n(7)]
+    place: Option<Place>,
+}
+
+/// Where a fragment lies in its segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+struct Place {
+    /// The offset of its first byte.
+    #[n(0)]
+    from: u64,
+    /// The number of the fragment that ends there; none at the segment's beginning.
+    #[n(1)]
+    after: Option<u32>,
 }
 
 /// When the first and the last transaction ended whose end is in a segment.
@@ -101,6 +119,11 @@ impl<'r> Archive<'r> {
         Archive { repository, system }
     }
 
+    /// The cluster's system identifier.
+    pub fn system(&self) -> u64 {
+        self.system
+    }
+
     /// Archives a file. Returns only when it is durable.
     ///
     /// # Errors
@@ -118,7 +141,7 @@ impl<'r> Archive<'r> {
             return Ok(Put::Known);
         }
         let name = self.name(&own, file);
-        let bytes = self.seal(file, content, id, ends)?;
+        let bytes = self.seal(file, content, id, ends, None)?;
         let created = create_contested(&**self.repository.store(), &name, &bytes, &std::thread::sleep)?;
         // Of two hosts that archive at the same moment, one at least sees the other's now.
         for host in others() {
@@ -129,6 +152,27 @@ impl<'r> Archive<'r> {
             false if self.is_same(&own, file, id)? => Ok(Put::Known),
             false => Err(RepositoryError::damaged(&name, "it was there a moment ago and is gone")),
         }
+    }
+
+    /// As [`put`](Archive::put), in the place of a copy of this file that is damaged, which is removed: for a person to decide. A
+    /// crash in between leaves nothing under the name; the file itself is still where it comes from.
+    ///
+    /// # Errors
+    /// `Refused` if another file has that name, also if that one is damaged and still says so.
+    pub fn put_in_place_of_damage(&self, file: &WalFile, content: &[u8], ends: Option<Ends>) -> Result<Put> {
+        let id = chunk_id(&self.repository.keyring().current().chunk_id_key(), content);
+        let own = self.repository.writer().signer.host();
+        // Looked at twice: a bad moment on the way is no damage.
+        let is_damaged = || matches!(self.is_same(&own, file, id), Err(error) if error.is_damage());
+        if is_damaged() && is_damaged() {
+            if let Ok(Some(facts)) = self.facts_of(&own, file)
+                && facts.content != id
+            {
+                return Err(self.another(file));
+            }
+            self.repository.store().delete(&self.name(&own, file))?;
+        }
+        self.put(file, content, ends)
     }
 
     /// Whether this very content is in the archive under a host's name, read whole: PostgreSQL removes its own copy on our
@@ -238,9 +282,10 @@ impl<'r> Archive<'r> {
     /// Segments of one range stand together, so that no folder holds them all.
     fn name(&self, host: &HostId, file: &WalFile) -> String {
         let group = match file {
-            WalFile::Segment(segment) | WalFile::Partial(segment) | WalFile::Backup(segment, _) => {
-                segment.group()
-            }
+            WalFile::Segment(segment)
+            | WalFile::Partial(segment)
+            | WalFile::Backup(segment, _)
+            | WalFile::Fragment(segment, _) => segment.group(),
             WalFile::History(_) => "history".to_owned(),
         };
         format!("wal/{host}/{}/{:08X}/{group}/{file}", self.system, file.timeline())
@@ -268,7 +313,14 @@ impl<'r> Archive<'r> {
         Ok(facts)
     }
 
-    fn seal(&self, file: &WalFile, content: &[u8], id: ChunkId, ends: Option<Ends>) -> Result<Vec<u8>> {
+    fn seal(
+        &self,
+        file: &WalFile,
+        content: &[u8],
+        id: ChunkId,
+        ends: Option<Ends>,
+        place: Option<Place>,
+    ) -> Result<Vec<u8>> {
         let repository = self.repository;
         let writer = repository.writer();
         let key = Zeroizing::new(mainstay_keys::random::<32>());
@@ -280,6 +332,7 @@ impl<'r> Archive<'r> {
             key: *key,
             archived: repository.clock().now(),
             ends,
+            place,
         };
         let facts = Zeroizing::new(minicbor::to_vec(&facts).expect("writing to a Vec cannot fail"));
         let mut out = ENVELOPE.header(&[0; 16], &writer);
@@ -295,8 +348,12 @@ impl<'r> Archive<'r> {
         }
     }
 
+    fn open(&self, name: &str, file: &WalFile, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        Ok(self.open_whole(name, file, bytes)?.1)
+    }
+
     /// Decrypts where it lies: a segment has up to 1 GiB, and several are read at the same time.
-    fn open(&self, name: &str, file: &WalFile, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+    fn open_whole(&self, name: &str, file: &WalFile, mut bytes: Vec<u8>) -> Result<(Facts, Vec<u8>)> {
         let damaged = |why| RepositoryError::damaged(name, why);
         let unsealer = self.repository.unsealer();
         let verified = ENVELOPE.verify(&bytes, &unsealer, name)?;
@@ -323,7 +380,7 @@ impl<'r> Archive<'r> {
         if content.len() as u64 != facts.bytes || chunk_id(&key, &content) != facts.content {
             return Err(damaged("it is not what was archived"));
         }
-        Ok(content)
+        Ok((facts, content))
     }
 }
 

@@ -291,6 +291,69 @@ fn a_missing_entry_is_noticed_even_where_the_search_for_the_head_stops() {
     }
 }
 
+/// A store with a few points and an object that is named as an entry far beyond them.
+fn with_stray(n: u64) -> (Hosts, MemoryStore) {
+    let (hosts, store) = with_log();
+    grow(&hosts, &store, 3);
+    store.create(&object_name(n), b"whoever put it there").unwrap();
+    (hosts, store)
+}
+
+#[test]
+fn an_entry_far_beyond_the_end_blocks_deletion_until_it_is_acknowledged_and_a_checkpoint_keeps_that() {
+    for n in [5000, u64::MAX] {
+        let (hosts, store) = with_stray(n);
+        let mut log = hosts.open(&store, 0);
+        let refused = mainstay_domain::Failure::from(log.refresh_thoroughly().unwrap_err());
+        assert_eq!(refused.kind, Kind::Refused);
+        assert!(refused.message.contains(&format!("log entry {n} is in doubt")), "{refused}");
+        assert!(refused.hint.unwrap().contains("repair --acknowledge"));
+        assert_eq!(log.survey().unwrap(), [n].into());
+
+        log.append(|_| Ok(Event::Acknowledge(Acknowledge { entries: vec![n] }))).unwrap();
+        log.refresh_thoroughly().unwrap();
+        grow_from(&hosts, &store, 4, 60);
+        let mut later = hosts.open(&store, 1);
+        assert!(later.state().last_checkpoint.is_some_and(|checkpoint| checkpoint > log.state().head));
+        later.refresh_thoroughly().unwrap();
+        assert!(later.state().doubts.is_empty());
+        let second = if n == 5000 { 6000 } else { 5000 };
+        store.create(&object_name(second), b"another").unwrap();
+        assert_eq!(later.survey().unwrap(), [second].into(), "only what was looked at is acknowledged");
+    }
+}
+
+#[test]
+fn the_log_goes_on_over_an_acknowledged_entry_that_it_comes_to() {
+    // The search for the head, which doubles its steps, would run into 7 and 15, and looks 16 entries ahead.
+    for is_there in [true, false] {
+        let (hosts, store) = with_log();
+        let mut log = hosts.open(&store, 0);
+        log.append(|_| Ok(begin(1))).unwrap();
+        let strays = [7, 8, 15];
+        log.append(|_| Ok(Event::Acknowledge(Acknowledge { entries: strays.to_vec() }))).unwrap();
+        for n in strays.into_iter().filter(|_| is_there) {
+            store.create(&object_name(n), b"whoever put it there").unwrap();
+        }
+        for s in 2..20 {
+            let other = hosts.open(&store, 1);
+            assert_eq!(other.state(), log.state(), "nothing beyond the end is taken for a part of it");
+            let n = log.append(|_| Ok(begin(s))).unwrap();
+            assert!(!strays.contains(&n), "what stands there has no effect");
+            assert!(log.state().facts.sessions.contains_key(&id::<SessionId>(s)));
+            log.refresh_thoroughly().unwrap();
+        }
+        assert!(log.state().doubts.is_empty());
+        assert_eq!(log.state().head, 2 + 18 + 3);
+        assert_eq!(hosts.open(&store, 1).state(), log.state());
+        // Nothing that is put into its place later takes effect.
+        let fence = Event::Fence(Fence { session: id(19) });
+        let bytes = hosts.forge(support::hint_before(&store, 15), fence, 0);
+        store.overwrite(&object_name(15), &bytes);
+        assert_eq!(hosts.open(&store, 1).state(), log.state());
+    }
+}
+
 #[test]
 fn an_entry_moved_copied_or_of_another_repository_does_not_count() {
     let (hosts, store) = with_log();
@@ -325,8 +388,12 @@ fn another_repositorys_log_is_refused() {
 
 /// Ends when `n` points are live, with whatever checkpoints came due.
 fn grow(hosts: &Hosts, store: &MemoryStore, n: u16) {
+    grow_from(hosts, store, 1, n);
+}
+
+fn grow_from(hosts: &Hosts, store: &MemoryStore, first: u16, n: u16) {
     let mut log = hosts.open(store, 0);
-    for s in 1..=n {
+    for s in first..=n {
         log.append(|_| Ok(begin(s))).unwrap();
         log.append(|_| Ok(commit(s, s))).unwrap();
         log.checkpoint_if_due().unwrap();

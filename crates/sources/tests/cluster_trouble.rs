@@ -13,7 +13,7 @@ use mainstay_domain::{
     stream::{Content, Piece, PieceWriter, Pool, Sink, Vault},
 };
 use mainstay_sources::postgres::{
-    cluster::{self, ClusterConfig, ClusterFacts, facts::Tablespace, restore},
+    cluster::{self, ClusterConfig, ClusterFacts, Method, facts::Tablespace, restore},
     sandbox::{Sandbox, SandboxOptions},
     secret::SecretText,
 };
@@ -298,7 +298,8 @@ fn a_user_without_the_right_to_know_the_data_directory_can_be_told_it() {
         ))
         .unwrap();
     let url = format!("postgres://little@localhost/postgres?host={}", server.socket_directory().display());
-    let mut config = ClusterConfig::new(SecretText::Plain(url.into()));
+    let mut config =
+        ClusterConfig { method: Method::Files, ..ClusterConfig::new(SecretText::Plain(url.into())) };
     let refused = cluster::probe(&config).unwrap_err();
     assert!(refused.message.contains("may not know where the data directory is"), "{refused}");
     assert!(refused.hint.unwrap_or_default().contains("pg_read_all_settings"));

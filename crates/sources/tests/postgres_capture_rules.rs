@@ -105,6 +105,38 @@ fn expectations_count_partitions_together_and_weigh_by_priority() {
 }
 
 #[test]
+fn a_rule_whose_table_is_not_there_is_not_silently_kept() {
+    let sandbox = shop();
+    let state = |text: &str| {
+        let record = capture(&rules(&sandbox, text), &Memory::default()).unwrap();
+        (
+            record.state,
+            record
+                .problems
+                .iter()
+                .filter(|p| p.object.contains("ordrs"))
+                .map(|p| p.severity)
+                .collect::<Vec<_>>(),
+        )
+    };
+    let critical = r#"[{"match": "public.ordrs", "priority": "critical"}]"#;
+    assert_eq!(state(critical), (State::Failed, vec![Severity::Error]));
+    let expected = r#"[{"match": ["orders", "ordrs"], "expect": {"min_rows": 1}}]"#;
+    assert_eq!(state(expected), (State::Incomplete, vec![Severity::Error]));
+    assert_eq!(
+        state(r#"[{"match": "ordrs", "sensitive": true}]"#),
+        (State::Complete, vec![Severity::Warning])
+    );
+    assert_eq!(
+        state(r#"[{"match": "ordrs_*", "priority": "critical"}]"#),
+        (State::Complete, vec![Severity::Warning])
+    );
+    assert_eq!(state(r#"[{"match": "ordrs_*", "exclude": true}]"#), (State::Complete, vec![]));
+    let probed = probe(&rules(&sandbox, critical), &SystemClock, &Silent).unwrap();
+    assert_eq!(probed.state, State::Failed);
+}
+
+#[test]
 fn tables_that_no_rule_names_are_pointed_out_and_captured() {
     let sandbox = shop();
     let mut config = rules(&sandbox, r#"[{"match": ["customers", "events"], "priority": "critical"}]"#);

@@ -9,9 +9,10 @@ mod memory;
 mod support;
 
 use certificates::Certificates;
-use mainstay_domain::{Failure, Kind, point::State};
+use mainstay_domain::{Clock, Failure, Kind, SystemClock, point::State};
 use mainstay_sources::postgres::{
     config::PostgresConfig,
+    replication::{Message, Session, Status, Streamed},
     sandbox::{Sandbox, SandboxOptions},
     tools,
     wire::{ConnectSpec, Connection, Host, TlsMode, WireError},
@@ -19,7 +20,13 @@ use mainstay_sources::postgres::{
 use memory::Memory;
 use std::{
     net::TcpListener,
-    os::unix::fs::{PermissionsExt, chown},
+    os::{
+        fd::AsFd,
+        unix::{
+            fs::{PermissionsExt, chown},
+            net::UnixStream,
+        },
+    },
     path::Path,
     process::{Command, Stdio},
 };
@@ -136,7 +143,7 @@ fn server_with(certificates: &Certificates) -> Sandbox {
     }
     std::fs::set_permissions(certificates.path("server.key"), std::fs::Permissions::from_mode(0o600))
         .unwrap();
-    let hba = "local all all trust\nhostssl all certified 127.0.0.1/32 cert\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+    let hba = "local all,replication all trust\nhostssl all certified 127.0.0.1/32 cert\nhostssl all,replication all 127.0.0.1/32 scram-sha-256\n";
     let mut options =
         SandboxOptions { tcp: true, hba: Some(hba.to_owned()), ..support::options() }.setting("ssl", "on");
     for (setting, file) in
@@ -199,6 +206,57 @@ fn tls_protects_as_far_as_sslmode_says() {
     refused("db.test", "verify-full", None, "sslrootcert=FILE");
     refused("db.test", "disable", None, "sslmode=require");
     refused("db.test", "verify-full", Some("missing.crt"), "PEM");
+}
+
+#[test]
+fn the_log_streams_over_tls_as_it_does_without() {
+    let certificates = Certificates::make();
+    let sandbox = server_with(&certificates);
+    let url = url(&certificates, &sandbox, "db.test", "verify-full", Some("ca.crt"));
+    let encrypted = ConnectSpec::parse(&url, &no_environment).unwrap();
+    let mut db = sandbox.connect("postgres").unwrap();
+    db.execute("SET synchronous_commit = on").unwrap();
+    for (slot, spec) in [("plain", sandbox.spec("postgres")), ("encrypted", encrypted)] {
+        let mut session = Session::open(&spec, "streamer").unwrap();
+        let identity = session.identify().unwrap();
+        assert!(session.create_slot(slot).unwrap() && !session.create_slot(slot).unwrap());
+        let size = session.segment_size().unwrap();
+        let segment = mainstay_domain::wal::Segment::holding(identity.timeline, identity.flushed, size);
+        let Streamed::Log(mut log) = session.stream(slot, segment.start(size), segment.timeline).unwrap()
+        else {
+            panic!("{slot}: there is log")
+        };
+        let (wake, _waker) = UnixStream::pair().unwrap();
+        let (mut received, mut answered) = (Vec::new(), false);
+        let mut wanted = u64::MAX;
+        let patience = std::time::Duration::from_secs(10);
+        while !answered || (received.len() as u64) < wanted {
+            match log.next(wake.as_fd(), patience).unwrap() {
+                Message::Log { start, bytes, .. } => {
+                    assert_eq!(start.0, segment.start(size).0 + received.len() as u64, "{slot}");
+                    received.extend_from_slice(bytes);
+                    if wanted == u64::MAX {
+                        // Much at once, then a word of ours that is answered.
+                        db.execute("INSERT INTO t SELECT generate_series(1, 30000)").unwrap();
+                        let end = db.query_text("SELECT pg_current_wal_flush_lsn() - '0/0'").unwrap();
+                        let end: u64 = end.unwrap().parse().unwrap();
+                        wanted = end.min(segment.end(size).0) - segment.start(size).0;
+                        let status =
+                            Status { durable: segment.start(size), now: SystemClock.now(), reply: true };
+                        log.tell(&status).unwrap();
+                    }
+                }
+                Message::Alive { .. } => answered = true,
+                other => panic!("{slot}: {other:?}"),
+            }
+        }
+        assert_eq!(log.finish().unwrap(), None, "{slot}");
+        assert_eq!(session.identify().unwrap().system, identity.system, "{slot}: the session goes on");
+        let theirs =
+            std::fs::read(sandbox.data_directory().join("pg_wal").join(segment.to_string())).unwrap();
+        let length = wanted as usize;
+        assert!(received[..length] == theirs[..length], "{slot}");
+    }
 }
 
 #[test]

@@ -29,6 +29,9 @@ pub struct Args {
     /// Keep every point at least this long after a newer one took its place
     #[arg(long, value_name = "TIME", default_value_t = GRACE)]
     grace: Span,
+    /// This machine's clock is right, though it is more than a day ahead of the newest recovery point: decide by it
+    #[arg(long)]
+    accept_clock: bool,
     /// Show what would be done and why, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -45,7 +48,8 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     };
     for named in chosen {
         let repository = access::open(&config, &named, context.clock())?;
-        let plan = prune::plan(&config, named.name, &repository, context.clock().now(), args.grace)?;
+        let now = context.clock().now();
+        let plan = prune::plan(&config, named.name, &repository, now, args.grace, args.accept_clock)?;
         show(context, named.name, &plan);
         if args.dry_run {
             context.output.line(format_args!(
@@ -59,8 +63,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             confirm::typed(context, args.yes, "give up these recovery points", "prune")?;
         }
         let by = super::whoami();
-        let now = context.clock().now();
-        let collected = prune::execute(&repository, &plan, &by, now, &context.progress)?;
+        let collected = prune::execute(&repository, &plan, &by, &context.progress)?;
         let (files, bytes) = retention::carry_out(&repository, &context.progress)?;
         context.progress.finish();
         show_collected(context, &collected);
@@ -104,6 +107,14 @@ fn show(context: &Context, name: &str, plan: &Plan) {
     ));
     if !table.is_empty() {
         out.line(format_args!("{}\n", table.render()));
+    }
+    if !plan.clock_keeps.is_empty() {
+        out.line(format_args!(
+            "{} would go by this machine's clock and no later than the newest recovery point tells, so nothing goes for it \
+             yet.\nThey go after the next backup; if the clock is right, `--accept-clock` says so.\n",
+            count(plan.clock_keeps.len() as u64, "recovery point"),
+        ));
+        out.json("kept_by_clock", &json!({ "points": plan.clock_keeps, "judged_at": plan.now }));
     }
     for (point, holds) in &plan.expired {
         for (id, hold) in holds {

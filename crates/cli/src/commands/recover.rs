@@ -60,28 +60,30 @@ pub struct KeyArgs {
     /// A passphrase, in this file
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+    /// A passphrase, written by this command
+    #[arg(long, value_name = "COMMAND")]
+    passphrase_command: Option<String>,
 }
 
 impl KeyArgs {
     /// Where the key is, if it is said.
     pub fn spec(&self) -> Option<KeySpec> {
-        let key = |place| Some(KeySpec::Key(place));
-        let phrase = |place| Some(KeySpec::Passphrase(place));
-        match (&self.key_env, &self.key_file, &self.key_command, &self.passphrase_env, &self.passphrase_file)
-        {
-            (Some(name), ..) => key(Place::Env(name.clone())),
-            (_, Some(path), ..) => key(Place::File(path.clone())),
-            (_, _, Some(command), ..) => key(Place::Command(CommandLine::Shell(command.clone()))),
-            (_, _, _, Some(name), _) => phrase(Place::Env(name.clone())),
-            (.., Some(path)) => phrase(Place::File(path.clone())),
-            _ => None,
-        }
+        let key = place(&self.key_env, &self.key_file, &self.key_command);
+        let phrase = place(&self.passphrase_env, &self.passphrase_file, &self.passphrase_command);
+        key.map(KeySpec::Key).or(phrase.map(KeySpec::Passphrase))
     }
 
     fn read(&self) -> Result<Secret> {
         let spec = self.spec().unwrap_or_else(|| KeySpec::Key(Place::Env("MAINSTAY_KEY".to_owned())));
         Ok(spec.read()?)
     }
+}
+
+/// The one of these that was named.
+fn place(env: &Option<String>, file: &Option<PathBuf>, command: &Option<String>) -> Option<Place> {
+    let env = env.clone().map(Place::Env);
+    let command = command.clone().map(|text| Place::Command(CommandLine::Shell(text)));
+    env.or(file.clone().map(Place::File)).or(command)
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
@@ -123,5 +125,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         return Err(access::no_points(&app));
     }
     let info = points::find(&repository, &app, &args.how.point)?;
-    restore::restore_point(&args.how, context, None, &Chosen { repository, info })
+    let mut chosen = Chosen { repository, info };
+    args.how.settle_latest(&mut chosen)?;
+    restore::restore_point(&args.how, context, None, &chosen)
 }

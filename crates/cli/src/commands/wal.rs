@@ -1,14 +1,17 @@
 //! `mainstay wal`: archiving PostgreSQL's write-ahead log, and giving it back.
 
+mod daemon;
+
 use crate::{
     context::Context,
     exit::{self, Exit},
-    render::table::Table,
+    render::{plain, table::Table},
 };
+use console::style;
 use mainstay_domain::{ByteSize, Failure, Result};
 use mainstay_operations::{
     access,
-    wal::{self, TimelineStatus},
+    wal::{self, TimelineStatus, daemon as keeper, receive, slots},
 };
 use mainstay_repository::wal::Put;
 use std::path::PathBuf;
@@ -29,9 +32,11 @@ enum Action {
     Push {
         /// The file, as PostgreSQL gives it with %p
         path: PathBuf,
-        /// The application, where several have a source of kind cluster
+        /// Remove what is archived under this name if that is a damaged copy of this file. By hand, not in archive_command
         #[arg(long)]
-        app: Option<String>,
+        replace_damaged: bool,
+        #[command(flatten)]
+        daemon: daemon::Choice,
     },
     /// Fetch one file for a server in recovery: restore_command = 'mainstay wal fetch %f %p'
     ///
@@ -42,50 +47,91 @@ enum Action {
         file: String,
         /// Where to write it, as PostgreSQL gives it with %p
         path: PathBuf,
-        /// The application, where several have a source of kind cluster
-        #[arg(long)]
-        app: Option<String>,
+        #[command(flatten)]
+        daemon: daemon::Choice,
     },
-    /// Show what is archived: timelines, gaps, the last transaction
+    /// Receive the log while it is written, over the replication protocol, until it is stopped
+    ///
+    /// Archives whole segments as `wal push` does, and fragments of the open one every few seconds; at once where the server waits
+    /// for us (synchronous_standby_names). Acknowledges to the server only what is durable in the repository. A replication slot,
+    /// made if it is not there, keeps the rest. Connects again when the server was away. Ctrl-C or SIGTERM archives what has come,
+    /// and ends it.
+    Receive {
+        /// The application
+        app: String,
+        /// The source of kind cluster, where it has several
+        #[arg(long)]
+        source: Option<String>,
+        /// If the server does not have the log any more that comes next, go on with what it has: the archive then has a gap, and a new
+        /// base backup must follow
+        #[arg(long)]
+        accept_gap: bool,
+    },
+    /// Show what is archived (timelines, gaps, the last transaction), what replication slots make the server keep, and what the WAL
+    /// daemon has done
     Status {
-        /// The application, where several have a source of kind cluster
-        #[arg(long)]
-        app: Option<String>,
+        #[command(flatten)]
+        daemon: daemon::Choice,
     },
+    Daemon(daemon::Args),
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
     match args.action {
-        Action::Push { path, app } => {
-            let pushed = context
-                .config()
-                .and_then(|config| wal::push(&config, app.as_deref(), &path, context.clock()));
+        Action::Push { path, replace_damaged, daemon } => {
+            let pushed = context.config().and_then(|config| {
+                if replace_damaged {
+                    let app = daemon.app.as_deref();
+                    let put = wal::push_in_place_of_damage(&config, app, &path, context.clock())?;
+                    return Ok((put, keeper::Asked::Nobody));
+                }
+                let place = daemon.whereabouts(&config)?;
+                let (put, asked) = keeper::push(&config, &place, &path, context.clock())?;
+                daemon::start_if_wanted(context, &place, &asked);
+                Ok((put, asked))
+            });
             match pushed {
-                Ok(put) => {
+                Ok((put, asked)) => {
                     let known = put == Put::Known;
-                    context.output.json("archived", &serde_json::json!({ "path": path, "known": known }));
+                    let by_daemon = matches!(asked, keeper::Asked::Done(()));
+                    context.output.json(
+                        "archived",
+                        &serde_json::json!({ "path": path, "known": known, "daemon": by_daemon }),
+                    );
                     Ok(Exit::Done)
                 }
                 Err(failure) => Ok(failed(context, &failure, wal::push_exit_code(failure.kind))),
             }
         }
-        Action::Fetch { file, path, app } => {
-            let fetched = context
-                .config()
-                .and_then(|config| wal::fetch(&config, app.as_deref(), &file, &path, context.clock()));
+        Action::Fetch { file, path, daemon } => {
+            let fetched = context.config().and_then(|config| {
+                let place = daemon.whereabouts(&config)?;
+                let (found, asked) = keeper::fetch(&config, &place, &file, &path, context.clock())?;
+                daemon::start_if_wanted(context, &place, &asked);
+                Ok(found)
+            });
             match fetched {
                 Ok(true) => Ok(Exit::Done),
                 Ok(false) => Ok(Exit::Code(wal::NOT_THERE)),
                 Err(failure) => Ok(failed(context, &failure, wal::FETCH_FAILED)),
             }
         }
-        Action::Status { app } => {
+        Action::Receive { app, source, accept_gap } => {
+            let options = receive::Options { source: source.as_deref(), accept_gap };
             let config = context.config()?;
-            let repository =
-                access::open(&config, &wal::repository_for(&config, app.as_deref())?, context.clock())?;
-            show(context, &wal::status(&repository)?);
+            let received = receive::receive(&config, &app, &options, context.clock(), &context.progress)?;
+            context.output.json("received", &received);
             Ok(Exit::Done)
         }
+        Action::Status { daemon } => {
+            let config = context.config()?;
+            let named = wal::repository_for(&config, daemon.app.as_deref())?;
+            show(context, &wal::status(&access::open(&config, &named, context.clock())?)?);
+            daemon::show(context, &daemon.whereabouts(&config)?, &config);
+            show_slots(context, &slots::of_apps(&config, daemon.app.as_deref())?);
+            Ok(Exit::Done)
+        }
+        Action::Daemon(args) => daemon::run(args, context),
     }
 }
 
@@ -121,6 +167,12 @@ fn show(context: &Context, clusters: &[wal::ClusterStatus]) {
             ));
         }
         for timeline in &cluster.timelines {
+            if let (Some(open), Some(to)) = (&timeline.open, timeline.open_to) {
+                out.line(format_args!(
+                    "  timeline {}: {open} is still written to, and archived up to {to}",
+                    timeline.timeline
+                ));
+            }
             if let Some(why) = &timeline.damaged {
                 out.line(format_args!(
                     "  it is not known where timeline {} came from: {why}",
@@ -136,6 +188,35 @@ fn show(context: &Context, clusters: &[wal::ClusterStatus]) {
             }
         }
         out.json("wal", cluster);
+    }
+}
+
+fn show_slots(context: &Context, servers: &[slots::ServerSlots]) {
+    let out = &context.output;
+    for server in servers {
+        out.json("slots", server);
+        if let Some(why) = &server.unknown {
+            out.line(format_args!(
+                "{}: {} cannot be asked for its replication slots: {why}",
+                server.app, server.source
+            ));
+        }
+        if !server.slots.is_empty() {
+            let mut table = Table::new(&["SLOT", "RECEIVER", "FROM", ">KEPT", "LOG"]);
+            for slot in &server.slots {
+                table.row([
+                    slot.name.clone(),
+                    if slot.active { "connected" } else { "none" }.to_owned(),
+                    slot.restart_lsn.map(|lsn| lsn.to_string()).unwrap_or_default(),
+                    slot.retained_bytes.map(|bytes| ByteSize(bytes).to_string()).unwrap_or_default(),
+                    slot.wal_status.clone().unwrap_or_default(),
+                ]);
+            }
+            out.line(format_args!("Slots of {}, {}\n\n{}", server.app, server.source, table.render()));
+        }
+        for concern in &server.concerns {
+            out.line(format_args!("{} {}", style("!").yellow().bold(), plain(concern)));
+        }
     }
 }
 

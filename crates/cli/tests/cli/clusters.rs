@@ -37,6 +37,11 @@ impl Bank {
 
     /// The same with further arguments of `initdb`.
     pub fn with(tools: Tools, initdb: &[&str]) -> Bank {
+        Bank::with_settings(tools, initdb, &[])
+    }
+
+    /// The same with further settings, which win over these.
+    pub fn with_settings(tools: Tools, initdb: &[&str], settings: &[(&str, &str)]) -> Bank {
         let place = Place::new();
         let config = place.at("mainstay.yaml");
         let push = format!(
@@ -51,6 +56,7 @@ impl Bank {
             .setting("full_page_writes", "on")
             .setting("wal_level", "replica");
         let options = initdb.iter().fold(options, |options, argument| options.initdb(argument));
+        let options = settings.iter().fold(options, |options, (name, value)| options.setting(name, value));
         let server = Sandbox::start(&options).unwrap();
         place.write(
             "mainstay.yaml",
@@ -82,6 +88,12 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
     }
 
     pub fn run(&self, arguments: &[&str]) -> Ran {
+        let output = self.command(arguments).output().unwrap();
+        self.place.ran(output)
+    }
+
+    /// The binary, as the user that runs the server.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
         command
             .args(arguments)
@@ -96,10 +108,7 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
             let (uid, gid) = self.owner();
             command.uid(uid).gid(gid);
         }
-        let output = command.output().unwrap();
-        let text =
-            |bytes| String::from_utf8(bytes).unwrap().replace(self.place.path().to_str().unwrap(), "PLACE");
-        Ran { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        command
     }
 
     pub fn done(&self, arguments: &[&str]) -> Ran {
@@ -354,6 +363,12 @@ fn the_archive_takes_a_file_once_and_tells_absence_from_damage() {
     fs::write(&stored, damaged).unwrap();
     let ran = fetch(&name);
     assert!(ran.code == 126 && ran.stderr.contains("damaged"), "never the end of the log\n{}", ran.all());
+
+    // PostgreSQL's own copy takes its place, when a person says so.
+    let ran = bank.run(&["wal", "push", path]);
+    assert!(ran.code == 4 && ran.stderr.contains("--replace-damaged"), "{}", ran.all());
+    bank.done(&["wal", "push", "--replace-damaged", path]);
+    assert_eq!(fetch(&name).code, 0);
 }
 
 #[test]

@@ -113,6 +113,17 @@ fn a_table_that_may_not_be_read_makes_the_point_incomplete_and_is_named() {
     err| error: table public.orders is not in this recovery point: clerk has no SELECT privilege on it
     err| hint: Choose a point that was made by a user who may read it.
     ");
+    // What is in it comes back, and is equal to what was captured.
+    assert_seen!(told(shop.run(&["restore", "shop", "--to-database", "back", "--yes", "--quiet"])), @"
+    exit 3
+    out|  note: the recovery point is incomplete
+    out|  note: these tables were not captured, and will be missing: public.orders
+    out|  problem: table public.orders: its rows were not captured: clerk has no SELECT privilege on it
+    ");
+    assert_seen!(told(shop.run(&["verify", "shop", "--level", "restore", "--quiet"])), @"
+    exit 3
+    out|  problem: table public.orders: its rows were not captured: clerk has no SELECT privilege on it
+    ");
 }
 
 #[test]

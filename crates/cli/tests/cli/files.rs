@@ -48,6 +48,47 @@ fn a_backup_says_what_it_captured_and_that_it_was_read_back() {
 }
 
 #[test]
+fn the_latest_of_one_source_is_the_newest_point_that_has_it_complete() {
+    let place = shop();
+    let text = fs::read_to_string(place.at("mainstay.yaml")).unwrap();
+    let letters = place.at("uploads/letters");
+    let more = format!("sources:\n      letters: {{ files: {{ paths: [\"{}\"] }} }}", letters.display());
+    place.write("mainstay.yaml", &text.replace("sources:", &more));
+    place.done(&["backup", "shop"]);
+    place.done(&["backup", "shop", "--source", "letters"]);
+    let restore = |source: &str| {
+        place.run(&["restore", "shop", "--source", source, "--to-dir", "back", "--dry-run", "--quiet"])
+    };
+    assert_seen!(restore("uploads"), @"
+    exit 0
+    out| Restore uploads of shop as of <time> (point <id>) into PLACE/back
+    out|
+    out|  to create  3 files (links included), 3 folders
+    out|  to overwrite  0
+    out|  right already 0
+    out|  to remove  0
+    out|  to write <size> ( <size> free)
+    out|
+    err| The newest recovery point (<id>) does not hold uploads: taking the newest that has it complete, <id> as of <time>.
+    ");
+    let of_latest = restore("letters");
+    assert!(of_latest.code == 0 && of_latest.stderr.is_empty(), "{}", of_latest.all());
+    assert_seen!(restore("images"), @r#"
+    exit 10
+    err| error: recovery point <id> has no source named "images"
+    err| hint: It has: letters.
+    "#);
+    let point = place.json(&["list"], "point")[1]["id"].as_str().unwrap().to_owned();
+    let named =
+        ["restore", "shop", "--source", "uploads", "--point", &point, "--to-dir", "back", "--dry-run"];
+    assert_ne!(place.run(&named).code, 0, "a point that was named is the one that was meant");
+    place.done(&["restore", "shop", "--source", "uploads", "--to-dir", "back", "--yes"]);
+    assert_eq!(fs::read(place.at("back/images/logo.png")).unwrap(), vec![7; 100_000]);
+    place.done(&["recover", "--store", "store", "--source", "uploads", "--to-dir", "again", "--yes"]);
+    assert!(place.at("again/images/logo.png").exists());
+}
+
+#[test]
 fn a_lost_folder_comes_back() {
     let place = shop();
     place.done(&["backup", "shop"]);

@@ -4,7 +4,7 @@ use crate::{Place, shop};
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read},
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -113,6 +113,31 @@ fn an_interrupted_check_or_restore_test_proves_nothing() {
     goes_on_cleanly(&place);
 }
 
+/// What was restored lies there in the clear.
+#[test]
+fn what_a_killed_restore_test_leaves_goes_with_the_next_look() {
+    let place = large_shop();
+    place.done(&["backup", "shop"]);
+    fs::create_dir(place.at("tmp")).unwrap();
+    let verify = |level: &str| {
+        let program = env!("CARGO_BIN_EXE_mainstay");
+        let mut command = place.command(program, &["verify", "shop", "--level", level, "--quiet"]);
+        command.env("MAINSTAY_KEY", crate::KEY).env("TMPDIR", place.at("tmp"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    for level in ["objects", "restore"] {
+        let mut child = verify("restore").spawn().unwrap();
+        assert!(wait_for(&mut child, || !place.files("tmp").is_empty()), "it ended before it wrote a file");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!place.files("tmp").is_empty());
+        let ran = place.ran(verify(level).output().unwrap());
+        assert_eq!(ran.code, 0, "{}", ran.all());
+        assert_eq!(fs::read_dir(place.at("tmp")).unwrap().count(), 0, "{level}");
+    }
+}
+
 #[test]
 fn an_interrupted_restore_is_finished_by_the_next_one() {
     let place = large_shop();
@@ -180,6 +205,51 @@ fn a_prune_beside_a_backup_takes_nothing_that_it_needs() {
         place.done(&["prune", "--yes", "--grace", "0s"]);
         place.done(&["verify", "shop", "--level", "data"]);
     }
+    place.done(&["verify", "shop", "--level", "restore"]);
+}
+
+/// Drops, Condemn, Sweep, deletions, Swept: killed as soon as so many entries are there, or so many packs are gone.
+#[test]
+fn a_prune_that_is_killed_at_any_moment_harms_nothing() {
+    let place = shop();
+    let config = fs::read_to_string(place.at("mainstay.yaml")).unwrap().replace("last: 3", "last: 1");
+    place.write("mainstay.yaml", &config);
+    let mut met = 0;
+    for round in 0..8 {
+        for name in ["one", "two", "three"] {
+            add_noise(&place, name, MIB / 2);
+            place.done(&["backup", "shop", "--policy", "nightly"]);
+        }
+        let (entries, packs) = (place.files("store/log").len(), place.files("store/packs").len());
+        let mut child = place.start(&["prune", "--yes", "--grace", "0s"]);
+        let half_done = || match round % 2 {
+            0 => place.files("store/log").len() > entries + round,
+            _ => place.files("store/packs").len() < packs - round / 2,
+        };
+        met += usize::from(wait_for(&mut child, half_done));
+        child.kill().unwrap();
+        let ran = child.wait_with_output().unwrap();
+        for point in points(&place) {
+            let id = point["id"].as_str().unwrap();
+            let checked = place.run(&["verify", "shop", "--point", id, "--level", "data", "--quiet"]);
+            let said = String::from_utf8_lossy(&ran.stderr);
+            assert_eq!(checked.code, 0, "round {round}: {}\n{said}", checked.all());
+        }
+        // Sessions to come rely on nothing that the next collection takes.
+        place.done(&["backup", "shop", "--policy", "nightly", "--full"]);
+        place.done(&["verify", "shop", "--level", "data"]);
+    }
+    assert!(met > 0, "every prune was over before it could be killed");
+    let prune = || place.json(&["prune", "--yes", "--grace", "0s"], "pruned")[0].clone();
+    prune();
+    prune();
+    let nothing_left = prune();
+    assert_eq!(
+        (&nothing_left["deleted_objects"], &nothing_left["condemned_objects"]),
+        (&0.into(), &0.into())
+    );
+    assert_eq!(nothing_left["waiting_for"], 0);
+    assert_eq!(points(&place).len(), 1);
     place.done(&["verify", "shop", "--level", "restore"]);
 }
 

@@ -127,6 +127,22 @@ fn where_only_a_passphrase_opens_it_the_kit_says_what_to_type_with_that() {
 }
 
 #[test]
+fn a_passphrase_may_come_from_a_command() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    fs::write(place.at("phrase"), PHRASE).unwrap();
+    place.done(&["key", "add", "--label", "vault", "--passphrase-command", "cat phrase"]);
+    let arguments = ["recover", "--store", "store", "--passphrase-command", "cat phrase"];
+    let ran = place.run_with(&arguments, &[]);
+    assert!(ran.code == 0 && ran.stdout.contains("shop"), "{}", ran.all());
+    let wrong = place.run_with(&["recover", "--store", "store", "--passphrase-command", "echo another"], &[]);
+    assert_eq!(wrong.code, 12, "{}", wrong.all());
+    let both =
+        place.run(&["recover", "--store", "store", "--key-env", "K", "--passphrase-command", "cat phrase"]);
+    assert_eq!(both.code, 2, "{}", both.all());
+}
+
+#[test]
 fn a_fingerprint_is_taken_as_it_is_printed() {
     let place = shop();
     let shown = place.done(&["recover", "--store", "store"]);

@@ -4,7 +4,7 @@ use crate::{KEY, Place, Ran, shop, small_config};
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{FileExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -33,14 +33,17 @@ fn flip_a_byte(path: &Path) {
 #[test]
 fn a_store_that_keeps_other_bytes_than_it_was_given_is_found_out_by_the_backup() {
     let place = shop();
-    add_noise(&place, 64 << 20);
-    let text = fs::read_to_string(place.at("mainstay.yaml")).unwrap();
+    let text = fs::read_to_string(place.at("mainstay.yaml")).unwrap().replace("last: 3", "last: 1");
     place.write("mainstay.yaml", &text.replace("stores: [local] }", "stores: [local], pack_size: 16MiB }"));
-    let mut child = place.start(&["backup", "shop"]);
+    place.done(&["backup", "shop", "--policy", "nightly"]);
+    let earlier = place.files("store/packs/data");
+    add_noise(&place, 64 << 20);
+    let mut child = place.start(&["backup", "shop", "--policy", "nightly"]);
     let deadline = Instant::now() + Duration::from_secs(120);
     let pack = loop {
         // A pack gets its name when it is whole.
-        if let Some(pack) = place.files("store/packs/data").into_iter().find(|path| is_a_pack(path)) {
+        let is_new = |path: &PathBuf| is_a_pack(path) && !earlier.contains(path);
+        if let Some(pack) = place.files("store/packs/data").into_iter().find(is_new) {
             break pack;
         }
         assert!(child.try_wait().unwrap().is_none() && Instant::now() < deadline, "no pack was written");
@@ -59,7 +62,16 @@ fn a_store_that_keeps_other_bytes_than_it_was_given_is_found_out_by_the_backup()
         "it says what to do\n{}",
         ran.all()
     );
-    place.done(&["backup", "shop"]);
+    let points = place.json(&["list"], "point");
+    let proofs = |point: usize| points[point]["proofs"].clone();
+    assert_eq!((proofs(1)["packs"]["passed"].clone(), points.len()), (false.into(), 2), "{points:?}");
+    assert_eq!(proofs(0), serde_json::json!({}), "it is said of that point alone");
+    // So it takes no good point's place.
+    place.done(&["prune", "--yes", "--grace", "0s"]);
+    assert_eq!(place.json(&["list"], "point").len(), 2);
+    place.done(&["backup", "shop", "--policy", "nightly"]);
+    place.done(&["prune", "--yes", "--grace", "0s"]);
+    assert_eq!(place.json(&["list"], "point").len(), 1, "a whole one does");
     place.done(&["verify", "shop", "--point", "latest", "--level", "data"]);
     place.done(&["verify", "shop", "--level", "restore"]);
 }

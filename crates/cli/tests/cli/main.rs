@@ -17,6 +17,7 @@ mod liars;
 mod masking;
 mod mishaps;
 mod reach;
+mod receiving;
 mod redis;
 mod reference;
 mod repair;
@@ -27,6 +28,7 @@ mod swapping;
 mod terminal;
 mod timelines;
 mod usage;
+mod wal_daemon;
 
 use std::{
     fs,

@@ -86,6 +86,30 @@ fn a_log_in_doubt_gives_nothing_up_until_somebody_has_looked() {
 }
 
 #[test]
+fn an_entry_far_beyond_the_end_of_the_log_stands_in_the_way_of_a_prune_until_somebody_has_looked() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    fs::write(place.at("store/log/00000000000000090000"), "whoever put it there").unwrap();
+    assert_seen!(place.run(&["prune", "--yes"]), @"
+    exit 13
+    err| error: nothing is given up: log entry 90000 is in doubt, it lies far beyond the end of the log
+    err| hint: Find out where it comes from, then settle it with `mainstay repair --acknowledge`.
+    ");
+    let doctor = place.run(&["doctor"]).all();
+    assert!(doctor.contains("log entry 90000: it lies far beyond the end of the log"), "{doctor}");
+    assert_seen!(place.run(&["repair", "--acknowledge", "--yes"]), @"
+    exit 0
+    out| main: in doubt of its log is
+    out|  entry 90000: it lies far beyond the end of the log
+    out|
+    out| main: 1 entry acknowledged.
+    ");
+    place.done(&["prune", "--yes"]);
+    place.done(&["backup", "shop"]);
+    place.done(&["prune", "--yes"]);
+}
+
+#[test]
 fn a_backup_heals_what_a_lost_pack_took() {
     let place = shop();
     place.done(&["backup", "shop"]);

@@ -5,7 +5,7 @@ use mainstay_sources::postgres::sandbox::{Sandbox, SandboxOptions};
 use std::{fs, os::unix::fs::PermissionsExt};
 
 /// A configuration with the key in a file, which a server's `restore_command` can read.
-fn with_key_file(bank: &Bank) -> String {
+pub(crate) fn with_key_file(bank: &Bank) -> String {
     let key = bank.place.write("key", crate::KEY);
     let text = fs::read_to_string(bank.place.at("mainstay.yaml")).unwrap();
     let path = bank
@@ -19,7 +19,7 @@ fn with_key_file(bank: &Bank) -> String {
 }
 
 /// A standby made by `restore --standby`, which archives as the primary does once it is promoted.
-fn standby(bank: &Bank, config: &str) -> Sandbox {
+pub(crate) fn standby(bank: &Bank, config: &str) -> Sandbox {
     let options = SandboxOptions::new(bank.tools.clone())
         .setting("archive_mode", "on")
         .setting("archive_command", &bank.push)
@@ -32,21 +32,21 @@ fn standby(bank: &Bank, config: &str) -> Sandbox {
     .unwrap()
 }
 
-fn has(server: &Sandbox, rows: u32) {
+pub(crate) fn has(server: &Sandbox, rows: u32) {
     until(server, &format!("SELECT count(*) = {rows} FROM ledger"));
 }
 
-fn insert(server: &Sandbox, id: u32) {
+pub(crate) fn insert(server: &Sandbox, id: u32) {
     let sql = format!("INSERT INTO ledger VALUES ({id})");
     server.connect("postgres").unwrap().execute(&sql).unwrap();
 }
 
 /// Between two transactions of a server.
-fn moment(server: &Sandbox) -> String {
+pub(crate) fn moment(server: &Sandbox) -> String {
     server.connect("postgres").unwrap().query_text("SELECT clock_timestamp()").unwrap().unwrap()
 }
 
-fn promote(server: &Sandbox) {
+pub(crate) fn promote(server: &Sandbox) {
     let mut session = server.connect("postgres").unwrap();
     assert_eq!(session.query_text("SELECT pg_promote()").unwrap().as_deref(), Some("t"));
 }

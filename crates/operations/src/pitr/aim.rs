@@ -64,7 +64,7 @@ impl Resolved<'_> {
         self.window = Window {
             from: ended(oldest),
             to: last_end(&self.holdings, &segments)?,
-            to_lsn: end_of_log(&segments, &self.ancestry, &base.facts),
+            to_lsn: end_of_log(&self.holdings, &segments, &self.ancestry, &base.facts)?,
             timeline: self.ancestry.timeline,
             gap,
         };
@@ -200,7 +200,7 @@ impl Resolved<'_> {
 
     fn scan(&self, scanner: &mut Scanner, segment: Segment, visit: &mut dyn FnMut(Mark)) -> Result<()> {
         let file = WalFile::Segment(segment);
-        let bytes = self.holdings.archive.get(&file)?.ok_or_else(|| {
+        let bytes = self.holdings.content(&file)?.ok_or_else(|| {
             Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
         })?;
         scanner.feed(segment.start(self.facts.segment_size), &bytes, visit);

@@ -82,7 +82,7 @@ impl Resolved<'_> {
         let name_only = self.holdings.damaged().any(|timeline| *file == WalFile::History(timeline));
         let content = match name_only {
             true => b"# damaged in the archive\n".to_vec(),
-            false => self.holdings.archive.get(file)?.ok_or_else(|| {
+            false => self.holdings.content(file)?.ok_or_else(|| {
                 Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
             })?,
         };

@@ -1,10 +1,7 @@
 //! How far the archived log goes on from a base backup without a gap, and when what is in it ended.
 
 use crate::wal::Holdings;
-use mainstay_domain::{
-    Lsn, Result, Time,
-    wal::{Segment, WalFile},
-};
+use mainstay_domain::{Lsn, Result, Time, wal::Segment};
 use mainstay_repository::wal::Ends;
 use mainstay_sources::postgres::{cluster::ClusterFacts, wal::Ancestry};
 
@@ -25,12 +22,18 @@ pub(super) fn follow(
         } else if !is_whole_in_record(facts, wanted) {
             // A server that died right after its promotion leaves the log up to there in the old timeline's segment only.
             let before = wanted.on(ancestry.timeline_at(wanted.start(size)));
-            if before != wanted && holdings.has_by_now(before)? {
+            if holdings.reach_if_sound(wanted)?.is_some() {
+                segments.push(wanted); // its beginning: the log ends there
+            } else if before != wanted
+                && (holdings.has_by_now(before)? || holdings.reach_if_sound(before)?.is_some())
+            {
                 segments.push(before);
             }
-            let later = holdings.segments().any(|segment| {
-                segment.number(size) > wanted.number(size) && ancestry.segment(segment, size) == segment
-            });
+            let unsound = segments.last() != Some(&wanted) && holdings.begun().any(|begun| begun == wanted);
+            let later = unsound
+                || holdings.begun().any(|segment| {
+                    segment.number(size) > wanted.number(size) && ancestry.segment(segment, size) == segment
+                });
             return Ok((segments, later.then(|| wanted.to_string())));
         }
         number = number.next(size);
@@ -43,12 +46,21 @@ pub(super) fn is_whole_in_record(facts: &ClusterFacts, segment: Segment) -> bool
 }
 
 /// Where the log that can be replayed ends.
-pub(super) fn end_of_log(segments: &[Segment], ancestry: &Ancestry, facts: &ClusterFacts) -> Lsn {
-    let Some(last) = segments.last() else { return facts.stop };
+pub(super) fn end_of_log(
+    holdings: &Holdings<'_>,
+    segments: &[Segment],
+    ancestry: &Ancestry,
+    facts: &ClusterFacts,
+) -> Result<Lsn> {
+    let Some(last) = segments.last() else { return Ok(facts.stop) };
     let branched =
         ancestry.switches.iter().find(|switch| switch.from == last.timeline).map(|switch| switch.at);
-    let end = last.end(facts.segment_size);
-    branched.map_or(end, |at| end.min(at)).max(facts.stop)
+    let reach = match holdings.has_by_now(*last)? {
+        true => None,
+        false => holdings.reach(*last)?,
+    };
+    let end = reach.unwrap_or(last.end(facts.segment_size));
+    Ok(branched.map_or(end, |at| end.min(at)).max(facts.stop))
 }
 
 pub(super) fn last_end(holdings: &Holdings<'_>, segments: &[Segment]) -> Result<Option<Time>> {
@@ -61,5 +73,5 @@ pub(super) fn last_end(holdings: &Holdings<'_>, segments: &[Segment]) -> Result<
 }
 
 pub(super) fn ends_of(holdings: &Holdings<'_>, segment: Segment) -> Result<Option<Ends>> {
-    Ok(holdings.archive.head(&WalFile::Segment(segment))?.and_then(|head| head.ends))
+    holdings.ends(segment)
 }

@@ -46,17 +46,3 @@ fn files_that_did_not_fit_are_no_differences() {
     assert_eq!(judged("letters/two.txt: No space left on device (os error 28)"), Verdict::NotRun);
     assert_eq!(judged("letters/two.txt: its content is damaged"), Verdict::Failed);
 }
-
-#[test]
-fn a_tree_with_read_only_folders_is_removed() {
-    let scratch = tempfile::tempdir().unwrap();
-    let top = scratch.path().join("files");
-    let closed = top.join("a/b");
-    fs::create_dir_all(&closed).unwrap();
-    fs::write(closed.join("file"), "x").unwrap();
-    for folder in [&closed, &top.join("a"), &top] {
-        fs::set_permissions(folder, Permissions::from_mode(0o555)).unwrap();
-    }
-    remove(&top).unwrap();
-    assert!(!top.exists());
-}

@@ -28,7 +28,7 @@ fn planned(repository: &Repository) -> Plan {
 
 fn plan_at(repository: &Repository, now: Time) -> Result<Plan> {
     let config = Config::parse(CONFIG, std::path::Path::new("mainstay.yaml")).unwrap();
-    plan(&config, "main", repository, now, Span { nanoseconds: MINUTE })
+    plan(&config, "main", repository, now, Span { nanoseconds: MINUTE }, false)
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn what_is_held_tested_or_alone_by_the_time_of_the_drop_stays() {
     there.hold(points[0].id, hold).unwrap();
     proof(&there, points[1].id, true, NOW);
     there.drop_point(points[2].id, "another prune", "the same plan").unwrap();
-    execute(&here, &plan, "me", NOW, &Silent).unwrap();
+    execute(&here, &plan, "me", &Silent).unwrap();
     assert_eq!(left(&store), [points[0].id, points[1].id, points[4].id]);
 }
 
@@ -57,7 +57,7 @@ fn the_last_complete_point_stays_though_the_plan_counted_on_another() {
     let plan = planned(&here);
     assert_eq!(plan.dropped().map(|decision| decision.point).collect::<Vec<_>>(), [points[0].id]);
     there.drop_point(points[1].id, "someone", "by hand").unwrap();
-    execute(&here, &plan, "me", NOW, &Silent).unwrap();
+    execute(&here, &plan, "me", &Silent).unwrap();
     assert_eq!(left(&store), [points[0].id]);
 }
 

@@ -80,7 +80,7 @@ pub fn plan(repository: &Repository, without: &BTreeSet<mainstay_domain::PointId
         .collect()
 }
 
-fn live_bases(
+pub(super) fn live_bases(
     repository: &Repository,
     without: &BTreeSet<mainstay_domain::PointId>,
 ) -> Result<Vec<ClusterFacts>> {
@@ -114,7 +114,10 @@ fn plan_of(holdings: &Holdings<'_>, bases: &[&ClusterFacts]) -> Plan {
         None => holdings
             .files()
             .iter()
-            .filter(|archived| is_expendable(&archived.file, &starts, &holdings.histories, size))
+            .filter(|archived| {
+                is_superseded(&archived.file, &holdings.segments)
+                    || is_expendable(&archived.file, &starts, &holdings.histories, size)
+            })
             .cloned()
             .collect(),
     };
@@ -133,9 +136,17 @@ fn plan_of(holdings: &Holdings<'_>, bases: &[&ClusterFacts]) -> Plan {
 /// The segment that a file is, or goes with.
 fn place(file: &WalFile) -> Option<Segment> {
     match file {
-        WalFile::Segment(segment) | WalFile::Partial(segment) | WalFile::Backup(segment, _) => Some(*segment),
+        WalFile::Segment(segment)
+        | WalFile::Partial(segment)
+        | WalFile::Backup(segment, _)
+        | WalFile::Fragment(segment, _) => Some(*segment),
         WalFile::History(_) => None,
     }
+}
+
+/// Whether a file is a fragment of a segment that is archived whole.
+fn is_superseded(file: &WalFile, whole: &BTreeSet<Segment>) -> bool {
+    matches!(file, WalFile::Fragment(segment, _) if whole.contains(segment))
 }
 
 /// Whether no replay from any of these starts reads a file.
@@ -258,6 +269,21 @@ mod tests {
         for (file, starts, known, expected) in cases {
             assert_eq!(goes(file, starts, known), *expected, "{file} with {starts:?}");
         }
+    }
+
+    #[test]
+    fn fragments_go_when_their_segment_is_archived_whole_or_nobody_reads_it() {
+        let (third, fourth) = ("000000010000000000000003@00000007", "000000010000000000000004@00000000");
+        let whole: BTreeSet<Segment> = ["000000010000000000000003".parse().unwrap()].into();
+        let superseded = |name: &str| is_superseded(&name.parse().unwrap(), &whole);
+        assert!(superseded(third) && !superseded(fourth));
+        assert!(
+            !superseded("000000020000000000000003@00000007"),
+            "another timeline's segment is another one"
+        );
+        assert!(!superseded("000000010000000000000003"), "the segment itself stays");
+        assert!(goes(third, &[start(1, "0/4000028")], &[]));
+        assert!(!goes(fourth, &[start(1, "0/4000028")], &[]));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::error::{RepositoryError, Result};
 use mainstay_domain::{Clock, EpochId, Failure, HostId, Incarnation, Kind, RepositoryId};
 use mainstay_keys::sign::Signer;
 use mainstay_stores::{Store, StoreError};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Entries after a checkpoint that make the next one due.
 const CHECKPOINT_EVERY: u64 = 48;
@@ -92,10 +92,16 @@ impl Log {
             None => false,
         };
         let from = hint.filter(|_| seen).map_or(0, |hint| hint.n);
-        let head = reader::find_head(&*store, from, WIDE)?;
+        let head = reader::find_head(&*store, from, WIDE, &Facts::default())?;
         let (state, head_hash) = reader::start(&*store, &context, head)?;
         let mut log = Log { store, context, state, head_hash, lost: None, gone: false };
         log.fold_to(head)?;
+        if log.state.facts.is_stray(head) {
+            // The search may have run into what does not belong to the log; what was folded says that by now.
+            let head = reader::find_head(&*log.store, from, WIDE, &log.state.facts)?;
+            (log.state, log.head_hash) = reader::start(&*log.store, &log.context, head)?;
+            log.fold_to(head)?;
+        }
         // Under another incarnation, somebody has noticed before us.
         log.lost = hint.filter(|hint| !seen && hint.incarnation == log.state.incarnation);
         Ok(log)
@@ -119,7 +125,10 @@ impl Log {
 
     /// Whether the store shows an entry behind `n`.
     pub(crate) fn has_entries_behind(&self, n: u64) -> Result<bool> {
-        Ok(reader::highest_listed(&*self.store)?.is_some_and(|highest| highest > n))
+        match reader::listed_behind(&*self.store, n)?.first() {
+            Some(found) => Ok(self.store.stat(&object_name(*found))?.is_some()),
+            None => Ok(false),
+        }
     }
 
     /// Whether these are the bytes of the first entry of this repository's log, whatever the store holds.
@@ -153,7 +162,7 @@ impl Log {
         if !is_there(&*self.store, self.state.head, &self.head_hash)? {
             return Err(self.rolled_back());
         }
-        let head = reader::find_head(&*self.store, self.state.head, NEXT)?;
+        let head = reader::find_head(&*self.store, self.state.head, NEXT, &self.state.facts)?;
         self.fold_to(head)
     }
 
@@ -161,6 +170,20 @@ impl Log {
     /// whoever is about to give something up: missing entries then are in doubt instead of unknown. An error for a store that
     /// was rolled back.
     pub fn refresh_thoroughly(&mut self) -> Result<()> {
+        match self.survey()?.first() {
+            None => Ok(()),
+            Some(n) => Err(Failure::new(
+                Kind::Refused,
+                format!("nothing is given up: log entry {n} is in doubt, {}", Doubt::Beyond),
+            )
+            .hint("Find out where it comes from, then settle it with `mainstay repair --acknowledge`.")
+            .into()),
+        }
+    }
+
+    /// As [`Log::refresh_thoroughly`], and names the entries that lie so far beyond the end of the log that it cannot be made to
+    /// reach them, and that nobody has acknowledged.
+    pub fn survey(&mut self) -> Result<BTreeSet<u64>> {
         if self.gone {
             return Err(RepositoryError::Impaired("its log cannot be read".into()));
         }
@@ -168,13 +191,22 @@ impl Log {
             return Err(self.rolled_back());
         }
         self.refresh()?;
-        match reader::highest_listed(&*self.store)? {
-            Some(n) if n > self.state.head.saturating_add(MAX_GAP) => {
-                Err(RepositoryError::damaged(object_name(n), "it lies far behind the end of the log"))
+        let mut beyond = BTreeSet::new();
+        for n in reader::listed_behind(&*self.store, self.state.head)? {
+            // A listing may show what is not there.
+            if n <= self.state.head
+                || self.state.facts.is_stray(n)
+                || self.store.stat(&object_name(n))?.is_none()
+            {
+                continue;
             }
-            Some(n) if n > self.state.head => self.fold_to(reader::find_head(&*self.store, n, WIDE)?),
-            _ => Ok(()),
+            if n > self.state.head.saturating_add(MAX_GAP) {
+                beyond.insert(n);
+            } else {
+                self.fold_to(reader::find_head(&*self.store, n, WIDE, &self.state.facts)?)?;
+            }
         }
+        Ok(beyond)
     }
 
     /// Appends the event that `decide` makes of the newest state, and returns its n.
@@ -203,8 +235,12 @@ impl Log {
             self.check_own(&event)?;
             let (name, bytes) = self.next_entry(event);
             if create_settled(&*self.store, &name, &bytes, &*self.context.delay)? {
-                self.fold_bytes(self.state.head + 1, &bytes).map_err(|ignored| no_effect(&ignored))?;
-                return Ok(Some(bytes));
+                match self.fold_bytes(self.state.head + 1, &bytes) {
+                    Ok(()) => return Ok(Some(bytes)),
+                    // A stray that is no longer there: its place is void all the same.
+                    Err(Ignored::Acknowledged) => continue,
+                    Err(ignored) => return Err(no_effect(&ignored)),
+                }
             }
             (self.context.delay)(back_off(attempt));
         }
@@ -337,14 +373,14 @@ impl Log {
     }
 
     fn fold_bytes(&mut self, n: u64, bytes: &[u8]) -> Result<(), Ignored> {
-        let intact = reader::is_intact(self.state.doubts.get(&(n - 1)));
+        let intact = reader::is_intact(self.state.doubts.get(&(n - 1))) && !self.state.facts.is_stray(n - 1);
         let chained_to = intact.then_some(self.head_hash);
         self.head_hash = entry::hash(bytes);
         match reader::examine(bytes, n, &self.context, Some(&self.state), chained_to) {
             Ok((stamp, body, _)) => self.state.apply(&stamp, &body.event),
             Err(doubt) => {
                 self.state.apply_doubtful(n, doubt);
-                Ok(())
+                if self.state.facts.is_stray(n) { Err(Ignored::Acknowledged) } else { Ok(()) }
             }
         }
     }

@@ -10,11 +10,12 @@ use super::{
     entry::{self, Body, EntryHash, PREFIX, Parsed, Seal, object_name},
     event::Event,
     rules::permitted,
-    state::{Doubt, Stamp, State},
+    state::{Doubt, Facts, Stamp, State},
 };
 use crate::error::{RepositoryError, Result};
 use mainstay_stores::{Store, StoreError};
 use std::{
+    collections::BTreeSet,
     ops::ControlFlow,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -22,6 +23,8 @@ use std::{
 /// Entries fetched ahead of the fold: bounds memory, and the number of requests under way at once.
 const WINDOW: u64 = 64;
 const FETCHERS: usize = 8;
+/// Bounds the memory that a listing takes.
+const MAX_LISTED: usize = 10_000;
 /// How many entries before the head may be unusable before the search for a checkpoint gives up and starts from entry 0.
 const CHECKPOINT_SEARCH: u64 = 32;
 
@@ -32,8 +35,21 @@ pub(super) const NEXT: u64 = 2;
 
 /// The largest n whose entry is there, at or after `from` (which is there). Doubles the step, then halves the interval, then
 /// looks `reach` entries ahead for what lies behind a gap (damage). What it cannot see that way, a hint or a listing does.
-pub(super) fn find_head(store: &dyn Store, from: u64, reach: u64) -> Result<u64> {
-    let there = |n: u64| -> Result<bool> { Ok(store.stat(&object_name(n))?.is_some()) };
+///
+/// `facts`: what is known so far. Strays that it names end no gap: they are there only for a log that has come to them.
+pub(super) fn find_head(store: &dyn Store, from: u64, reach: u64, facts: &Facts) -> Result<u64> {
+    let there = |n: u64| -> Result<bool> {
+        let mut first = n;
+        while facts.is_stray(first) && first > from + 1 {
+            first -= 1;
+        }
+        for n in first..=n {
+            if store.stat(&object_name(n))?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
     let mut low = from;
     'search: loop {
         let mut step = 1;
@@ -56,17 +72,17 @@ pub(super) fn find_head(store: &dyn Store, from: u64, reach: u64) -> Result<u64>
     }
 }
 
-/// The highest entry that a listing shows and that is there; a listing may lag, and show too little.
-pub(super) fn highest_listed(store: &dyn Store) -> Result<Option<u64>> {
-    let mut highest = None;
+/// Entries behind `n` that a listing shows, the first [`MAX_LISTED`] of them; it may lag, and show too few.
+pub(super) fn listed_behind(store: &dyn Store, n: u64) -> Result<BTreeSet<u64>> {
+    let mut behind = BTreeSet::new();
     store.list(PREFIX, &mut |listed| {
-        highest = highest.max(entry::parse_object_name(&listed.name));
+        behind.extend(entry::parse_object_name(&listed.name).filter(|found| *found > n));
+        if behind.len() > MAX_LISTED {
+            behind.pop_last();
+        }
         ControlFlow::Continue(())
     })?;
-    match highest {
-        Some(n) if store.stat(&object_name(n))?.is_some() => Ok(Some(n)),
-        _ => Ok(None),
-    }
+    Ok(behind)
 }
 
 /// The entry's bytes; `None` if it is not there.
@@ -175,7 +191,8 @@ pub(super) fn is_intact(doubt: Option<&Doubt>) -> bool {
             | Doubt::BrokenChain
             | Doubt::Forbidden { .. }
             | Doubt::UnknownEvent { .. }
-            | Doubt::CheckpointDiffers,
+            | Doubt::CheckpointDiffers
+            | Doubt::Beyond,
         ) => true,
     }
 }

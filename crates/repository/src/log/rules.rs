@@ -45,6 +45,7 @@ pub enum Ignored {
     HoldExists,
     NoSuchHold,
     Note,
+    Acknowledged,
 }
 
 impl fmt::Display for Ignored {
@@ -83,6 +84,9 @@ impl fmt::Display for Ignored {
             Ignored::HoldExists => f.write_str("that hold exists already"),
             Ignored::NoSuchHold => f.write_str("there is no such hold"),
             Ignored::Note => f.write_str("it is a note of a later version"),
+            Ignored::Acknowledged => {
+                f.write_str("what stands in its place was acknowledged as without effect")
+            }
         }
     }
 }

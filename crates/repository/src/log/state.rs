@@ -130,6 +130,17 @@ pub struct Facts {
     /// Packs that were found missing or damaged; `None` if there are none.
     #[n(6)]
     pub lost: Option<BTreeSet<PackId>>,
+    /// Entries beyond the end of the log that an administrator has acknowledged: they have no effect when the log gets there.
+    /// `None` if there are none.
+    #[n(7)]
+    pub strays: Option<BTreeSet<u64>>,
+}
+
+impl Facts {
+    /// Was this entry acknowledged before the log had come so far?
+    pub fn is_stray(&self, n: u64) -> bool {
+        self.strays.as_ref().is_some_and(|strays| strays.contains(&n))
+    }
 }
 
 /// Something in the log that cannot be relied on. While there is one, nothing is deleted and nothing deduplicated.
@@ -152,6 +163,9 @@ pub enum Doubt {
     },
     /// A checkpoint that does not say what the log before it says.
     CheckpointDiffers,
+    /// So far beyond the end of the log that it is not taken for a part of it. Never among [`State::doubts`], which are a fold
+    /// over the entries before.
+    Beyond,
 }
 
 impl fmt::Display for Doubt {
@@ -166,6 +180,7 @@ impl fmt::Display for Doubt {
             Doubt::Forbidden { signer, event } => write!(f, "its signer {signer} may not write {event}"),
             Doubt::UnknownEvent { tag } => write!(f, "a later version of Mainstay wrote it (event {tag})"),
             Doubt::CheckpointDiffers => f.write_str("it is a checkpoint that differs from the log before it"),
+            Doubt::Beyond => f.write_str("it lies far beyond the end of the log"),
         }
     }
 }
@@ -261,7 +276,9 @@ impl State {
     /// Folds an entry that cannot be relied on: it has no effect but to be remembered.
     pub fn apply_doubtful(&mut self, n: u64, doubt: Doubt) {
         self.head = n;
-        self.doubts.insert(n, doubt);
+        if !self.facts.is_stray(n) {
+            self.doubts.insert(n, doubt);
+        }
     }
 
     /// Folds the next entry. `Err`: it has no effect, and this is why.
@@ -275,6 +292,9 @@ impl State {
 
     fn effect(&mut self, rules: &dyn Rules, stamp: &Stamp, event: &Event) -> Result<(), Ignored> {
         let n = stamp.n;
+        if self.facts.is_stray(n) {
+            return Err(Ignored::Acknowledged);
+        }
         let facts = &mut self.facts;
         match event {
             Event::Open => return Err(Ignored::AlreadyOpen),
@@ -373,6 +393,9 @@ impl State {
             }
             Event::Acknowledge(acknowledge) => {
                 for entry in &acknowledge.entries {
+                    if *entry > n {
+                        facts.strays.get_or_insert_default().insert(*entry);
+                    }
                     // What a later version meant can only be settled by a later version.
                     if !matches!(self.doubts.get(entry), Some(Doubt::UnknownEvent { .. })) {
                         self.doubts.remove(entry);

@@ -1,10 +1,13 @@
 //! The archive of the write-ahead log: a file is there once, whole, or not at all, and is never mistaken for another.
 
 use crate::support::*;
-use mainstay_domain::{Failure, Kind, wal::WalFile};
+use mainstay_domain::{
+    Failure, Kind,
+    wal::{Segment, WalFile},
+};
 use mainstay_repository::{
     RepositoryError,
-    wal::{Archive, Put, systems},
+    wal::{Archive, Put, fragments::Fragment, systems},
 };
 use mainstay_stores::{FailingStore, Fault, MemoryStore, RecordingStore, Store, StoreError, Verb};
 use std::sync::Arc;
@@ -106,6 +109,36 @@ fn damage_is_an_error_and_never_absence_nor_success() {
     }
     memory.overwrite(&name, &whole);
     assert_eq!(archive.put(&segment(), &content, None).unwrap(), Put::Known);
+}
+
+#[test]
+fn a_damaged_copy_is_replaced_when_a_person_says_so_and_nothing_else_is() {
+    let (memory, store) = fresh();
+    let repository = open(&store);
+    let archive = Archive::of(&repository, SYSTEM);
+    let (content, other) = (noise(1, 50_000), noise(2, 50_000));
+    archive.put(&segment(), &content, None).unwrap();
+    let name = archived(&memory).remove(0);
+    let refused = |content: &[u8]| {
+        let error = archive.put_in_place_of_damage(&segment(), content, None).unwrap_err();
+        assert_eq!(Failure::from(error).kind, Kind::Refused);
+    };
+    assert_eq!(archive.put_in_place_of_damage(&segment(), &content, None).unwrap(), Put::Known);
+    refused(&other);
+    let whole = store.read(&name).unwrap();
+    let mut damaged = whole.clone();
+    damaged[25_000] ^= 1;
+    memory.overwrite(&name, &damaged);
+    refused(&other);
+    assert_eq!(store.read(&name).unwrap(), damaged, "what is damaged says still that it was another file");
+    for damage in [&damaged[..], &whole[..10], &[]] {
+        memory.overwrite(&name, damage);
+        let put = archive.put_in_place_of_damage(&segment(), &content, None).unwrap();
+        assert!(matches!(put, Put::Stored(_)));
+        assert!(archive.get(&segment()).unwrap().unwrap() == content);
+    }
+    let new = file("000000010000000000000004");
+    assert!(matches!(archive.put_in_place_of_damage(&new, &content, None).unwrap(), Put::Stored(_)));
 }
 
 #[test]
@@ -215,4 +248,128 @@ fn a_store_that_does_not_answer_is_not_an_archive_without_the_file() {
     let repository = open(&store);
     let error = Archive::of(&repository, SYSTEM).get(&segment()).unwrap_err();
     assert!(matches!(error, RepositoryError::Store(StoreError::Unavailable { .. })), "{error}");
+}
+
+const OPEN: &str = "000000010000000000000003";
+
+fn open_segment() -> Segment {
+    OPEN.parse().unwrap()
+}
+
+/// Archives `bytes[from..to]` as fragment `number`.
+fn ship(
+    archive: &Archive<'_>,
+    number: u32,
+    after: Option<u32>,
+    bytes: &[u8],
+    from: usize,
+    to: usize,
+) -> bool {
+    let fragment =
+        Fragment { segment: open_segment(), number, from: from as u64, after, bytes: &bytes[from..to] };
+    archive.ship(&fragment).unwrap()
+}
+
+#[test]
+fn fragments_lead_back_to_the_segments_beginning_and_one_that_gathers_past_the_small_ones() {
+    let (memory, store) = fresh();
+    let repository = open(&store);
+    let archive = Archive::of(&repository, SYSTEM);
+    let log = noise(7, 50_000);
+    assert_eq!(archive.beginning(open_segment()).unwrap(), None);
+    let mut at = 0;
+    for number in 0..37 {
+        assert!(ship(&archive, number, number.checked_sub(1), &log, at, at + 1000));
+        at += 1000;
+        assert!(archive.beginning(open_segment()).unwrap().unwrap() == log[..at], "{number}");
+    }
+    assert!(ship(&archive, 36, Some(35), &log, 36_000, 37_000), "the same again is the same");
+    assert!(
+        !ship(&archive, 36, Some(35), &log, 36_000, 37_500),
+        "another one under its number is not taken for it"
+    );
+    // One that gathers all of them; then those are not asked for any more.
+    assert!(ship(&archive, 37, None, &log, 0, at));
+    assert!(ship(&archive, 38, Some(37), &log, at, at + 500));
+    for number in 1..37 {
+        memory.overwrite(&fragment_named(&memory, number), b"damaged");
+    }
+    assert!(archive.beginning(open_segment()).unwrap().unwrap() == log[..at + 500]);
+    assert_eq!(archive.own_beginning(open_segment()).unwrap().unwrap().0, 38);
+    // They are no segment, and are listed as what they are.
+    assert_eq!(archive.get(&file(OPEN)).unwrap(), None);
+    assert!(archive.list().unwrap().iter().all(|archived| matches!(archived.file, WalFile::Fragment(..))));
+    archive.remove_fragments(open_segment(), 39, &|| true).unwrap();
+    assert!(archived(&memory).is_empty());
+}
+
+fn fragment_named(memory: &MemoryStore, number: u32) -> String {
+    archived(memory).into_iter().find(|name| name.ends_with(&format!("@{number:08}"))).unwrap()
+}
+
+#[test]
+fn a_fragment_that_is_damaged_or_lost_is_an_error_and_never_a_shorter_log() {
+    let (memory, store) = fresh();
+    let repository = open(&store);
+    let archive = Archive::of(&repository, SYSTEM);
+    let log = noise(8, 10_000);
+    for number in 0..10 {
+        let at = number as usize * 1000;
+        ship(&archive, number, number.checked_sub(1), &log, at, at + 1000);
+    }
+    for number in 0..10 {
+        let name = fragment_named(&memory, number);
+        let whole = store.read(&name).unwrap();
+        let mut bytes = whole.clone();
+        bytes[500] ^= 1;
+        memory.overwrite(&name, &bytes);
+        assert!(archive.beginning(open_segment()).unwrap_err().is_damage(), "{number} damaged");
+        store.delete(&name).unwrap();
+        // What nothing follows has left no trace.
+        match archive.beginning(open_segment()) {
+            Ok(found) => assert!(number == 9 && found.unwrap() == log[..9000], "{number} lost"),
+            Err(error) => assert!(error.is_damage(), "{number}: {error}"),
+        }
+        memory.overwrite(&name, &whole);
+        // In anothers place it is nothing.
+        let other = fragment_named(&memory, (number + 1) % 10);
+        memory.overwrite(&name, &store.read(&other).unwrap());
+        assert!(archive.beginning(open_segment()).unwrap_err().is_damage(), "{number} replaced");
+        memory.overwrite(&name, &whole);
+    }
+    assert!(archive.beginning(open_segment()).unwrap().unwrap() == log);
+}
+
+#[test]
+fn a_shipped_fragment_is_durable_whatever_the_store_answered() {
+    let (memory, _) = fresh();
+    let log = noise(9, 5000);
+    for fault in [
+        Fault::Die { took_effect: false },
+        Fault::Die { took_effect: true },
+        Fault::LostAnswer { took_effect: true },
+        Fault::LostAnswer { took_effect: false },
+        Fault::Unavailable,
+        Fault::Full,
+        Fault::NotDurable,
+    ] {
+        let copy = memory.snapshot();
+        let mut seen = 0;
+        let failing = FailingStore::new(copy.clone(), move |attempt| {
+            seen += usize::from(attempt.name.contains('@'));
+            (attempt.name.contains('@') && seen == 1).then_some(fault)
+        });
+        let store: Arc<dyn Store> = Arc::new(failing.clone());
+        let repository = open(&store);
+        let fragment = Fragment { segment: open_segment(), number: 0, from: 0, after: None, bytes: &log };
+        let acknowledged = Archive::of(&repository, SYSTEM).ship(&fragment).is_ok_and(|ours| ours);
+        failing.cut_power();
+        let store: Arc<dyn Store> = Arc::new(copy);
+        let repository = open(&store);
+        let found = Archive::of(&repository, SYSTEM).beginning(open_segment()).unwrap();
+        match found {
+            Some(found) => assert!(found == log, "{fault:?}"),
+            None => assert!(!acknowledged, "{fault:?}: acknowledged, and not there"),
+        }
+    }
 }

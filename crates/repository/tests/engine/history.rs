@@ -1,10 +1,14 @@
 //! Random histories against a model: whatever is backed up, dropped, collected, interrupted and reopened, every live point gives
-//! back its bytes, and only those points are live that the model says.
+//! back its bytes and the rows of its table, and only those points are live that the model says.
 
 use crate::support::*;
-use mainstay_domain::{PointId, Silent};
+use mainstay_domain::{
+    PointId, Silent,
+    point::Stream,
+    stream::{Content, Marks, Pool, Sink, Vault},
+};
 use mainstay_repository::{
-    Session,
+    Repository, Session,
     check::{Depth, check},
     collect::collect,
 };
@@ -14,8 +18,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Streams by the seed of their bytes: equal seeds share chunks.
-    BackUp(Vec<(u64, usize)>),
+    /// Streams by the seed of their bytes: equal seeds share chunks. And the table, after rows were written or deleted.
+    BackUp(Vec<(u64, usize)>, Vec<Change>),
     /// A session that stores something and goes away without a word.
     Vanish(u64),
     DropPoint(usize),
@@ -25,7 +29,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => prop::collection::vec((0u64..12, 0usize..60_000), 1..4).prop_map(Step::BackUp),
+        4 => (prop::collection::vec((0u64..12, 0usize..60_000), 1..4), prop::collection::vec(change(), 0..4))
+            .prop_map(|(streams, changes)| Step::BackUp(streams, changes)),
         1 => (0u64..20).prop_map(Step::Vanish),
         2 => (0usize..8).prop_map(Step::DropPoint),
         2 => Just(Step::Collect),
@@ -35,6 +40,101 @@ fn step() -> impl Strategy<Value = Step> {
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
+/// What happens to this many rows from this key on: they get this version, or go.
+#[derive(Debug, Clone)]
+struct Change {
+    first: u16,
+    rows: u16,
+    version: Option<u8>,
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let rows = prop_oneof![3 => 1u16..4, 1 => 100u16..600];
+    (0u16..1000, rows, prop::option::weighted(0.8, 0u8..4)).prop_map(|(first, rows, version)| Change {
+        first,
+        rows,
+        version,
+    })
+}
+
+/// Versions of rows by key.
+type Table = BTreeMap<u16, u8>;
+
+fn row(key: u16, version: u8) -> Vec<u8> {
+    let value = noise(u64::from(key) << 8 | u64::from(version), 40);
+    format!("{key}\t{}\n", value.iter().map(|byte| format!("{byte:02x}")).collect::<String>()).into_bytes()
+}
+
+fn digest(row: &[u8]) -> u128 {
+    u128::from_be_bytes(*blake3::hash(row).as_bytes().first_chunk().unwrap())
+}
+
+fn marks_of(rows: &[u8], key: &[u8]) -> Marks {
+    let mut marks = Marks { key: key.to_vec(), ..Marks::default() };
+    for row in rows.split_inclusive(|byte| *byte == b'\n') {
+        marks.rows += 1;
+        marks.digest = marks.digest.wrapping_add(digest(row));
+    }
+    marks
+}
+
+/// Stores a table as a capture does: cut at row ends by the rows themselves, each piece with its rows, digest and first key.
+fn put_table(session: &Session<'_>, table: &Table) -> Content {
+    let mut writer = session.begin(Pool::Data);
+    let (mut piece, mut first) = (Vec::new(), None);
+    for (key, version) in table {
+        let row = row(*key, *version);
+        first = first.or(Some(key.to_be_bytes()));
+        piece.extend_from_slice(&row);
+        if digest(&row).is_multiple_of(16) || table.last_key_value().is_some_and(|(last, _)| last == key) {
+            writer.piece(&piece, marks_of(&piece, &first.take().unwrap())).unwrap();
+            piece.clear();
+        }
+    }
+    writer.finish().unwrap()
+}
+
+/// The table is the last stream.
+fn back_up_with(repository: &Repository, streams: &[Vec<u8>], table: &Table) -> PointId {
+    let session = Session::begin(repository, tuning()).unwrap();
+    let mut stored: Vec<_> = NAMES
+        .iter()
+        .zip(streams)
+        .map(|(name, bytes)| {
+            let content = session.put_reader(Pool::Data, &mut bytes.as_slice()).unwrap();
+            Stream { name: (*name).into(), content }
+        })
+        .collect();
+    stored.push(Stream { name: "table".into(), content: put_table(&session, table) });
+    let at = repository.clock().now();
+    session.commit(|_| point(at, stored)).unwrap().point
+}
+
+/// Rows, digests and keys of every piece are those of its bytes, and each row is found by its key.
+fn check_table(repository: &Repository, id: &PointId, table: &Table) {
+    let manifest = repository.manifest(id).unwrap();
+    let reader = repository.reader_for(&manifest).unwrap();
+    let content = &manifest.point.sources[0].streams.last().unwrap().content;
+    let all: Vec<u8> = table.iter().flat_map(|(key, version)| row(*key, *version)).collect();
+    let whole = marks_of(&all, &[]);
+    assert_eq!((content.rows(), content.digest()), (whole.rows, whole.digest));
+    let mut found = Vec::new();
+    for piece in reader.pieces(content) {
+        let piece = piece.unwrap();
+        let bytes = reader.piece(&piece).unwrap();
+        let marks = marks_of(&bytes, &piece.key);
+        assert_eq!((piece.rows, piece.digest, piece.bytes), (marks.rows, marks.digest, bytes.len() as u64));
+        found.extend(bytes);
+    }
+    assert!(found == all);
+    for (key, version) in table.iter().step_by(37) {
+        let mut from = reader.pieces_from(content, &key.to_be_bytes(), |a, b| a.cmp(b));
+        let bytes = reader.piece(&from.next().unwrap().unwrap()).unwrap();
+        let wanted = row(*key, *version);
+        assert!(bytes.split_inclusive(|byte| *byte == b'\n').any(|row| row == wanted), "row {key}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
@@ -43,16 +143,23 @@ proptest! {
         let memory = MemoryStore::new();
         let store: Arc<dyn Store> = Arc::new(memory.clone());
         let mut repository = create(&store);
-        let mut model: BTreeMap<PointId, Vec<Vec<u8>>> = BTreeMap::new();
+        let mut model: BTreeMap<PointId, (Vec<Vec<u8>>, Table)> = BTreeMap::new();
+        let mut table = Table::new();
         for step in steps {
             match step {
-                Step::BackUp(seeds) => {
+                Step::BackUp(seeds, changes) => {
                     let bytes: Vec<_> = seeds.iter().map(|(seed, length)| noise(*seed, *length)).collect();
-                    let streams: Vec<_> = NAMES.iter().copied().zip(bytes.iter().cloned()).collect();
-                    model.insert(back_up(&repository, &streams).point, bytes);
+                    for Change { first, rows, version } in changes {
+                        for key in first..first + rows {
+                            match version {
+                                Some(version) => drop(table.insert(key, version)),
+                                None => drop(table.remove(&key)),
+                            }
+                        }
+                    }
+                    model.insert(back_up_with(&repository, &bytes, &table), (bytes, table.clone()));
                 }
                 Step::Vanish(seed) => {
-                    use mainstay_domain::stream::{Pool, Sink};
                     let session = Session::begin(&repository, tuning()).unwrap();
                     session.put_reader(Pool::Data, &mut noise(seed, 100_000).as_slice()).unwrap();
                     drop(session); // neither commits nor says that it ends
@@ -71,10 +178,11 @@ proptest! {
         let repository = open(&store);
         let live: Vec<_> = repository.state().unwrap().facts.points.keys().copied().collect();
         prop_assert_eq!(&live, &model.keys().copied().collect::<Vec<_>>());
-        for (point, streams) in &model {
-            for (n, bytes) in streams.iter().take(NAMES.len()).enumerate() {
+        for (point, (streams, table)) in &model {
+            for (n, bytes) in streams.iter().enumerate() {
                 prop_assert!(read(&repository, point, n).unwrap() == *bytes);
             }
+            check_table(&repository, point, table);
         }
         let report = check(&repository, &live, Depth::Data, 1, &Silent).unwrap();
         prop_assert_eq!(report.findings, vec![]);

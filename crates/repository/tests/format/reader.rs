@@ -5,6 +5,7 @@ use crate::{
     golden,
     sample::{self, KEY, PASSPHRASE},
 };
+use mainstay_repository::log::entry::object_name;
 use mainstay_stores::{LocalStore, MemoryStore, Store};
 use std::{
     ffi::OsStr,
@@ -194,6 +195,11 @@ fn another_program_loses_no_point_with_a_part_of_the_log_or_all_of_it() {
     let drop_entry = &names[names.len() - 2];
     let (variable, key) = key();
     let list = || run(folder.path(), &[b"list"], (variable, &key));
+
+    let stray = folder.path().join(object_name(u64::MAX));
+    fs::write(&stray, b"whoever put it there").unwrap();
+    assert_eq!(listed(&list().stdout), live, "what lies far beyond the end is no part of the log");
+    fs::remove_file(stray).unwrap();
 
     let mut bytes = fs::read(drop_entry).unwrap();
     let end = bytes.len() - 1;

@@ -210,6 +210,13 @@ impl Hosts {
     }
 }
 
+/// The hint of whoever saw the log end before entry `n`.
+pub fn hint_before(store: &MemoryStore, n: u64) -> Hint {
+    let bytes = store.read(&entry::object_name(n - 1)).unwrap();
+    let incarnation = entry::parse(&bytes).ok().unwrap().body.incarnation;
+    Hint { n: n - 1, hash: entry::hash(&bytes), incarnation }
+}
+
 pub fn signer(host: usize) -> Signer {
     Signer::from_seed(&[host as u8 + 1; 32])
 }

@@ -19,6 +19,7 @@ use std::{
     ffi::OsStr,
     os::unix::ffi::OsStrExt,
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 #[derive(Debug)]
@@ -27,6 +28,19 @@ struct Pattern {
     glob: Option<GlobMatcher>,
     /// The directory outside of which nothing can match; for a plain path, the path.
     prefix: Vec<u8>,
+    /// It has named something.
+    met: AtomicBool,
+}
+
+impl Pattern {
+    fn names(&self, path: &[u8]) -> bool {
+        let named = path == self.text
+            || self.glob.as_ref().is_some_and(|glob| glob.is_match(Path::new(OsStr::from_bytes(path))));
+        if named {
+            self.met.store(true, Ordering::Relaxed);
+        }
+        named
+    }
 }
 
 /// Patterns, compiled. Without any, everything is meant.
@@ -54,14 +68,17 @@ impl Filter {
 
     /// Whether a pattern names `path` itself (not only a directory above it).
     pub fn matches(&self, path: &[u8]) -> bool {
-        self.is_everything()
-            || self.patterns.iter().any(|pattern| {
-                path == pattern.text
-                    || pattern
-                        .glob
-                        .as_ref()
-                        .is_some_and(|glob| glob.is_match(Path::new(OsStr::from_bytes(path))))
-            })
+        // Each is asked, so that those that name nothing are known.
+        self.is_everything() || self.patterns.iter().filter(|pattern| pattern.names(path)).count() > 0
+    }
+
+    /// Patterns that have named nothing of all that was asked for so far.
+    pub fn unmet(&self) -> Vec<String> {
+        let unmet = self
+            .patterns
+            .iter()
+            .filter(|pattern| !pattern.text.is_empty() && !pattern.met.load(Ordering::Relaxed));
+        unmet.map(|pattern| String::from_utf8_lossy(&pattern.text).into_owned()).collect()
     }
 
     /// Whether a pattern names `path` or a directory above it.
@@ -86,7 +103,7 @@ impl Pattern {
         let special = |part: &str| part.contains(['*', '?', '[', '{', '\\']);
         if !special(&text) {
             let text = text.into_bytes();
-            return Ok(Pattern { prefix: text.clone(), text, glob: None });
+            return Ok(Pattern { prefix: text.clone(), text, glob: None, met: AtomicBool::new(false) });
         }
         let plain: Vec<&str> = text.split('/').take_while(|part| !special(part)).collect();
         let prefix = plain.join("/").into_bytes();
@@ -95,7 +112,12 @@ impl Pattern {
             .backslash_escape(true)
             .build()
             .map_err(|error| FilesError::Filter { pattern: text.clone(), error })?;
-        Ok(Pattern { text: text.into_bytes(), glob: Some(glob.compile_matcher()), prefix })
+        Ok(Pattern {
+            text: text.into_bytes(),
+            glob: Some(glob.compile_matcher()),
+            prefix,
+            met: AtomicBool::new(false),
+        })
     }
 }
 

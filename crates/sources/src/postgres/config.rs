@@ -170,6 +170,20 @@ impl<'a> Rules<'a> {
         self.0.is_empty()
     }
 
+    /// The patterns that fit none of the tables, each with its rule.
+    pub fn idle(&self, tables: &[QualifiedName]) -> Vec<(&'a str, &'a TableRule)> {
+        let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
+        let mut idle = Vec::new();
+        for (matchers, rule) in &self.0 {
+            for (matcher, text) in matchers.iter().zip(rule.r#match.texts()) {
+                if !names.iter().any(|name| matcher.is_match(name)) {
+                    idle.push((text.as_str(), *rule));
+                }
+            }
+        }
+        idle
+    }
+
     /// What the rules say of a table, given the partitioned tables above it.
     pub fn policy(&self, own: &QualifiedName, above: &[QualifiedName]) -> TablePolicy {
         let mut policy = TablePolicy::default();

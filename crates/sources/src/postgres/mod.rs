@@ -16,6 +16,7 @@ pub mod mask;
 pub mod merge;
 mod postmaster;
 pub mod replace;
+pub mod replication;
 pub mod restore;
 pub mod rows;
 pub mod sandbox;

@@ -12,13 +12,13 @@ mod swap;
 mod table_back;
 
 use super::point::{self, Chosen};
-use crate::{context::Context, exit::Exit};
+use crate::{context::Context, exit::Exit, output};
 use mainstay_domain::{Failure, Result};
 use mainstay_operations::{
     access,
     config::{Config, SourceConfig},
     hooks::Around,
-    restore,
+    points, restore,
 };
 use mainstay_sources::postgres::{
     config::PostgresConfig,
@@ -167,7 +167,8 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     }
     // Says at once what is missing, before the repository is opened.
     args.how.kind()?;
-    let chosen = point::choose_of(context, &config, &args.app, &args.how.point)?;
+    let mut chosen = point::choose_of(context, &config, &args.app, &args.how.point)?;
+    args.how.settle_latest(&mut chosen)?;
     restore_point(&args.how, context, Some(&config), &chosen)
 }
 
@@ -251,6 +252,21 @@ fn dispatch(
 }
 
 impl How {
+    /// The latest point may have been made of other sources, or without this one: then it is not what was meant.
+    pub fn settle_latest(&self, chosen: &mut Chosen) -> Result<()> {
+        let Some(source) = self.source.as_deref().filter(|_| self.point == "latest") else { return Ok(()) };
+        if let Some(better) = points::newest_complete(&chosen.repository, &chosen.info, source)? {
+            output::note(format_args!(
+                "The newest recovery point ({}) does not hold {source}: taking the newest that has it complete, {} as of {}.",
+                chosen.info.id.short(),
+                better.id.short(),
+                crate::render::time::local(better.summary.finished),
+            ));
+            chosen.info = better;
+        }
+        Ok(())
+    }
+
     /// Whether it is said where to restore to.
     pub fn has_destination(&self) -> bool {
         self.files.to_dir.is_some()

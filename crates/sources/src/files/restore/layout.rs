@@ -9,6 +9,7 @@ use super::{
     decide::{Decision, decide},
     links::Turn,
     remove,
+    unfinished::MARK,
     worker::{Item, Job, Node, Trouble, Worker},
     write::BIG,
 };
@@ -279,7 +280,7 @@ impl<'a, 'w> Layout<'a, 'w> {
         let decision = decide(&item.entry, item.existing.as_ref());
         let fd = made.fd.as_ref().expect("the last frame's is open").as_fd();
         match self.worker.clear_way(fd, &item.entry, decision) {
-            Ok(()) => self.worker.big(fd, &made.node, item.entry, &self.jobs),
+            Ok(()) => self.worker.big(fd, &made.node, item, &self.jobs),
             Err(trouble) => self.worker.written(&mut None, &made.node, &item.entry, Err(trouble)),
         }
     }
@@ -340,7 +341,9 @@ impl<'a, 'w> Layout<'a, 'w> {
         let Some(parent) = above.last_mut() else {
             let fd = tree.directory(b"", OFlags::empty())?;
             let existing = Some(read_names(&fd, None, &mut self.names)?);
-            let empty = existing.as_ref().is_none_or(|names| names.len() == 0);
+            // Our own mark is nobody living there.
+            let lived_in = |names: &Names| (0..names.len()).any(|n| names.get(n) != MARK.as_bytes());
+            let empty = !existing.as_ref().is_some_and(lived_in);
             // A directory that is lived in keeps its own mode and owner, unless it is to become what was recorded: who
             // restores three files into /tmp does not mean to change /tmp.
             let own = empty || asked;

@@ -13,6 +13,7 @@ mod metadata;
 mod pages;
 mod plan;
 mod remove;
+mod unfinished;
 mod worker;
 mod write;
 
@@ -33,6 +34,7 @@ use mainstay_domain::{
     point::{Problem, SourceRecord, State},
     stream::{Content, Vault},
 };
+use rustix::fd::AsFd;
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -138,10 +140,6 @@ impl Tally {
         say(&self.xattrs, "extended attributes could not be set");
         say(&self.devices, &format!("device nodes were not made ({why})"));
         say(&self.sockets, "sockets were not restored: they belong to running processes");
-        say(
-            &self.without_content,
-            "files could not be read when they were captured, and have no content to restore",
-        );
         say(&self.protected, "files that the source excludes were left in place");
         notices
     }
@@ -191,6 +189,10 @@ pub fn restore(
 ) -> Result<RestoreReport> {
     let sought = Sought::new(record, options)?;
     let tree = open_destination(&options.destination)?;
+    let unfinished = options.sync
+        && unfinished::begin(tree.root().as_fd())
+            .map_err(|error| io_failure("writing to", &options.destination, error))?;
+    let options = &RestoreOptions { check_content: options.check_content || unfinished, ..options.clone() };
     let (tally, problems) = (Tally::default(), Problems::default());
     let worker = Worker::new(vault, &tree, options, &tally, &problems, monitor);
     let threads = match options.threads {
@@ -212,6 +214,12 @@ pub fn restore(
         return Err(FilesError::NothingMatches(options.paths.clone()).into());
     }
     let mut notices = tally.notices();
+    if unfinished {
+        notices.push(
+            "an earlier restore into this folder had not ended: the content of what was there was compared"
+                .to_owned(),
+        );
+    }
     if options.delete {
         if problems.count(Severity::Error) == 0 {
             remove::remove_extras(vault, &sought, &tree, &tally, &problems)?;
@@ -221,12 +229,17 @@ pub fn restore(
     }
     if options.sync {
         rustix::fs::syncfs(tree.root())
+            .and_then(|()| unfinished::end(tree.root().as_fd()))
             .map_err(|error| io_failure("syncing", &options.destination, error))?;
     }
+    if record.state != State::Complete {
+        notices.push("what the backup of this source lacked is named by `mainstay show`".to_owned());
+    }
     let failed = problems.count(Severity::Error);
+    let lacking = tally.without_content.load(Ordering::Relaxed);
     let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     Ok(RestoreReport {
-        state: if failed == 0 { State::Complete } else { State::Incomplete },
+        state: if failed + lacking == 0 { State::Complete } else { State::Incomplete },
         directories: value(&tally.directories),
         files: value(&tally.files),
         bytes: value(&tally.bytes),

@@ -83,8 +83,10 @@ pub fn plan_restore(
             }
         }
     }
-    if plan.entries == 0 && !sought.filter.is_everything() {
-        return Err(crate::files::FilesError::NothingMatches(options.paths.clone()).into());
+    // Whoever names several paths means each of them.
+    let unmet = sought.filter.unmet();
+    if !lost && !unmet.is_empty() {
+        return Err(crate::files::FilesError::NothingMatches(unmet).into());
     }
     if options.delete
         && !lost
@@ -135,7 +137,8 @@ impl Planner<'_> {
         others: &mut Others,
     ) {
         let path = listing::join(&self.path, &entry.name);
-        if entry.name.is_empty() || !self.covered && !sought.filter.matches(&path) {
+        let named = sought.filter.matches(&path);
+        if entry.name.is_empty() || !self.covered && !named {
             return;
         }
         plan.entries += 1;

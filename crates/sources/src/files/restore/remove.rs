@@ -1,7 +1,7 @@
 //! What a restore takes away: files that the recovery point does not have (asked for, at the end, in whole directories),
 //! directories in the way, and what an earlier restore that was killed left behind.
 
-use super::{Sought, Tally, count, metadata::times};
+use super::{Sought, Tally, count, metadata::times, unfinished::MARK};
 use crate::files::{
     FilesError,
     browse::{Step, is_within},
@@ -110,7 +110,8 @@ pub(crate) fn for_extras(
         })?;
         for n in 0..names.len() {
             let name = names.get(n);
-            if recorded.binary_search_by(|probe| probe[..].cmp(name)).is_err() {
+            let of_ours = path.is_empty() && name == MARK.as_bytes();
+            if !of_ours && recorded.binary_search_by(|probe| probe[..].cmp(name)).is_err() {
                 let path = listing::join(&path, name);
                 let label = label_of(&sought.facts, &path);
                 let protected = is_protected(&rules, label, &path, fd.as_fd(), name);

@@ -295,6 +295,12 @@ impl<'a> Worker<'a> {
             }
             FileKind::Regular if entry.content.is_none() => {
                 count(&self.tally.without_content);
+                let path = show_path(&listing::join(&node.path, &entry.name));
+                self.problems.add(
+                    Severity::Warning,
+                    path,
+                    "it could not be read when it was captured: there is no content",
+                );
                 return Ok(None);
             }
             _ => {}
@@ -314,7 +320,7 @@ impl<'a> Worker<'a> {
         }
         self.clear_way(directory, entry, decision)?;
         match entry.kind {
-            FileKind::Regular => self.file(directory, node.plain, entry).map(Some),
+            FileKind::Regular => self.file(directory, node.plain, entry, existing.is_some()).map(Some),
             FileKind::Symlink => {
                 let target = entry.target.as_deref().unwrap_or_default();
                 self.make(directory, entry, existing, |name| symlinkat(target, directory, name))?;
@@ -412,15 +418,31 @@ impl<'a> Worker<'a> {
         remove::temporary_name(n)
     }
 
-    fn file(&self, directory: BorrowedFd<'_>, plain: bool, entry: &Entry) -> Done<(u64, u64)> {
+    fn file(
+        &self,
+        directory: BorrowedFd<'_>,
+        plain: bool,
+        entry: &Entry,
+        replaces: bool,
+    ) -> Done<(u64, u64)> {
         let (fd, temporary) = self.temporary(directory)?;
         let content = entry.content.as_ref().expect("files without content were sorted out");
-        let written = write_pieces(self.vault, &fd, 0, self.vault.pieces(content))
-            .and_then(|end| self.complete(directory, plain, &fd, entry, &temporary, end));
+        let written = write_pieces(self.vault, &fd, 0, self.vault.pieces(content)).and_then(|end| {
+            if replaces {
+                self.keep_safe(&fd)?;
+            }
+            self.complete(directory, plain, &fd, entry, &temporary, end)
+        });
         if written.is_err() {
             let _ = unlinkat(directory, &temporary[..], AtFlags::empty());
         }
         written
+    }
+
+    /// What is to take another file's place is on the disk before that goes. New files wait for the end: see
+    /// [`unfinished`](super::unfinished).
+    pub fn keep_safe(&self, fd: &OwnedFd) -> rustix::io::Result<()> {
+        if self.options.sync { rustix::fs::fsync(fd) } else { Ok(()) }
     }
 
     /// Gives a file that was written its metadata and its name.
@@ -438,9 +460,6 @@ impl<'a> Worker<'a> {
             return Err(Trouble::Entry(message));
         }
         apply_to_file(fd, entry, plain, self.tally)?;
-        if self.options.sync {
-            rustix::fs::fsync(fd)?;
-        }
         renameat(directory, temporary, directory, &entry.name[..])?;
         count(&self.tally.files);
         self.tally.bytes.fetch_add(end, Ordering::Relaxed);

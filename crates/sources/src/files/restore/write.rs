@@ -1,6 +1,6 @@
 //! File contents: written in order by one thread, or, if big, in slices by several.
 
-use super::worker::{Done, Job, Node, Opened, Trouble, Worker};
+use super::worker::{Done, Item, Job, Node, Opened, Trouble, Worker};
 use crossbeam_channel::Sender;
 use mainstay_domain::{
     Result,
@@ -65,6 +65,8 @@ pub(crate) struct Big {
     /// Held until the file is done.
     node: Arc<Node>,
     entry: Box<Entry>,
+    /// Something is there that gives way.
+    replaces: bool,
     fd: OwnedFd,
     temporary: Vec<u8>,
     /// Slices not done yet, and one for who makes them.
@@ -75,7 +77,8 @@ pub(crate) struct Big {
 
 impl Worker<'_> {
     /// Opens a big file and hands out its slices. Called by the thread that reads the listing; `directory` is the node's.
-    pub fn big(&self, directory: BorrowedFd<'_>, node: &Arc<Node>, entry: Box<Entry>, jobs: &Sender<Job>) {
+    pub fn big(&self, directory: BorrowedFd<'_>, node: &Arc<Node>, item: Item, jobs: &Sender<Job>) {
+        let Item { entry, existing } = item;
         let (fd, temporary) = match self.temporary(directory) {
             Ok(opened) => opened,
             Err(error) => return self.written(&mut None, node, &entry, Err(error.into())),
@@ -85,6 +88,7 @@ impl Worker<'_> {
         let file = Arc::new(Big {
             node: node.clone(),
             entry,
+            replaces: existing.is_some(),
             fd,
             temporary,
             open: AtomicUsize::new(1),
@@ -146,6 +150,9 @@ impl Worker<'_> {
                 Some(trouble) => Err(trouble),
                 None if self.is_stopped() => Err(Trouble::Entry("the restore was stopped".to_owned())),
                 None => ftruncate(&file.fd, end).map_err(Trouble::from).and_then(|()| {
+                    if file.replaces {
+                        self.keep_safe(&file.fd)?;
+                    }
                     self.complete(directory, file.node.plain, &file.fd, &file.entry, &file.temporary, end)
                 }),
             };

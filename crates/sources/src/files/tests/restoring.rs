@@ -7,7 +7,7 @@ use super::{
 use mainstay_domain::{Kind, Silent, point::State};
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     sync::atomic::Ordering,
 };
 
@@ -53,6 +53,75 @@ fn content_is_compared_when_asked() {
     let options = RestoreOptions { check_content: true, ..into(target.path()) };
     assert_eq!(restored(&memory, &record, &options).files, 1);
     assert_same_below(&memory, &record, target.path());
+}
+
+#[test]
+fn after_a_restore_that_did_not_end_content_is_compared_and_the_folder_shows_no_trace() {
+    let source = tree(&[("a", "one"), ("b", "two")]);
+    let memory = Memory::default();
+    let record = backup(&memory, &config(source.path()), None);
+    let target = tempfile::tempdir().unwrap();
+    let mark = target.path().join(".mainstay-restore-unfinished");
+    let options = RestoreOptions { sync: true, delete: true, ..into(target.path()) };
+    // It was stopped: the mark is there.
+    struct Stopped;
+    impl mainstay_domain::Monitor for Stopped {
+        fn event(&self, _: mainstay_domain::monitor::Event<'_>) {}
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+    restore(&memory, &record, &options, &Stopped).unwrap_err();
+    assert!(mark.exists());
+    // Power was lost: a file's size and time are right, and its content is not.
+    for (name, recorded) in [("a", "one"), ("b", "two")] {
+        let modified = fs::metadata(source.path().join(name)).unwrap().modified().unwrap();
+        fs::write(target.path().join(name), vec![0; recorded.len()]).unwrap();
+        fs::File::open(target.path().join(name)).unwrap().set_modified(modified).unwrap();
+    }
+    let report = restored(&memory, &record, &options);
+    assert_eq!((report.files, report.kept), (2, 0), "{:?}", report.notices);
+    assert!(report.notices.iter().any(|notice| notice.contains("had not ended")), "{:?}", report.notices);
+    assert!(!mark.exists());
+    assert_same_below(&memory, &record, target.path());
+    let again = restored(&memory, &record, &options);
+    assert_eq!((again.files, again.kept, again.removed), (0, 2, 0), "{:?}", again.notices);
+    assert!(again.notices.is_empty(), "{:?}", again.notices);
+}
+
+#[test]
+fn each_path_that_is_named_must_be_there() {
+    let source = tree(&[("d/a", "1"), ("d/b", "2"), ("e/c", "3")]);
+    let memory = Memory::default();
+    let record = backup(&memory, &config(source.path()), None);
+    let target = tempfile::tempdir().unwrap();
+    let plan = |paths: &[&str]| {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        plan_restore(&memory, &record, &RestoreOptions { paths, ..into(target.path()) }, &Silent)
+    };
+    // Also where one lies within another.
+    for paths in [&["d"][..], &["d", "d/a"], &["d/*", "d/b", "d"], &["**/c", "e"], &["e/c", "d/a"]] {
+        plan(paths).unwrap();
+    }
+    for paths in [&["d/**", "nope"][..], &["d", "d/nope"], &["*.jpg", "e/c"]] {
+        let failure = plan(paths).unwrap_err();
+        let unmet = paths.iter().find(|path| path.contains("nope") || path.contains("jpg")).unwrap();
+        assert!(failure.message.contains(unmet) && !failure.message.contains("d/**"), "{failure}");
+    }
+}
+
+#[test]
+fn a_new_folder_gets_the_mode_that_was_recorded_whether_or_not_the_disk_is_waited_for() {
+    let source = tree(&[("a", "one")]);
+    fs::set_permissions(source.path(), fs::Permissions::from_mode(0o710)).unwrap();
+    let memory = Memory::default();
+    let record = backup(&memory, &config(source.path()), None);
+    for sync in [false, true] {
+        let target = tempfile::tempdir().unwrap();
+        let new = target.path().join("new");
+        restored(&memory, &record, &RestoreOptions { sync, ..into(&new) });
+        assert_eq!(fs::metadata(&new).unwrap().permissions().mode() & 0o7777, 0o710, "sync: {sync}");
+    }
 }
 
 #[test]

@@ -71,7 +71,11 @@ fn what_cannot_be_read_makes_the_source_incomplete_and_is_named() {
         assert_eq!(paths(&memory, &record, DELETED), ["dir/x", "halfdir/y"], "not lost sight of");
         let target = tempfile::tempdir().unwrap();
         let report = restore_with(&memory, &record, &into(target.path())).unwrap();
-        assert!(report.notices.iter().any(|notice| notice.contains("no content to restore")), "{report:?}");
+        assert_eq!(report.state, State::Incomplete, "{report:?}");
+        assert!(
+            report.problems.iter().any(|p| p.object == "closed" && p.message.contains("no content")),
+            "{report:?}"
+        );
         set("closed", 0o600);
         set("dir", 0o700);
         set("halfdir", 0o700);

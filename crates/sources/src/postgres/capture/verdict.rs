@@ -3,7 +3,7 @@
 use super::plan::{Plan, PlannedTable};
 use crate::postgres::{
     config::{Expect, PostgresConfig, Rules, Unnamed},
-    facts::{Inventory, Priority, QualifiedName, Skipped, TableKind, Unread},
+    facts::{Inventory, Priority, QualifiedName, Skipped, Table, TableKind, Unread},
 };
 use mainstay_domain::{
     ByteSize, Severity,
@@ -112,12 +112,30 @@ pub(super) fn tables(
             .fold((0, 0), |(rows, bytes), t| (rows + t.data.rows, bytes + t.data.bytes));
         expectation(verdict, policy.expect, policy.priority, &name, have);
     }
+    idle_rules(verdict, rules, inventory);
     for (table, message) in broken {
         verdict.notes(
             Severity::Warning,
             table.to_string(),
             format!("{message}: after a restore this constraint stays NOT VALID"),
         );
+    }
+}
+
+/// A rule that names a table which is not there: what it asks for cannot be had. A pattern with wildcards may fit nothing.
+fn idle_rules(verdict: &mut Verdict, rules: &Rules<'_>, inventory: &Inventory) {
+    let name = |t: &Table| QualifiedName { schema: t.schema.clone(), name: t.name.clone() };
+    let tables: Vec<QualifiedName> = inventory.tables.iter().map(name).collect();
+    for (pattern, rule) in rules.idle(&tables) {
+        let asks = rule.exclude != Some(true)
+            && (rule.expect.is_some() || matches!(rule.priority, Some(Priority::Critical)));
+        let wild = pattern.contains(['*', '?', '[', '{']);
+        if asks && !wild {
+            let message = "there is no such table, and a rule asks for it: was it renamed or dropped, or is the rule misspelt?";
+            verdict.lacks(rule.priority.unwrap_or_default(), pattern, message);
+        } else if asks || !wild {
+            verdict.notes(Severity::Warning, pattern, "no table is named by this rule");
+        }
     }
 }
 

@@ -2,18 +2,19 @@
 //! last, and only when the server has confirmed the end and the log up to it is stored is there a record.
 
 use super::{
-    BACKUP_LABEL, CONFIG, CONTROL, ClusterConfig, KIND, LISTING, TABLESPACE, TABLESPACE_MAP, WAL, control,
-    exclude,
+    BACKUP_LABEL, CONFIG, CONTROL, ClusterConfig, KIND, LISTING, Method, TABLESPACE, TABLESPACE_MAP, WAL,
+    control, exclude,
     facts::{ClusterFacts, Counts, FACTS_VERSION, Tablespace},
     old::OldListing,
     pages::{Checking, PageKey},
+    remote,
     server::{Backup, Server, connect, timeline_of_label},
     shared::{Shared, Suspects, Tally},
     tree,
 };
 use crate::{files::Problems, postgres::wal::check_header};
 use mainstay_domain::{
-    Clock, Failure, Monitor, Result, Severity,
+    Clock, Failure, Lsn, Monitor, Result, Severity, Silent, Time,
     point::{SourceRecord, State, Stream},
     stream::{Content, PAGE, Piece, Pool, Sink, Vault},
     wal::{Segment, WalFile},
@@ -40,6 +41,31 @@ pub struct Options<'a> {
 /// What a cluster says of itself; an error if it cannot be backed up from here.
 pub fn probe(config: &ClusterConfig) -> Result<Server> {
     config.validate()?;
+    way(config, &Silent).map(|(_, server)| server)
+}
+
+/// How a cluster is to be backed up: from its files if that is asked for, or possible.
+fn way(config: &ClusterConfig, monitor: &dyn Monitor) -> Result<(Method, Server)> {
+    match config.method {
+        Method::Files => Ok((Method::Files, probe_files(config)?)),
+        Method::Replication => Ok((Method::Replication, remote::probe(config)?)),
+        Method::Auto => match probe_files(config) {
+            Ok(server) => Ok((Method::Files, server)),
+            // A directory that was named is meant.
+            Err(failure) if config.data_directory.is_some() => Err(failure),
+            Err(failure) => match remote::probe(config) {
+                Ok(server) => {
+                    let text = format!("{failure}: the base backup comes over the replication protocol");
+                    monitor.notice(Severity::Info, &text);
+                    Ok((Method::Replication, server))
+                }
+                Err(other) => Err(failure.caused_by(other.during("over the replication protocol"))),
+            },
+        },
+    }
+}
+
+fn probe_files(config: &ClusterConfig) -> Result<Server> {
     let mut connection = connect(&config.connect_spec()?)?;
     let server = Server::ask(&mut connection)?;
     let directory = directory_of(config, &server)?;
@@ -94,7 +120,10 @@ pub fn capture(
     monitor: &dyn Monitor,
 ) -> Result<SourceRecord> {
     let started = options.clock.now();
-    probe(config)?;
+    config.validate()?;
+    if let (Method::Replication, _) = way(config, monitor)? {
+        return remote::capture(config, sink, options, monitor);
+    }
 
     monitor.step("base backup", None);
     let label = format!("mainstay {started}");
@@ -148,26 +177,7 @@ pub fn capture(
     if !stopped.tablespace_map.is_empty() {
         keep(TABLESPACE_MAP.into(), put_bytes(sink, stopped.tablespace_map.as_bytes())?);
     }
-    let mut facts = ClusterFacts {
-        version: FACTS_VERSION,
-        system: server.system,
-        version_num: server.version_num,
-        version_text: server.version_text.clone(),
-        data_directory: server.data_directory.clone().unwrap_or_else(|| directory.clone()),
-        segment_size: server.segment_size,
-        block_size: server.block_size,
-        data_checksums: server.data_checksums,
-        from_standby: server.in_recovery,
-        timeline,
-        start: backup.start,
-        stop: stopped.stop,
-        tablespaces: server.tablespaces.clone(),
-        settings: server.settings.clone(),
-        databases: server.databases.clone(),
-        superuser: server.superuser.clone(),
-        counts: Counts::default(),
-        wal: Vec::new(),
-    };
+    let mut facts = facts_of(&server, &directory, timeline, backup.start, stopped.stop);
     for segment in facts.segments().collect::<Vec<_>>() {
         let content = put_segment(sink, &directory, segment, server.system)?;
         keep(format!("{WAL}{segment}"), content);
@@ -201,23 +211,64 @@ pub fn capture(
     monitor.done("base backup", &format!("{} to {}", facts.start, facts.stop));
 
     facts.counts = counts(&tally);
-    Ok(SourceRecord {
+    Ok(record_of(streams, &facts, problems, started, options.clock.now()))
+}
+
+/// What a record says of the cluster, but for what was counted and the log in it.
+pub(super) fn facts_of(
+    server: &Server,
+    directory: &Path,
+    timeline: u32,
+    start: Lsn,
+    stop: Lsn,
+) -> ClusterFacts {
+    ClusterFacts {
+        version: FACTS_VERSION,
+        system: server.system,
+        version_num: server.version_num,
+        version_text: server.version_text.clone(),
+        data_directory: server.data_directory.clone().unwrap_or_else(|| directory.to_owned()),
+        segment_size: server.segment_size,
+        block_size: server.block_size,
+        data_checksums: server.data_checksums,
+        from_standby: server.in_recovery,
+        timeline,
+        start,
+        stop,
+        tablespaces: server.tablespaces.clone(),
+        settings: server.settings.clone(),
+        databases: server.databases.clone(),
+        superuser: server.superuser.clone(),
+        counts: Counts::default(),
+        wal: Vec::new(),
+    }
+}
+
+/// The record of what was captured.
+pub(super) fn record_of(
+    streams: Vec<Stream>,
+    facts: &ClusterFacts,
+    problems: Problems,
+    started: Time,
+    finished: Time,
+) -> SourceRecord {
+    SourceRecord {
         name: String::new(),
         kind: KIND.into(),
         state: if problems.count(Severity::Error) == 0 { State::Complete } else { State::Incomplete },
         started,
-        finished: options.clock.now(),
-        consistent_at: Some(options.clock.now()),
+        finished,
+        consistent_at: Some(finished),
         streams,
         facts: facts.to_json(),
         problems: problems.into_list(),
         bytes: facts.counts.bytes,
         items: facts.counts.files,
         partial: false,
-    })
+    }
 }
 
-fn counts(tally: &Tally) -> Counts {
+pub(super) fn counts(tally: &Tally) -> Counts {
     let of = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     Counts {
         files: of(&tally.files),
@@ -248,7 +299,7 @@ fn control_file(directory: &Path) -> Result<Vec<u8>> {
     Err(Failure::failed(format!("{} changes all the time", path.display())).hint("Run the backup again."))
 }
 
-fn put_bytes(sink: &dyn Sink, bytes: &[u8]) -> Result<Content> {
+pub(super) fn put_bytes(sink: &dyn Sink, bytes: &[u8]) -> Result<Content> {
     if bytes.is_empty() {
         return Ok(Content::default());
     }

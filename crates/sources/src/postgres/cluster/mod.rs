@@ -2,26 +2,30 @@
 //!
 //! [`capture()`] reads the files while the server runs, between `pg_backup_start` and `pg_backup_stop`, and takes the log that
 //! makes them consistent into the same record: every base backup can be restored by itself. A later one stores only the pages
-//! that changed (`pages`) and is a whole base backup all the same. [`restore`] brings the files back, ready for recovery.
+//! that changed (`pages`) and is a whole base backup all the same. Where the directory cannot be read, the same record is made of what
+//! the server streams (`remote`). [`restore`] brings the files back, ready for recovery.
 //! Which segments of the log an archive holds, and where recovery ends, is not known here (`crate::postgres::wal`).
 
 mod capture;
 pub mod checksum;
 pub mod config;
 pub mod control;
+mod entries;
 mod exclude;
 pub mod facts;
 mod old;
 pub(crate) mod pages;
 mod read;
+mod remote;
 pub mod restore;
 mod server;
 mod shared;
 pub mod start;
+mod tar;
 mod tree;
 
 pub use capture::{Options, capture, probe};
-pub use config::ClusterConfig;
+pub use config::{ClusterConfig, Method, ReceiveConfig, StartDaemon, WalConfig};
 pub use facts::ClusterFacts;
 pub use server::Server;
 

@@ -6,7 +6,10 @@ use mainstay_domain::{
     listing::{self, Entry, Item, decode_items},
     stream::{Content, Piece, Vault},
 };
-use std::{cmp::Ordering, collections::VecDeque};
+use std::{
+    cmp::Ordering,
+    collections::{HashMap, VecDeque},
+};
 
 pub struct OldListing<'v> {
     vault: Option<&'v dyn Vault>,
@@ -41,14 +44,37 @@ impl<'v> OldListing<'v> {
                     Ordering::Greater => return None,
                 }
             }
-            let chunk = self.pieces.next()?.ok()?.chunk?;
-            let Ok(bytes) = self.vault?.get(&chunk) else { continue };
+            if !self.read_on() {
+                return None;
+            }
+        }
+    }
+
+    /// Every relation file that has page hashes, by directory and name: for whoever comes to the files in another order.
+    pub fn with_pages(mut self) -> HashMap<(Vec<u8>, Vec<u8>), Box<Entry>> {
+        let mut found = HashMap::new();
+        loop {
+            let entries = self.ahead.drain(..).filter(|(_, entry)| entry.pages.is_some());
+            found.extend(entries.map(|(directory, entry)| ((directory, entry.name.clone()), entry)));
+            if !self.read_on() {
+                return found;
+            }
+        }
+    }
+
+    /// Reads the next chunk that can be read; `false` at the end.
+    fn read_on(&mut self) -> bool {
+        loop {
+            let next = self.pieces.next().and_then(|piece| piece.ok()?.chunk);
+            let (Some(chunk), Some(vault)) = (next, self.vault) else { return false };
+            let Ok(bytes) = vault.get(&chunk) else { continue };
             for item in decode_items(&bytes).map_while(std::result::Result::ok) {
                 match item {
                     Item::Directory(path) => self.directory = path,
                     Item::Entry(entry) => self.ahead.push_back((self.directory.clone(), entry)),
                 }
             }
+            return true;
         }
     }
 

@@ -84,19 +84,33 @@ fn read(shared: &Shared<'_>, job: Job) -> Result<Read> {
             Failure::failed("a file of the cluster could not be read")
         })
     };
-    let captured = match file.relation {
-        Some(relation) => {
-            let first = relation.segment * SEGMENT_BLOCKS + (job.offset / PAGE as u64) as u32;
-            let before = job.before.as_ref();
-            capture_slice(shared.sink, &shared.key, job.length, first, before, shared.checking, &mut fill)
-                .map(|slice| if file.sliced { Read::Slice(slice) } else { whole(slice) })
-        }
-        None => plain(shared.sink, job.length, &mut fill),
-    };
+    let part = Part { relation: file.relation, sliced: file.sliced, offset: job.offset, length: job.length };
+    let captured = store(shared, &part, job.before.as_ref(), &mut fill);
     match (captured, trouble) {
         (_, Some(error)) => Ok(Read::Unreadable(error)),
         (captured, None) => captured.map_err(|failure| failure.during(&file.shown)),
     }
+}
+
+/// A file, or a slice of one.
+pub struct Part {
+    pub relation: Option<RelationFile>,
+    pub sliced: bool,
+    pub offset: u64,
+    pub length: u64,
+}
+
+/// Stores a part of a file. `fill` gives the bytes at an offset of the part, and may be asked again for a page that looks torn.
+pub fn store(
+    shared: &Shared<'_>,
+    part: &Part,
+    before: Option<&Before>,
+    fill: &mut dyn FnMut(&mut [u8], u64) -> Result<()>,
+) -> Result<Read> {
+    let Some(relation) = part.relation else { return plain(shared.sink, part.length, fill) };
+    let first = relation.segment * SEGMENT_BLOCKS + (part.offset / PAGE as u64) as u32;
+    let slice = capture_slice(shared.sink, &shared.key, part.length, first, before, shared.checking, fill)?;
+    Ok(if part.sliced { Read::Slice(slice) } else { whole(slice) })
 }
 
 /// A relation file of one frame: nothing is kept of its pages.

@@ -6,18 +6,19 @@
 //! the log makes all three right.
 
 use super::{
+    entries,
     exclude::{self, Fork, Place, RelationFile},
     old::{OldListing, is_unchanged},
-    pages::{Before, FRAME, FRAME_PAGES, HASH, SLICE, SLICE_FRAMES, Slice},
+    pages::{FRAME, SLICE},
     read::{Done, File, Job, Read, work},
-    shared::{Shared, add, damaged},
+    shared::{Shared, add},
 };
 use crate::files::{Leaves, Stat, Tree, open_in};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use mainstay_domain::{
     Failure, Kind, Result, Severity,
-    listing::{self, Doubt, Entry, FileKind},
-    stream::{Content, PAGE, Piece, Pool},
+    listing::{self, Entry, FileKind},
+    stream::Content,
 };
 use rustix::{
     fd::OwnedFd,
@@ -373,7 +374,7 @@ impl Walk<'_, '_> {
         let length = if sliced { SLICE } else { stat.size };
         let count = stat.size.div_ceil(length) as usize;
         let mut before =
-            old.filter(|_| sliced).and_then(|old| self.before(&old)).map(|before| split(before, count));
+            old.filter(|_| sliced).and_then(|old| entries::before(self.old.vault()?, &old, count));
         let slices = (0..count).map(|_| None).collect();
         self.push(Pending::Entry { entry, slices, waiting: count, shown })?;
         let id = self.first_id + self.window.len() as u64 - 1;
@@ -408,16 +409,6 @@ impl Walk<'_, '_> {
             }
         }
         Ok(true)
-    }
-
-    /// The frames and hashes of an earlier capture of the file; `None` if they cannot be had: then it is stored anew.
-    fn before(&self, old: &Entry) -> Option<Before> {
-        let (vault, content, pages) = (self.old.vault()?, old.content.as_ref()?, old.pages.as_ref()?);
-        let frames = vault.pieces(content).collect::<Result<Vec<Piece>>>().ok()?;
-        let mut hashes = Vec::new();
-        vault.copy(pages, &mut hashes).ok()?;
-        let expected: u64 = frames.iter().map(|piece| piece.bytes.div_ceil(PAGE as u64) * HASH as u64).sum();
-        (hashes.len() as u64 == expected).then_some(Before { frames, hashes })
     }
 
     fn other(&mut self, directory: &OwnedFd, path: &[u8], name: &[u8], stat: &Stat) -> Result<()> {
@@ -483,64 +474,9 @@ impl Walk<'_, '_> {
     }
 
     fn write(&mut self, mut entry: Box<Entry>, slices: Vec<Option<Read>>, shown: &str) -> Result<()> {
-        let mut frames = Vec::new();
-        let mut hashes = Vec::new();
-        for read in slices.into_iter().flatten() {
-            match read {
-                Read::Whole(content, slice) => {
-                    self.note(&slice, shown, &mut entry);
-                    entry.size = content.bytes();
-                    entry.content = Some(content);
-                }
-                Read::Slice(slice) => {
-                    self.note(&slice, shown, &mut entry);
-                    let length = slice.hashes.len() as u64;
-                    hashes.push(Piece::plain(self.shared.sink.put(Pool::Tree, &slice.hashes)?, length));
-                    frames.extend(slice.frames);
-                }
-                Read::Unreadable(error) => {
-                    let message = format!("it cannot be read: {error}");
-                    self.shared.problems.add(Severity::Error, shown, message);
-                    entry.doubt = Some(Doubt::Unreadable);
-                }
-            }
-        }
-        if entry.doubt.is_none() && !frames.is_empty() {
-            entry.content = Some(self.shared.sink.join(&mut frames.into_iter())?);
-            entry.pages = Some(self.shared.sink.join(&mut hashes.into_iter())?);
-        }
+        entries::finish(self.shared, &mut entry, slices.into_iter().flatten(), shown)?;
         let mut encoded = Vec::new();
         listing::encode_entry(&entry, &mut encoded);
         self.leaves.entry(&entry.name, &encoded)
     }
-
-    fn note(&self, slice: &Slice, shown: &str, entry: &mut Entry) {
-        add(&self.shared.tally.changed_bytes, slice.changed_bytes);
-        if !slice.bad_blocks.is_empty() || !slice.suspects.is_empty() {
-            // Taken over unread, it would be in the next backup without a word of the damage.
-            entry.fresh = Some(true);
-        }
-        for block in &slice.bad_blocks {
-            add(&self.shared.tally.bad_blocks, 1);
-            self.shared.problems.add(Severity::Error, shown, damaged(*block));
-        }
-        self.shared.suspects.add(shown, slice);
-    }
-}
-
-/// Cuts what is known of a file into its slices.
-fn split(before: Before, count: usize) -> Vec<Before> {
-    let Before { frames, hashes } = before;
-    (0..count)
-        .map(|slot| {
-            let some = |length: usize, each: usize| {
-                let start = (slot * SLICE_FRAMES * each).min(length);
-                start..(start + SLICE_FRAMES * each).min(length)
-            };
-            Before {
-                frames: frames[some(frames.len(), 1)].to_vec(),
-                hashes: hashes[some(hashes.len(), FRAME_PAGES * HASH)].to_vec(),
-            }
-        })
-        .collect()
 }

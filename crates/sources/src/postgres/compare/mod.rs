@@ -12,9 +12,9 @@ mod rows;
 pub use inventory::{differences, same_version};
 
 use super::{
-    facts::{Facts, QualifiedName},
+    facts::{Facts, Inventory, QualifiedName, Skipped},
     inspect::inspect,
-    restore::{Selection, read_archive},
+    restore::{Archive, Selection, defines, read_archive},
     session,
     wire::{ConnectSpec, Connection},
 };
@@ -159,7 +159,8 @@ pub fn compare(
 
     monitor.step("definitions", None);
     if options.selection.is_everything() {
-        let outcome = differences(&facts.inventory, &found, same_version);
+        let recorded = of_what_was_captured(&facts, &archive, &mut comparison);
+        let outcome = differences(&recorded, &found, same_version);
         comparison.objects = outcome.compared;
         comparison.differ(outcome.differences, options.most);
         outcome.not_comparable.into_iter().for_each(|n| comparison.not_compared.push(n));
@@ -192,6 +193,24 @@ pub fn compare(
         large_objects::none(&mut comparison, &facts, &mut connection, options.most)?;
     }
     Ok(comparison)
+}
+
+/// What was there when it was captured, without the tables that the user of the backup might not read: nothing of them is in the
+/// point, which says so.
+fn of_what_was_captured(facts: &Facts, archive: &Archive, comparison: &mut Comparison) -> Inventory {
+    let mut recorded = facts.inventory.clone();
+    for table in &facts.tables {
+        let Some(Skipped::Unreadable(reason)) = &table.skipped else { continue };
+        if defines(archive, &table.schema, &table.name) {
+            continue;
+        }
+        comparison
+            .skip(format!("table {}.{}", table.schema, table.name), format!("it was not captured: {reason}"));
+        recorded.tables.retain(|t| (&t.schema, &t.name) != (&table.schema, &table.name));
+        let of_it = |of: &QualifiedName| (&of.schema, &of.name) == (&table.schema, &table.name);
+        recorded.objects.retain(|object| !object.table.as_ref().is_some_and(of_it));
+    }
+    recorded
 }
 
 fn sequences(

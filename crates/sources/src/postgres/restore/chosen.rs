@@ -108,6 +108,15 @@ impl Chosen<'_> {
 /// Relations have rows, or a name in `pg_class` of their own.
 pub const RELATIONS: [&str; 5] = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "SEQUENCE"];
 
+/// Whether the archive holds a table's definition. Of a table that its user might not even lock it does not.
+pub(crate) fn defines(archive: &Archive, schema: &str, name: &str) -> bool {
+    let (schema, name) = (archive.bytes(schema), archive.bytes(name));
+    archive
+        .entries
+        .iter()
+        .any(|e| RELATIONS.contains(&e.kind.as_str()) && e.schema == schema && e.tag == name)
+}
+
 /// Parts of a table; their tag is the table's name, or begins with it.
 pub const PARTS: [&str; 8] = [
     "DEFAULT",

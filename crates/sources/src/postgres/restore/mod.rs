@@ -23,8 +23,10 @@ mod schedule;
 pub mod sql;
 mod vault;
 
+pub(super) use archive::Archive;
 pub(super) use blobs::oids as large_object_ids;
 pub use chosen::Selection;
+pub(super) use chosen::defines;
 pub use plan::{Plan, PlannedTable, Refusal, plan};
 pub(super) use vault::{open_archive, read_archive};
 
@@ -33,7 +35,6 @@ use super::{
     session,
     wire::{ConnectSpec, Connection, quote_literal},
 };
-use archive::Archive;
 use mainstay_domain::{
     Failure, Monitor, Result, Severity,
     point::{Problem, SourceRecord, State},

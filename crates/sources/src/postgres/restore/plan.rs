@@ -3,11 +3,11 @@
 use super::{
     Options, Target,
     archive::Archive,
-    chosen::{self, Chosen, RELATIONS, Selection, Stage},
+    chosen::{self, Chosen, RELATIONS, Selection, Stage, defines},
     database, read_archive,
 };
 use crate::postgres::{
-    facts::{Facts, ObjectKind, Skipped},
+    facts::{Facts, ObjectKind, Skipped, TableData},
     wire::{Connection, Host, quote_literal},
 };
 use mainstay_domain::{ByteSize, Failure, Kind, Result, point::SourceRecord, stream::Vault};
@@ -112,7 +112,7 @@ pub(super) fn examine(
     };
     the_database(&mut plan, &mut connection, target)?;
     the_server(&mut plan, &mut connection, facts, target, &chosen)?;
-    the_record(&mut plan, record, facts, &chosen);
+    the_record(&mut plan, record, archive, facts, &chosen);
     the_selection(&mut plan, archive, facts, &chosen, &options.selection);
     if target.into_existing && plan.refusals.is_empty() {
         conflicts(&mut plan, archive, target, &chosen)?;
@@ -203,28 +203,33 @@ fn free_space(connection: &mut Connection, target: &Target) -> Result<Option<u64
     Ok(rustix::fs::statvfs(directory.as_str()).ok().map(|s| s.f_bavail.saturating_mul(s.f_frsize)))
 }
 
-fn the_record(plan: &mut Plan, record: &SourceRecord, facts: &Facts, chosen: &Chosen<'_>) {
+fn the_record(plan: &mut Plan, record: &SourceRecord, archive: &Archive, facts: &Facts, chosen: &Chosen<'_>) {
     if record.state != mainstay_domain::point::State::Complete {
         plan.notices.push(format!("the recovery point is {}", record.state));
     }
-    let list = |condition: &dyn Fn(&Option<Skipped>, &Option<String>) -> bool| -> Vec<String> {
-        facts
-            .tables
-            .iter()
-            .filter(|t| condition(&t.skipped, &t.filter))
-            .map(|t| format!("{}.{}", t.schema, t.name))
-            .collect()
+    let list = |condition: &dyn Fn(&Option<Skipped>, &Option<String>) -> bool| -> Vec<&TableData> {
+        facts.tables.iter().filter(|t| condition(&t.skipped, &t.filter)).collect()
     };
-    let empty = list(&|skipped, _| {
+    let names = |tables: &[&TableData]| -> String {
+        let names: Vec<String> = tables.iter().map(|t| format!("{}.{}", t.schema, t.name)).collect();
+        names.join(", ")
+    };
+    let without_rows = list(&|skipped, _| {
         matches!(skipped, Some(Skipped::Excluded | Skipped::Unreadable(_) | Skipped::Dropped))
     });
+    let (empty, missing): (Vec<&TableData>, Vec<&TableData>) =
+        without_rows.into_iter().partition(|t| defines(archive, &t.schema, &t.name));
     if !empty.is_empty() && chosen.everything {
         plan.notices
-            .push(format!("rows were not captured, so these tables will be empty: {}", empty.join(", ")));
+            .push(format!("rows were not captured, so these tables will be empty: {}", names(&empty)));
+    }
+    if !missing.is_empty() && chosen.everything {
+        plan.notices
+            .push(format!("these tables were not captured, and will be missing: {}", names(&missing)));
     }
     let some = list(&|_, filter| filter.is_some());
     if !some.is_empty() && chosen.everything {
-        plan.notices.push(format!("only some rows were captured of {}", some.join(", ")));
+        plan.notices.push(format!("only some rows were captured of {}", names(&some)));
     }
     if chosen.everything && facts.inventory.objects_of(ObjectKind::Subscription).next().is_some() {
         plan.notices.push("subscriptions come back disabled and without a slot of their own".to_owned());
@@ -244,11 +249,7 @@ fn the_selection(
 ) {
     for table in facts.tables.iter().filter(|t| chosen.is_named(t)) {
         let name = format!("{}.{}", table.schema, table.name);
-        let (schema, own) = (archive.bytes(&table.schema), archive.bytes(&table.name));
-        let defined = archive
-            .entries
-            .iter()
-            .any(|e| RELATIONS.contains(&e.kind.as_str()) && e.schema == schema && e.tag == own);
+        let defined = defines(archive, &table.schema, &table.name);
         // A partition of one that was may be missing from the rest.
         let asked = selection.tables.iter().any(|t| t.schema == table.schema && t.name == table.name);
         match (&table.skipped, &table.filter) {

@@ -21,8 +21,29 @@ impl Parts {
                 Err(Failure::usage(format!("the database url's parameter {name} is not supported"))
                     .hint("Leave it out, if you can do without its protection."))
             }
-            None => Ok(()),
+            None => self.refuse_misspelt(),
         }
+    }
+
+    /// A parameter that was meant to protect and is misspelt would protect nobody.
+    fn refuse_misspelt(&self) -> Result<(), Failure> {
+        const PROTECTING: [&str; 5] = ["sslmode", "sslrootcert", "sslcert", "sslkey", "channel_binding"];
+        const OTHERS: [&str; 6] =
+            ["ssl", "sslcompression", "sslsni", "sslnegotiation", "sslcertmode", "sslkeylogfile"];
+        let known = |name: &str| PROTECTING.contains(&name) || OTHERS.contains(&name);
+        for (name, _) in self.values.iter().filter(|(name, _)| !known(name)) {
+            let lower = name.to_lowercase();
+            let near = |candidate: &&&str| strsim::jaro_winkler(&lower, candidate) > 0.93;
+            let meant =
+                PROTECTING.iter().find(near).or_else(|| lower.starts_with("ssl").then_some(&"sslmode"));
+            if let Some(meant) = meant {
+                return Err(Failure::usage(format!("the database url's parameter {name} is not known"))
+                    .hint(format!(
+                        "Did you mean {meant}? Without it the connection might not be encrypted."
+                    )));
+            }
+        }
+        Ok(())
     }
 
     fn set(&mut self, name: &str, value: String) {
@@ -44,6 +65,16 @@ impl Parts {
             None => ("", authority),
         };
         let (user, password) = login.split_once(':').unwrap_or((login, ""));
+        // A password with such a character moves what follows into other parts, which messages show.
+        let misread = login.contains('@') || database.contains(['@', '/']) || user.contains('/');
+        if misread
+            || query
+                .split('&')
+                .any(|pair| pair.split('=').next().is_some_and(|n| n.contains(['@', ':', '/'])))
+        {
+            return Err(Failure::usage("the database url holds a character that has to be percent-encoded")
+                .hint("In a user or a password write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23, % as %25."));
+        }
         if place.contains(',') {
             return Err(several_hosts());
         }
@@ -59,9 +90,10 @@ impl Parts {
             }
         }
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair
-                .split_once('=')
-                .ok_or_else(|| Failure::usage("a parameter of the database url has no value"))?;
+            let (name, value) = pair.split_once('=').ok_or_else(|| {
+                Failure::usage("a parameter of the database url has no value")
+                    .hint("Write ?sslmode=verify-full; in a password write ? as %3F and & as %26.")
+            })?;
             let name = percent_decode(name)?;
             self.set(
                 if name == "ssl" { "sslmode" } else { &name },
@@ -132,7 +164,10 @@ impl Parts {
         };
         let port = match part("port", "PGPORT") {
             Some(text) => {
-                text.parse().map_err(|_| Failure::usage("the port in the database url is no number"))?
+                text.parse().map_err(|_| {
+                    Failure::usage("the port in the database url is no number")
+                        .hint("Write postgres://user:password@host:5432/database; in a password write : as %3A, / as %2F.")
+                })?
             }
             None => 5432,
         };
@@ -301,6 +336,12 @@ mod tests {
         assert!(parse("schema=public&pgbouncer=true&connection_limit=5").is_ok());
         assert!(parse("channel_binding=require").unwrap().require_binding);
         assert!(parse("sslcrl=/x").unwrap_err().message.contains("sslcrl"));
+        for misspelt in ["sslmod=require", "ssl_mode=require", "SSLMODE=require", "sslrootcer=/x", "sslfoo=1"]
+        {
+            let failure = parse(misspelt).unwrap_err();
+            assert!(failure.hint.unwrap().starts_with("Did you mean ssl"), "{misspelt}");
+        }
+        assert!(parse("sslcompression=0&sslsni=1&statement_cache_size=0").is_ok());
         assert!(parse("sslmode=no-verify").unwrap_err().hint.unwrap().contains("verify-full"));
     }
 
@@ -316,9 +357,18 @@ mod tests {
     fn no_text_about_a_spec_shows_its_password() {
         let spec = ConnectSpec::parse("postgres://u:hunter2@h/d", &nothing).unwrap();
         assert!(!format!("{spec:?} {}", spec.describe()).contains("hunter2"));
-        for wrong in
-            ["postgres://u:hunter2%zz@h/d", "postgres://u:hunter2@a,b/d", "u:hunter2@h", "host=a hunter2"]
-        {
+        for wrong in [
+            "postgres://u:hunter2%zz@h/d",
+            "postgres://u:hunter2@a,b/d",
+            "u:hunter2@h",
+            "host=a hunter2",
+            "postgres://u:a@hunter2@h/d",
+            "postgres://u:p/hunter2@h:1/d",
+            "postgres://u:p@ss/w#hunter2@h:1/d",
+            "postgres://u:p?hunter2@h/d",
+            "postgres://u:p?a=b&hunter2=@h/d",
+            "postgres://u:hunter2?x@h/d?sslmode=require",
+        ] {
             let error = ConnectSpec::parse(wrong, &nothing).unwrap_err();
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }

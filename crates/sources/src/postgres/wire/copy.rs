@@ -114,7 +114,7 @@ impl Connection {
     }
 
     /// Reads to the end of the statement.
-    fn finish_copy(&mut self) -> Result<u64, WireError> {
+    pub(super) fn finish_copy(&mut self) -> Result<u64, WireError> {
         let mut touched = 0;
         let mut error = None;
         loop {
@@ -131,7 +131,7 @@ impl Connection {
     }
 
     /// After an error: the rest of the statement, and the error.
-    fn after_error(&mut self, error: ServerMessage) -> WireError {
+    pub(super) fn after_error(&mut self, error: ServerMessage) -> WireError {
         match self.finish_copy() {
             Ok(_) | Err(WireError::Server(_)) => WireError::Server(Box::new(error)),
             Err(lost) if error.severity == "ERROR" => lost,

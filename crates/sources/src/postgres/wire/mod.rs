@@ -4,6 +4,8 @@
 //! without an allocation per row. Statements use the simple query protocol; values go into the text through
 //! [`quote_literal`]. A [`Connection`] belongs to one thread; a [`Canceller`] ends its work from another.
 
+mod answers;
+mod both;
 mod conninfo;
 mod copy;
 mod error;
@@ -16,6 +18,8 @@ mod stream;
 pub(super) mod text;
 mod tls;
 
+pub use answers::Answers;
+pub use both::{Begun, CopyBoth, Frame};
 pub(crate) use conninfo::percent_decode;
 pub use copy::CopyIn;
 pub use error::{ServerMessage, WireError};
@@ -215,6 +219,11 @@ impl Connection {
     /// Takes note of a message that may come at any time.
     fn absorb(&mut self, tag: u8, length: usize) -> Result<(), WireError> {
         let range = self.wire.take(length)?;
+        self.heed(tag, range);
+        Ok(())
+    }
+
+    fn heed(&mut self, tag: u8, range: Range<usize>) {
         let body = self.wire.body(range);
         match tag {
             b'N' if self.notices.len() < MAX_NOTICES => self.notices.push(ServerMessage::parse(body)),
@@ -226,7 +235,6 @@ impl Connection {
             }
             _ => {}
         }
-        Ok(())
     }
 
     fn confused(&mut self, tag: u8) -> WireError {

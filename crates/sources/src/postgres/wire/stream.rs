@@ -9,12 +9,17 @@ use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
     ops::Range,
-    os::unix::net::UnixStream,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
     time::Duration,
 };
 
 /// What one `read` may fetch, in bytes.
 const BUFFER: usize = 256 << 10;
+/// Bytes of a frame's tag and length.
+const HEADER: usize = 5;
 /// The largest frame that is held in memory whole. Rows of a COPY pass in parts, up to the protocol's own limit.
 const MAX_FRAME: usize = 256 << 20;
 
@@ -36,6 +41,15 @@ impl Stream {
         }
     }
 
+    /// Whether reads and writes wait.
+    pub fn set_blocking(&self, blocking: bool) -> io::Result<()> {
+        match self {
+            Stream::Unix(s) => s.set_nonblocking(!blocking),
+            Stream::Tcp(s) => s.set_nonblocking(!blocking),
+            Stream::Tls(s) => s.sock.set_nonblocking(!blocking),
+        }
+    }
+
     /// A second handle on the socket, for breaking the connection from another thread.
     pub fn breaker(&self) -> io::Result<Breaker> {
         Ok(match self {
@@ -54,6 +68,16 @@ impl Stream {
             Stream::Unix(s) => news(PollFd::new(s, PollFlags::IN)),
             Stream::Tcp(s) => news(PollFd::new(s, PollFlags::IN)),
             Stream::Tls(_) => false,
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Unix(s) => s.as_fd(),
+            Stream::Tcp(s) => s.as_fd(),
+            Stream::Tls(s) => s.sock.as_fd(),
         }
     }
 }
@@ -138,6 +162,31 @@ impl Wire {
         if self.end - self.start >= wanted {
             return Ok(());
         }
+        self.make_room(wanted);
+        while self.end - self.start < wanted {
+            self.read_some()?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is there. Of a stream that does not block, it is an error if nothing is.
+    fn read_some(&mut self) -> Result<(), WireError> {
+        match self.stream.read(&mut self.buffer[self.end..]) {
+            Ok(0) => Err(WireError::Lost(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the server closed the connection",
+            ))),
+            Ok(n) => {
+                self.end += n;
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(e) => Err(WireError::Lost(e)),
+        }
+    }
+
+    /// Makes the buffer long enough for `wanted` bytes in a row.
+    fn make_room(&mut self, wanted: usize) {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
             if self.buffer.len() > BUFFER && wanted <= BUFFER {
@@ -151,20 +200,42 @@ impl Wire {
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
         }
-        while self.end - self.start < wanted {
-            match self.stream.read(&mut self.buffer[self.end..]) {
-                Ok(0) => {
-                    return Err(WireError::Lost(io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        "the server closed the connection",
-                    )));
+    }
+
+    /// The next frame if all of it has arrived; the stream must not block.
+    pub fn poll_frame(&mut self) -> Result<Option<(u8, Range<usize>)>, WireError> {
+        loop {
+            let there = self.end - self.start;
+            let mut wanted = HEADER;
+            if there >= HEADER {
+                let (tag, length) = self.parse_header()?;
+                if length > MAX_FRAME {
+                    return Err(WireError::protocol(format!("a message of {length} bytes")));
                 }
-                Ok(n) => self.end += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(WireError::Lost(e)),
+                wanted += length;
+                if there >= wanted {
+                    self.start += wanted;
+                    return Ok(Some((tag, self.start - length..self.start)));
+                }
+            }
+            self.make_room(wanted);
+            match self.read_some() {
+                Ok(()) => {}
+                Err(WireError::Lost(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
+    }
+
+    /// Tag and length of the body of the frame at hand, whose first bytes are there.
+    #[inline]
+    fn parse_header(&self) -> Result<(u8, usize), WireError> {
+        let head = &self.buffer[self.start..self.start + HEADER];
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        if !(4..=i32::MAX as usize).contains(&length) {
+            return Err(WireError::protocol(format!("a message of {length} bytes")));
+        }
+        Ok((head[0], length - 4))
     }
 
     /// One byte outside any frame: the answer to an SSLRequest.
@@ -177,15 +248,10 @@ impl Wire {
     /// The next frame's tag and the length of its body; the body is still to be read.
     #[inline]
     pub fn header(&mut self) -> Result<(u8, usize), WireError> {
-        self.fill(5)?;
-        let head = &self.buffer[self.start..self.start + 5];
-        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-        let tag = head[0];
-        if !(4..=i32::MAX as usize).contains(&length) {
-            return Err(WireError::protocol(format!("a message of {length} bytes")));
-        }
-        self.start += 5;
-        Ok((tag, length - 4))
+        self.fill(HEADER)?;
+        let parsed = self.parse_header()?;
+        self.start += HEADER;
+        Ok(parsed)
     }
 
     /// The whole body of the frame whose header was read; valid (see [`Wire::body`]) until the next call.

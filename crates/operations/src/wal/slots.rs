@@ -1,0 +1,74 @@
+//! How the replication slots of an application's servers stand: who keeps how much log for whom.
+
+use crate::{
+    access,
+    config::{Config, SourceConfig},
+};
+use mainstay_domain::{Failure, Result};
+use mainstay_sources::postgres::{
+    cluster::ClusterConfig,
+    replication::{Slot, slots},
+    wire::{ConnectSpec, Connection},
+};
+use serde::Serialize;
+use std::time::Duration;
+
+/// Nobody waits long for a server that is away, only to hear how its slots stand.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The slots of one source's server.
+#[derive(Debug, Clone, Serialize)]
+pub struct ServerSlots {
+    pub app: String,
+    pub source: String,
+    /// The slot that `wal receive` uses.
+    pub ours: String,
+    pub slots: Vec<Slot>,
+    /// What is not as it should be, in sentences.
+    pub concerns: Vec<String>,
+    /// Why the server could not be asked.
+    pub unknown: Option<String>,
+}
+
+/// The slots of every cluster of an application.
+pub fn of_app(config: &Config, app: &str) -> Result<Vec<ServerSlots>> {
+    let sources = access::app_of(config, app)?.sources.iter();
+    Ok(sources
+        .filter_map(|(name, source)| match source {
+            SourceConfig::Cluster(cluster) => Some(of_server(app, name, cluster)),
+            _ => None,
+        })
+        .collect())
+}
+
+/// The same of the application that is meant, or of all that have a cluster.
+pub fn of_apps(config: &Config, app: Option<&str>) -> Result<Vec<ServerSlots>> {
+    let mut found = Vec::new();
+    for name in config.apps.keys().filter(|name| app.is_none_or(|app| app == *name)) {
+        found.extend(of_app(config, name)?);
+    }
+    Ok(found)
+}
+
+fn of_server(app: &str, source: &str, cluster: &ClusterConfig) -> ServerSlots {
+    let asked = ask(cluster);
+    let (slots, unknown) = match asked {
+        Ok(slots) => (slots, None),
+        Err(failure) => (Vec::new(), Some(failure.message)),
+    };
+    ServerSlots {
+        app: app.to_owned(),
+        source: source.to_owned(),
+        ours: cluster.slot(app, source),
+        concerns: slots.iter().filter_map(|slot| slot.concern(cluster.slot_warn)).collect(),
+        slots,
+        unknown,
+    }
+}
+
+fn ask(cluster: &ClusterConfig) -> Result<Vec<Slot>> {
+    let spec = cluster.connect_spec()?;
+    let spec = ConnectSpec { connect_timeout: spec.connect_timeout.min(PATIENCE), ..spec };
+    let mut connection = Connection::connect(&spec).map_err(Failure::from)?;
+    slots::slots(&mut connection)
+}
