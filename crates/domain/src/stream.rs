@@ -52,17 +52,21 @@ pub fn encode_patch(pages: &[(u16, &[u8])]) -> Vec<u8> {
 
 /// Lays the pages of a patch over a frame. `None`: the patch does not fit.
 pub fn lay_over(frame: &mut [u8], patch: &[u8]) -> Option<()> {
-    let count = usize::from(u16::from_be_bytes(*patch.first_chunk::<2>()?));
-    let numbers = patch.get(2..2 + 2 * count)?;
-    let pages = patch.get(2 + 2 * count..)?;
-    if pages.len() != count * PAGE {
-        return None;
-    }
-    for (number, page) in numbers.chunks_exact(2).zip(pages.chunks_exact(PAGE)) {
-        let at = usize::from(u16::from_be_bytes([number[0], number[1]])) * PAGE;
+    for (number, page) in patched_pages(patch)? {
+        let at = usize::from(number) * PAGE;
         frame.get_mut(at..at + PAGE)?.copy_from_slice(page);
     }
     Some(())
+}
+
+/// The pages of a patch, with their numbers in the frame. `None`: it is no patch.
+pub fn patched_pages(patch: &[u8]) -> Option<Vec<(u16, &[u8])>> {
+    let count = usize::from(u16::from_be_bytes(*patch.first_chunk::<2>()?));
+    let numbers = patch.get(2..2 + 2 * count)?;
+    let pages = patch.get(2 + 2 * count..)?;
+    let number = |bytes: &[u8]| u16::from_be_bytes([bytes[0], bytes[1]]);
+    (pages.len() == count * PAGE)
+        .then(|| numbers.chunks_exact(2).map(number).zip(pages.chunks_exact(PAGE)).collect())
 }
 
 impl<C> minicbor::Encode<C> for Piece {

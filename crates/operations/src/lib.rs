@@ -11,6 +11,7 @@ mod capture;
 pub mod config;
 pub mod diff;
 pub mod doctor;
+pub mod hooks;
 pub mod init;
 pub mod keys;
 pub mod kit;
@@ -27,6 +28,7 @@ pub mod restore;
 mod scratch;
 mod scratch_folder;
 pub mod skew;
+pub mod staging;
 pub mod status;
 pub mod table_back;
 #[cfg(test)]

@@ -114,6 +114,49 @@ fn started(server: SandboxOptions, memory: &Memory, record: &SourceRecord) -> Sa
     .unwrap()
 }
 
+/// PostgreSQL's own check of a restored directory: all of it, its log too; and it sees a byte that is wrong.
+fn verified(server: &Sandbox, memory: &Memory, record: &SourceRecord, spaces: &[u32]) {
+    let folder = folder_of(server);
+    let data = folder.path().join("data");
+    let options = restore::Options {
+        sync: false,
+        manifest: true,
+        tablespaces: spaces.iter().map(|oid| (*oid, folder.path().join("space"))).collect(),
+        ..restore::Options::new(data.clone())
+    };
+    restore::restore(memory, record, &options, &mut |_| Ok(Vec::new()), &Silent).unwrap();
+    let verify = || {
+        let mut command = Command::new(server.tools().program("pg_verifybackup"));
+        let output = command.arg(&data).current_dir("/").output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        if output.status.success() { Ok(said) } else { Err(said) }
+    };
+    let said = verify().unwrap();
+    assert!(said.contains("successfully verified"), "{said}");
+    let base = if spaces.is_empty() { data.join("base/1") } else { folder.path().join("space") };
+    let file = first_relation(&base);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[5000] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let said = verify().unwrap_err();
+    assert!(said.contains("checksum mismatch for file"), "{said}");
+}
+
+/// A file of more than a page somewhere below.
+fn first_relation(folder: &Path) -> PathBuf {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            match entry.metadata().unwrap() {
+                found if found.is_dir() => folders.push(entry.path()),
+                found if found.len() > 8192 => return entry.path(),
+                _ => {}
+            }
+        }
+    }
+    panic!("no file of more than a page below {}", folder.display());
+}
+
 fn text(server: &Sandbox, sql: &str) -> String {
     server.connect("postgres").unwrap().query_text(sql).unwrap().unwrap_or_default()
 }
@@ -155,6 +198,7 @@ fn every_version_comes_back_as_it_was_and_the_next_backup_stores_what_changed() 
         assert!(changed < all / 4, "{major}: {changed} of {all} bytes differed");
         assert!(facts(&second).counts.unchanged_files > 100, "{major}");
 
+        verified(&server, &memory, &second, &[]);
         let restored = started(SandboxOptions::new(tools), &memory, &second);
         assert_eq!(text(&restored, SUM), before, "{major}");
         assert_eq!(
@@ -272,6 +316,7 @@ fn tablespaces_come_back_where_they_are_sent_and_the_log_wherever_it_was() {
         assert_eq!(record.state, State::Complete, "{major}: {:?}", record.problems);
         let oid = facts(&record).tablespaces[0].oid;
 
+        verified(&server, &memory, &record, &[oid]);
         let target = folder_of(&server);
         let sent = target.path().join("sent");
         let plain = SandboxOptions::new(tools.clone());
@@ -435,4 +480,81 @@ fn what_changes_while_it_is_read_is_made_right_by_the_log() {
     let restored = started(SandboxOptions::new(tools), &memory, &record);
     assert_eq!(text(&restored, SUM), text(&server, SUM));
     assert_eq!(text(&restored, "SELECT count(*) FROM new"), "5000");
+}
+
+#[test]
+fn a_delta_writes_only_pages_that_differ_and_gives_what_a_fresh_restore_gives() {
+    let server = Sandbox::start(&support::options()).unwrap();
+    fill(&server);
+    server
+        .connect("postgres")
+        .unwrap()
+        .execute("CREATE TABLE other AS SELECT n, repeat('z', 200) t FROM generate_series(1, 9000) n; CREATE TABLE third AS SELECT * FROM other")
+        .unwrap();
+    // So that a query does not touch every page.
+    server.connect("postgres").unwrap().execute("VACUUM FREEZE").unwrap();
+    let path = |table: &str| text(&server, &format!("SELECT pg_relation_filepath('{table}')"));
+    let (ledger, other, third) = (path("ledger"), path("other"), path("third"));
+    let memory = Memory::default();
+    let first = capture(&server, &memory, None);
+    server.connect("postgres").unwrap().execute("UPDATE ledger SET balance = 1 WHERE id % 5000 = 7").unwrap();
+    let second = capture(&server, &memory, Some(&first));
+
+    let folder = folder_of(&server);
+    let (fresh, delta) = (folder.path().join("fresh"), folder.path().join("delta"));
+    let into = |to: &Path, record: &SourceRecord, delta: bool| {
+        let options = restore::Options {
+            sync: false,
+            delta,
+            page_key: delta.then_some(KEY),
+            ..restore::Options::new(to.to_owned())
+        };
+        restore::restore(&memory, record, &options, &mut |_| Ok(Vec::new()), &Silent).unwrap()
+    };
+    into(&fresh, &second, false);
+    // The cluster as it was before, and worked on: a page that is wrong, a file too short, one too long, one with a second name.
+    into(&delta, &first, false);
+    let write = |name: &str, at: u64, bytes: &[u8]| {
+        fs::OpenOptions::new().write(true).open(delta.join(name)).unwrap().write_all_at(bytes, at).unwrap();
+    };
+    let length = |name: &str| fs::metadata(delta.join(name)).unwrap().len();
+    write(&ledger, 8192 * 40 + 17, b"wrong");
+    write(&other, length(&other), &[7; 12_345]);
+    fs::hard_link(delta.join(&third), folder.path().join("copy")).unwrap();
+    write(&third, 0, b"not right");
+    let cut = fs::OpenOptions::new().write(true).open(delta.join(path("ledger_pkey"))).unwrap();
+    cut.set_len(100_000).unwrap();
+    let inode = |name: &str| fs::metadata(delta.join(name)).unwrap().ino();
+    let (before, before_third) = ((inode(&ledger), inode(&other)), inode(&third));
+
+    let report = into(&delta, &second, true);
+    assert_eq!(report.state, State::Complete, "{:?}", report.problems);
+    assert_eq!((inode(&ledger), inode(&other)), before, "put right where they lie");
+    assert_ne!(inode(&third), before_third, "another name of the file is not written to");
+    assert_eq!(fs::read(folder.path().join("copy")).unwrap()[..9], *b"not right");
+    assert!(report.kept_bytes > 5 * report.bytes, "{} kept, {} written", report.kept_bytes, report.bytes);
+    assert!(tree(&fresh) == tree(&delta), "the same files, with the same content, mode and time");
+    // Nothing is left to do.
+    let again = into(&delta, &second, true);
+    assert!(again.bytes < 300_000, "{} written: the few files that recovery wrote", again.bytes);
+}
+
+/// Every file below: its content, mode and time. What a recovery is told is written at the time of the restore.
+fn tree(folder: &Path) -> std::collections::BTreeMap<PathBuf, (Vec<u8>, u32, Option<std::time::SystemTime>)> {
+    let mut found = std::collections::BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(at) = folders.pop() {
+        for entry in fs::read_dir(&at).unwrap().flatten() {
+            let metadata = entry.metadata().unwrap();
+            if metadata.is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let path = entry.path().strip_prefix(folder).unwrap().to_owned();
+            let relation = path.starts_with("base");
+            let time = relation.then(|| metadata.modified().unwrap());
+            found.insert(path, (fs::read(entry.path()).unwrap(), metadata.mode(), time));
+        }
+    }
+    found
 }

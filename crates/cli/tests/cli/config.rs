@@ -28,7 +28,7 @@ fn a_misspelt_key_is_named_with_line_column_and_the_right_word() {
     place.write("mainstay.yaml", &small_config(&place).replace("repository:", "repositroy:"));
     assert_snapshot!(place.run(&["config", "check"]).all(), @"
     exit 2
-    err| error: mainstay.yaml:8:5: unknown key `repositroy`, expected `repository`, `environment`, `sources`, `release`, `migration`, `max_skew` or `policies`
+    err| error: mainstay.yaml:8:5: unknown key `repositroy`, expected `repository`, `environment`, `sources`, `release`, `migration`, `max_skew`, `hooks`, `masks` or `policies`
     err| hint: Did you mean `repository`?
     ");
 }

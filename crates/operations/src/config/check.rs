@@ -6,6 +6,7 @@ use super::{
     model::{AppConfig, RepositoryConfig, SourceConfig, StoreConfig},
 };
 use mainstay_domain::Failure;
+use mainstay_sources::postgres::mask::Mask;
 use std::collections::BTreeMap;
 
 /// The version of the format that this build reads.
@@ -100,6 +101,25 @@ impl Config {
             };
             if let Err(failure) = verdict {
                 found.add(format!("{place}.{}", source.kind()), failure.message);
+            }
+        }
+        if let Some(ready) = app.hooks.as_ref().and_then(|hooks| hooks.wait_ready.as_ref()) {
+            let place = format!("{place}.hooks.wait_ready");
+            let said = [ready.command.is_some(), ready.tcp.is_some(), ready.http.is_some()]
+                .iter()
+                .filter(|on| **on)
+                .count();
+            if said != 1 {
+                found.add(place, "needs exactly one of command, tcp and http");
+            } else if ready.http.as_ref().is_some_and(|url| !url.starts_with("http://")) {
+                found.add(format!("{place}.http"), "must begin with http://; for https, use a command");
+            }
+        }
+        for (name, mask) in &app.masks {
+            let place = format!("{place}.masks.{name}");
+            check_name(&place, name, found);
+            if let Err(failure) = Mask::new(mask) {
+                found.add(place, failure.message);
             }
         }
         for (name, policy) in &app.policies {

@@ -135,9 +135,52 @@ pub struct AppConfig {
     /// How far apart the moments may lie at which the sources are captured; a point that exceeds it carries a warning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_skew: Option<Span>,
+    /// What is done around every restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Hooks>,
+    /// Masks for copies that others may see, by name: what becomes of a column (public.users.email) is hash, null, email,
+    /// fixed:VALUE, or a SQL expression over the row's columns.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub masks: BTreeMap<String, BTreeMap<String, String>>,
     /// When, and for how long it is kept, by name. A backup that names no policy is kept until it is deleted.
     #[serde(default)]
     pub policies: BTreeMap<String, PolicyConfig>,
+}
+
+/// Commands around a restore. They see MAINSTAY_APP, MAINSTAY_POINT, MAINSTAY_SOURCE and MAINSTAY_OUTCOME.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hooks {
+    /// Runs when everything is planned and agreed to; if it fails, nothing is restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_restore: Option<CommandLine>,
+    /// Runs at the end, also of a restore that failed or was stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_restore: Option<CommandLine>,
+    /// How long each of them may take.
+    #[serde(default = "ten_minutes")]
+    pub timeout: Span,
+    /// Waited for after a restore that was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ready: Option<Ready>,
+}
+
+/// What says that the application is ready: exactly one of command, tcp and http.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ready {
+    /// A command that ends well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandLine>,
+    /// An address that takes connections: localhost:8080.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<String>,
+    /// An address that answers with a status of 2xx or 3xx: http://localhost:8080/health. For https, use a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// How long to wait.
+    #[serde(default = "ten_minutes")]
+    pub timeout: Span,
 }
 
 /// One source: exactly one kind.
@@ -213,6 +256,9 @@ pub struct PolicyConfig {
 
 fn one() -> u32 {
     1
+}
+fn ten_minutes() -> Span {
+    Span { nanoseconds: 10 * mainstay_domain::time::MINUTE }
 }
 fn default_level() -> i32 {
     3

@@ -195,7 +195,7 @@ impl<R: Read> Read for Output<'_, R> {
 
 /// Why a command was ended by us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
+pub(super) enum Ended {
     TimeOver,
     Stopped,
     /// Nobody takes its output any more.
@@ -204,13 +204,13 @@ enum Ended {
 
 /// The running command. Its process group is only signalled while it has not been waited for: afterwards the number may be
 /// another's.
-struct Leash {
+pub(super) struct Leash {
     state: Mutex<(Child, bool)>,
     until: Option<Instant>,
 }
 
 impl Leash {
-    fn new(child: Child, timeout: Duration) -> Leash {
+    pub(super) fn new(child: Child, timeout: Duration) -> Leash {
         Leash { state: Mutex::new((child, false)), until: Instant::now().checked_add(timeout) }
     }
 
@@ -225,7 +225,7 @@ impl Leash {
     }
 
     /// Ends the command when its time is over, or the user stops; returns when it has ended.
-    fn watch(&self, monitor: &dyn Monitor) -> Option<Ended> {
+    pub(super) fn watch(&self, monitor: &dyn Monitor) -> Option<Ended> {
         loop {
             if self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1 {
                 return None;
@@ -240,7 +240,7 @@ impl Leash {
         }
     }
 
-    fn wait(&self) -> io::Result<ExitStatus> {
+    pub(super) fn wait(&self) -> io::Result<ExitStatus> {
         loop {
             {
                 let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -5,10 +5,12 @@
 mod capture;
 mod config;
 mod restore;
+mod run;
 
 pub use capture::{CommandFacts, ask, capture, probe};
 pub use config::{CommandConfig, CommandLine};
 pub use restore::{compare, plan, to_command, to_directory};
+pub use run::run;
 
 /// `SourceRecord::kind` of a command's output.
 pub const KIND: &str = "command";

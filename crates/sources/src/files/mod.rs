@@ -38,6 +38,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use browse::{Browse, Step};
 pub(crate) use leaf::Leaves;
 pub(crate) use merge::adopted;
 pub(crate) use problems::Problems;

@@ -5,6 +5,7 @@
 //! only we hold. PostgreSQL refuses to run as root: then it runs as `postgres`, or `nobody`, in directories given to them.
 
 use super::{
+    postmaster::{self, Status},
     tools::{self, Purpose, Tools},
     wire::{ConnectSpec, Connection, Host, WireError},
 };
@@ -267,18 +268,15 @@ impl Sandbox {
         read().unwrap_or_default()
     }
 
-    /// Waits until the postmaster says in its lock file that it takes sessions, as `pg_ctl -w` does (PostgreSQL,
-    /// `src/include/utils/pidfile.h`: the state is the eighth line). Trying to connect would not do: between a socket that
-    /// is there and sessions that are taken, the server refuses.
+    /// Waits until the postmaster says in its lock file that it takes sessions, as `pg_ctl -w` does. Trying to connect would not
+    /// do: between a socket that is there and sessions that are taken, the server refuses.
     fn await_ready(&self, deadline: Duration) -> Result<(), SandboxError> {
-        const STATUS_LINE: usize = 7;
         let started = Instant::now();
-        let pid_file = self.data_directory().join("postmaster.pid");
+        let data = self.data_directory();
         let mut seen = false;
         loop {
-            let state = fs::read(&pid_file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).ok();
-            let status = state.as_deref().and_then(|text| text.lines().nth(STATUS_LINE)).map(str::trim);
-            if matches!(status, Some("ready" | "standby")) {
+            let state = postmaster::read(&data);
+            if matches!(state.as_ref().map(|state| state.status), Some(Status::Ready | Status::Standby)) {
                 return Ok(());
             }
             let there = state.is_some();

@@ -8,12 +8,16 @@ use crate::{
     render::{confirm, count, time},
 };
 use mainstay_domain::{ByteSize, Failure, Lsn, Result};
+use mainstay_operations::hooks::Around;
 use mainstay_operations::{
-    pitr::{self, Log, Request, Resolved},
+    config::Config,
+    pitr::{self, Log, Request, Resolved, start},
     points, restore,
 };
-use mainstay_sources::postgres::cluster::restore::{
-    Action, Options, Recovery, Report, Target, refuse_partial,
+use mainstay_sources::postgres::cluster::{
+    ClusterFacts,
+    restore::{Action, Options, Recovery, Report, Target, refuse_partial},
+    start::{Reached, Started},
 };
 use std::path::{PathBuf, absolute};
 
@@ -56,6 +60,15 @@ pub struct Cluster {
     /// What the server does when it has reached the target
     #[arg(long, value_name = "ACTION", requires = "to_dir", default_value = "promote")]
     action: ActionArg,
+    /// Write a backup_manifest too, by which PostgreSQL's pg_verifybackup checks the directory
+    #[arg(long, requires = "to_dir")]
+    manifest: bool,
+    /// Start a server on what was restored, wait until it has reached the target, and leave it running
+    #[arg(long, requires_all = ["to_dir", "port"])]
+    start: bool,
+    /// Where the started server listens
+    #[arg(long, value_name = "PORT", requires = "start", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -85,6 +98,8 @@ impl Cluster {
             || self.wal == WalArg::Fetch
             || self.timeline.is_some()
             || self.delta
+            || self.start
+            || self.manifest
             || !self.tablespace.is_empty()
     }
 
@@ -118,7 +133,14 @@ fn tablespace(text: &str) -> Result<(u32, PathBuf), String> {
     }
 }
 
-pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Result<Exit> {
+pub fn run(
+    how: &How,
+    context: &Context,
+    hooks: &Around<'_>,
+    config: Option<&Config>,
+    chosen: &Chosen,
+    source: &str,
+) -> Result<Exit> {
     let given = how.files.to_dir.clone().unwrap_or_default();
     let destination = absolute(&given)
         .map_err(|error| Failure::usage(format!("{} is no folder", given.display())).caused_by(error))?;
@@ -129,6 +151,8 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
     let mut options = Options {
         tablespaces: how.cluster.tablespace.iter().cloned().collect(),
         delta: how.cluster.delta,
+        page_key: how.cluster.delta.then(|| chosen.repository.keyring().current().page_key()),
+        manifest: how.cluster.manifest,
         accept_partial: how.database.accept_partial,
         ..Options::new(destination)
     };
@@ -149,7 +173,16 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
     if how.dry_run {
         return Ok(Exit::Done);
     }
+    if options.delta && options.destination.join("PG_VERSION").exists() {
+        context.output.line(
+            "  safety copy   none can be made: a base backup needs a server that runs, and this one is stopped. Its log is set aside;",
+        );
+        context.output.line("                to have a way back to all else, copy the directory first\n");
+    }
     refuse_partial(&opened.record, &options)?;
+    let port = how.cluster.port.filter(|_| how.cluster.start);
+    let bin_dir = || start::bin_dir(config, base, source);
+    let starter = port.map(|port| start::prepare(&plan.facts, bin_dir(), port)).transpose()?;
     if options.delta {
         confirm::typed(
             context,
@@ -158,9 +191,18 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
             "overwrite",
         )?;
     }
+    hooks.begin(&context.progress)?;
     let report = pitr::restore(&opened, &resolved, &options, log, &context.progress)?;
     context.progress.finish();
-    show_report(context, &options, &report, &plan.facts);
+    show_report(context, &options, &report);
+    match starter {
+        Some(starter) => {
+            let started = starter.start(&options, &context.progress)?;
+            context.progress.finish();
+            show_started(context, &options, &started, &plan.facts);
+        }
+        None => show_next(context, &options, &plan.facts),
+    }
     Ok(Exit::Done)
 }
 
@@ -282,12 +324,7 @@ fn show_plan(
     );
 }
 
-fn show_report(
-    context: &Context,
-    options: &Options,
-    report: &Report,
-    facts: &mainstay_sources::postgres::cluster::ClusterFacts,
-) {
+fn show_report(context: &Context, options: &Options, report: &Report) {
     let out = &context.output;
     out.line(format_args!(
         "Restored {} ({}); {} right already, {} removed.",
@@ -296,6 +333,9 @@ fn show_report(
         report.kept,
         report.removed
     ));
+    if report.kept_bytes > 0 {
+        out.line(format_args!("  {} kept, {} written.", ByteSize(report.kept_bytes), ByteSize(report.bytes)));
+    }
     for notice in &report.notices {
         out.line(format_args!("  note: {notice}"));
     }
@@ -312,18 +352,52 @@ fn show_report(
         out.line("        because it may be a copy beside its original; if it takes the original's place:");
         out.line("        ALTER SYSTEM RESET archive_mode; ALTER SYSTEM RESET max_logical_replication_workers; and restart it");
     }
-    let destination = options.destination.display();
-    out.line(format_args!(
-        "\nNext, as the user that owns it, with the programs of PostgreSQL {}:\n  pg_ctl -D {destination} -o '-p 5433' -w start",
-        facts.version_num / 10_000
-    ));
     out.json(
         "restored",
         &serde_json::json!({
             "state": report.state, "files": report.files, "bytes": report.bytes, "kept": report.kept,
+            "kept_bytes": report.kept_bytes,
             "removed": report.removed, "notices": report.notices,
         }),
     );
+}
+
+fn show_next(context: &Context, options: &Options, facts: &ClusterFacts) {
+    context.output.line(format_args!(
+        "\nNext, as the user that owns it, with the programs of PostgreSQL {}:\n  pg_ctl -D {} -o '-p 5433' -w start",
+        facts.major(),
+        options.destination.display()
+    ));
+}
+
+fn show_started(context: &Context, options: &Options, started: &Started, facts: &ClusterFacts) {
+    let out = &context.output;
+    let state = match started.reached {
+        Reached::Promoted => "has reached its target and takes writes",
+        Reached::Paused => {
+            "has reached its target and is read-only: SELECT pg_wal_replay_resume() makes it take writes"
+        }
+        Reached::Stopped => "has reached its target and has stopped",
+        Reached::Standby => "follows the archive and answers queries",
+    };
+    out.line(format_args!("\nThe server on {} {state}.", options.destination.display()));
+    if started.reached != Reached::Stopped {
+        let socket = started.socket_directory.as_ref().map(|socket| socket.display().to_string());
+        let host = socket.or_else(|| started.address.clone()).unwrap_or_else(|| "localhost".to_owned());
+        let database =
+            facts.databases.iter().find(|name| *name != "template1").map_or("postgres", String::as_str);
+        out.line(format_args!(
+            "  connect     psql -h {host} -p {} -U {} {database}",
+            started.port, facts.superuser
+        ));
+        out.line(format_args!(
+            "  stop        pg_ctl -D {} stop, as user {}",
+            options.destination.display(),
+            started.uid
+        ));
+    }
+    out.line(format_args!("  its log     {}", started.log.display()));
+    out.json("started", started);
 }
 
 #[cfg(test)]

@@ -8,10 +8,11 @@ use crate::{
     render::{confirm, plain},
 };
 use mainstay_domain::{ByteSize, Failure, Result};
+use mainstay_operations::hooks::Around;
 use mainstay_operations::restore;
 use std::path::absolute;
 
-pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Result<Exit> {
+pub fn run(how: &How, context: &Context, hooks: &Around<'_>, chosen: &Chosen, source: &str) -> Result<Exit> {
     let opened = restore::open(&chosen.repository, &chosen.info, source)?;
     let size = ByteSize(opened.record.bytes);
     let out = &context.output;
@@ -23,6 +24,7 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
             return Ok(Exit::Done);
         }
         confirm::typed(context, how.yes, "give it to this command", "run")?;
+        hooks.begin(&context.progress)?;
         let bytes = opened.feed_output(command)?;
         context.progress.finish();
         out.line(format_args!("Gave it {}; it ended well.", ByteSize(bytes)));
@@ -39,6 +41,7 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
     if how.dry_run {
         return Ok(Exit::Done);
     }
+    hooks.begin(&context.progress)?;
     let bytes = opened.restore_output(&destination)?;
     context.progress.finish();
     out.line(format_args!("Restored {} ({}).", path.display(), ByteSize(bytes)));

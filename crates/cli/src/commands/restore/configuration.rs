@@ -9,6 +9,7 @@ use crate::{
     render::{confirm, count},
 };
 use mainstay_domain::{ByteSize, Failure, Result};
+use mainstay_operations::hooks::Around;
 use mainstay_operations::{
     config::{Config, SourceConfig},
     restore,
@@ -16,7 +17,7 @@ use mainstay_operations::{
 use mainstay_sources::{files::LISTING, postgres::wire::ConnectSpec};
 use std::path::absolute;
 
-pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Result<Exit> {
+pub fn run(how: &How, context: &Context, hooks: &Around<'_>, chosen: &Chosen, source: &str) -> Result<Exit> {
     let opened = restore::open(&chosen.repository, &chosen.info, source)?;
     let folder = how.files.to_dir.clone().unwrap_or_default();
     let destination = absolute(&folder)
@@ -25,7 +26,7 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
     let wanted = how.files.path.is_empty();
     let tables = if wanted { opened.plan_tables(&destination)? } else { Vec::new() };
     let exit = match opened.record.stream(LISTING) {
-        Some(_) => files::run(how, context, chosen, source)?,
+        Some(_) => files::run(how, context, hooks, chosen, source)?,
         None => Exit::Done,
     };
     let out = &context.output;
@@ -37,6 +38,7 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
     if how.dry_run || tables.is_empty() {
         return Ok(exit);
     }
+    hooks.begin(&context.progress)?;
     let bytes = opened.restore_tables(&destination)?;
     out.line(format_args!("Restored {} ({}).", count(tables.len() as u64, "table"), ByteSize(bytes)));
     Ok(exit)
@@ -46,6 +48,7 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
 pub fn import(
     how: &How,
     context: &Context,
+    hooks: &Around<'_>,
     config: Option<&Config>,
     chosen: &Chosen,
     source: &str,
@@ -67,6 +70,7 @@ pub fn import(
         return Ok(Exit::Done);
     }
     confirm::typed(context, how.yes, "put these rows into the database", &spec.database)?;
+    hooks.begin(&context.progress)?;
     for merged in opened.import(&spec, &plan, wanted.merge.map(merge::Merge::way))? {
         merge::say(context, &merged);
     }

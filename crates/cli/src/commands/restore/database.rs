@@ -1,17 +1,19 @@
 //! Restoring a database, or some of its tables, and comparing what came back.
 
-use super::{How, connect_spec, heading, merge};
+use super::{How, connect_spec, heading, merge, swap};
 use crate::{
     commands::point::Chosen,
     context::Context,
     exit::Exit,
-    render::{confirm, table::Table},
+    render::{confirm, count, table::Table, time},
 };
 use mainstay_domain::{ByteSize, Kind, Result, Severity, point::State};
-use mainstay_operations::{config::Config, restore};
+use mainstay_operations::hooks::Around;
+use mainstay_operations::{config::Config, restore, staging};
 use mainstay_sources::postgres::{
     compare::{Comparison, Verdict},
     facts::QualifiedName,
+    mask::Masked,
     restore::{Options, Plan, Report, Selection, Target},
 };
 use serde_json::json;
@@ -19,6 +21,7 @@ use serde_json::json;
 pub fn run(
     how: &How,
     context: &Context,
+    hooks: &Around<'_>,
     config: Option<&Config>,
     chosen: &Chosen,
     source: &str,
@@ -36,7 +39,10 @@ pub fn run(
         selection: Selection {
             schemas: wanted.schema.clone(),
             tables: wanted.table.iter().map(|name| qualified(name)).collect(),
-            to_schema: wanted.to_schema.clone(),
+            to_schema: wanted.to_schema.clone().or_else(|| {
+                // Never into the place of what lives.
+                wanted.swap.then(|| format!("mainstay_{}", time::compact(context.clock().now())))
+            }),
             to_table: wanted.to_table.clone(),
             ..Selection::default()
         },
@@ -46,6 +52,7 @@ pub fn run(
         ..Options::default()
     };
     let opened = restore::open(&chosen.repository, &chosen.info, source)?;
+    let mask = wanted.mask.as_deref().map(|name| staging::mask_of(config, &opened, name)).transpose()?;
     let plan = opened.plan_database(&target, &options)?;
     heading(context, chosen, source, &format!("the database {database}"));
     show_plan(context, &plan);
@@ -55,6 +62,17 @@ pub fn run(
     plan.refuse()?;
     if wanted.into_existing {
         confirm::typed(context, how.yes, &format!("add this to the database {database}"), &database)?;
+    }
+    hooks.begin(&context.progress)?;
+    if let Some(mask) = &mask {
+        let key = chosen.repository.keyring().current().row_key();
+        let copy =
+            staging::copy(&opened, &target, &options, mask, key, &*context.clock(), &context.progress)?;
+        context.progress.finish();
+        show_report(context, &copy.report);
+        show_comparison(context, &copy.comparison);
+        show_masked(context, &database, &copy.masked);
+        return Ok(Exit::Done);
     }
     let row_key = (!wanted.no_compare).then(|| chosen.repository.keyring().current().row_key());
     let (report, comparison) = opened.restore_database(&target, &options, row_key, &context.progress)?;
@@ -66,11 +84,30 @@ pub fn run(
     match (report.state, comparison.map(|c| c.verdict())) {
         (_, Some(Verdict::Different)) => Ok(Exit::With(Kind::Verification)),
         (State::Complete, _) => {
-            merge::run(how, context, &spec.with_database(&database), &options.selection)?;
+            let living = spec.with_database(&database);
+            if wanted.merge.is_some() || wanted.swap {
+                swap::show_counts(context, &living, &options.selection)?;
+            }
+            merge::run(how, context, &living, &options.selection)?;
+            swap::run(how, context, &chosen.info.summary.app, &living, &options.selection)?;
             Ok(Exit::Done)
         }
         _ => Ok(Exit::With(Kind::Incomplete)),
     }
+}
+
+fn show_masked(context: &Context, database: &str, masked: &[Masked]) {
+    let out = &context.output;
+    for table in masked {
+        out.line(format_args!(
+            "  masked: {} of {} ({})",
+            table.columns.join(", "),
+            table.table,
+            count(table.rows, "row")
+        ));
+    }
+    out.line(format_args!("Then masked, and named {database}."));
+    out.json("masked", &masked);
 }
 
 /// `schema.name`; without a dot the schema is `public`. A name in double quotes may hold a dot.

@@ -8,11 +8,12 @@ use crate::{
     render::{confirm, count},
 };
 use mainstay_domain::{ByteSize, Failure, Kind, Result, point::State};
+use mainstay_operations::hooks::Around;
 use mainstay_operations::restore;
 use mainstay_sources::files::{RestoreOptions, RestorePlan, RestoreReport};
 use std::path::absolute;
 
-pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Result<Exit> {
+pub fn run(how: &How, context: &Context, hooks: &Around<'_>, chosen: &Chosen, source: &str) -> Result<Exit> {
     let destination = how.files.to_dir.clone().unwrap_or_default();
     let destination = absolute(&destination).map_err(|error| {
         Failure::usage(format!("{} is no folder", destination.display())).caused_by(error)
@@ -24,7 +25,7 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
         check_content: how.files.check_content,
         sync: true,
         deleted: how.files.deleted,
-        threads: 0,
+        ..RestoreOptions::default()
     };
     let opened = restore::open(&chosen.repository, &chosen.info, source)?;
     let plan = opened.plan_files(&options, &context.progress)?;
@@ -38,6 +39,7 @@ pub fn run(how: &How, context: &Context, chosen: &Chosen, source: &str) -> Resul
         let what = format!("overwrite or remove what is in {}", options.destination.display());
         confirm::typed(context, how.yes, &what, "overwrite")?;
     }
+    hooks.begin(&context.progress)?;
     let report = opened.restore_files(&options, &context.progress)?;
     context.progress.finish();
     show_report(context, &report);

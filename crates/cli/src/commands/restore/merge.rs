@@ -51,7 +51,7 @@ pub fn say(context: &Context, merged: &Merged) {
     out.json("merged", merged);
 }
 
-fn pair(live: &QualifiedName, selection: &Selection) -> Pair {
+pub fn pair(live: &QualifiedName, selection: &Selection) -> Pair {
     let beside = QualifiedName {
         schema: selection.schema_for(&live.schema),
         name: selection.to_table.clone().unwrap_or_else(|| live.name.clone()),

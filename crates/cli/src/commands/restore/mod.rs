@@ -8,6 +8,7 @@ mod files;
 mod merge;
 mod redis;
 mod replace;
+mod swap;
 mod table_back;
 
 use super::point::{self, Chosen};
@@ -16,6 +17,7 @@ use mainstay_domain::{Failure, Result};
 use mainstay_operations::{
     access,
     config::{Config, SourceConfig},
+    hooks::Around,
     points, restore,
 };
 use mainstay_sources::postgres::{
@@ -104,8 +106,9 @@ struct Database {
     /// Do not back the current state up before it is replaced
     #[arg(long, requires = "replace")]
     no_backup: bool,
-    /// Drop the database that an earlier replacement kept under this name
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["to_dir", "to_database", "replace"])]
+    /// Drop the database that an earlier replacement kept under this name; with --to-database, the schema in it that an earlier
+    /// swap kept
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["to_dir", "replace", "table", "schema"])]
     drop_old: Option<String>,
     /// Put tables beside what lives in a database that exists
     #[arg(long, requires = "to_database")]
@@ -122,6 +125,9 @@ struct Database {
     /// Then put lost rows of the tables back into the living ones, by primary key
     #[arg(long, value_name = "HOW", requires = "table", conflicts_with_all = ["no_compare", "replace"])]
     merge: Option<merge::Merge>,
+    /// Then let the tables take the place of the living ones, with all that hangs on those; the old ones are kept in a dated schema
+    #[arg(long, requires = "table", conflicts_with_all = ["merge", "no_compare", "replace", "to_table"])]
+    swap: bool,
     /// Of the rows put back, only those for which this SQL condition holds
     #[arg(long = "where", value_name = "CONDITION", requires = "merge")]
     only_rows: Option<String>,
@@ -143,6 +149,9 @@ struct Database {
     /// Use the server's default where it does not know the recorded locale
     #[arg(long)]
     other_locale: bool,
+    /// Mask the copy as the configuration says under this name, before it gets its own name
+    #[arg(long, value_name = "NAME", requires = "to_database", conflicts_with_all = ["into_existing", "no_compare", "replace", "merge", "swap"])]
+    mask: Option<String>,
     /// Do not compare the restored rows and objects with what was captured
     #[arg(long)]
     no_compare: bool,
@@ -151,6 +160,9 @@ struct Database {
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let config = context.config()?;
     if let Some(kept) = &args.how.database.drop_old {
+        if args.how.database.to_database.is_some() {
+            return swap::drop_old(&args.how, context, &config, &args.app, kept);
+        }
         return replace::drop_old(&args.how, context, &config, &args.app, kept);
     }
     // Says at once what is missing, before the repository is opened.
@@ -169,32 +181,69 @@ pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chos
     };
     let is = |kind: &str| chosen.info.summary.sources.iter().any(|s| s.name == source && s.kind == kind);
     let of_cluster = is("cluster");
+    let app = &chosen.info.summary.app;
+    let wanted = config.and_then(|config| config.apps.get(app)?.hooks.as_ref());
+    let hooks = Around::new(wanted, app, chosen.info.id.to_string(), &source);
+    let outcome = dispatch(how, context, &hooks, config, chosen, &source, kind, of_cluster, &is);
+    let (ran, ended) = hooks.end(outcome_of(&outcome), &context.progress);
+    context.progress.finish();
+    for hook in &ran {
+        let said = hook.failure.as_deref().unwrap_or("done");
+        context.output.line(format_args!("  {}: {said}", hook.hook));
+        context.output.json("hook", hook);
+    }
+    // What the restore itself says comes first.
+    outcome.and_then(|exit| ended.map(|()| exit))
+}
+
+/// In one word, for a hook.
+fn outcome_of(outcome: &Result<Exit>) -> &'static str {
+    match outcome {
+        Ok(Exit::Done | Exit::Code(0)) => "done",
+        Ok(Exit::With(kind)) => crate::exit::name(*kind),
+        Ok(Exit::Code(_)) => "failed",
+        Err(failure) => crate::exit::name(failure.kind),
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // what every kind of restore may need
+fn dispatch(
+    how: &How,
+    context: &Context,
+    hooks: &Around<'_>,
+    config: Option<&Config>,
+    chosen: &Chosen,
+    source: &str,
+    kind: &str,
+    of_cluster: bool,
+    is: &dyn Fn(&str) -> bool,
+) -> Result<Exit> {
     match (kind, how.database.replace, config) {
         (_, false, _) if of_cluster && how.database.to_database.is_some() => {
-            table_back::run(how, context, config, chosen, &source)
+            table_back::run(how, context, hooks, config, chosen, source)
         }
         (_, false, _) if is("config") && how.database.to_database.is_some() => {
-            configuration::import(how, context, config, chosen, &source)
+            configuration::import(how, context, hooks, config, chosen, source)
         }
-        ("files", ..) if is("config") => configuration::run(how, context, chosen, &source),
-        ("files" | "command", ..) if is("command") => command::run(how, context, chosen, &source),
+        ("files", ..) if is("config") => configuration::run(how, context, hooks, chosen, source),
+        ("files" | "command", ..) if is("command") => command::run(how, context, hooks, chosen, source),
         ("command", ..) => Err(Failure::usage(format!(
             "{source} is no command's output, which alone can be given to a command"
         ))
         .hint("`mainstay show` lists the kinds of a point's sources.")),
-        ("files" | "redis", ..) if is("redis") => redis::run(how, context, config, chosen, &source),
+        ("files" | "redis", ..) if is("redis") => redis::run(how, context, hooks, config, chosen, source),
         ("redis", ..) => Err(Failure::usage(format!(
             "{source} is no Redis, and it is not said which database to restore into"
         ))
         .hint("Add --to-database NAME.")),
-        ("files" | "cluster", ..) if of_cluster => cluster::run(how, context, chosen, &source),
+        ("files" | "cluster", ..) if of_cluster => cluster::run(how, context, hooks, config, chosen, source),
         ("cluster", ..) => {
             Err(Failure::usage(format!("{source} is no cluster, so it cannot be restored to a moment"))
                 .hint("`mainstay show` lists the kinds of a point's sources."))
         }
-        ("files", ..) => files::run(how, context, chosen, &source),
-        (_, false, _) => database::run(how, context, config, chosen, &source),
-        (_, true, Some(config)) => replace::run(how, context, config, chosen, &source),
+        ("files", ..) => files::run(how, context, hooks, chosen, source),
+        (_, false, _) => database::run(how, context, hooks, config, chosen, source),
+        (_, true, Some(config)) => replace::run(how, context, hooks, config, chosen, source),
         (_, true, None) => {
             Err(Failure::usage("a database is replaced only where the configuration knows it")
                 .hint("Restore beside it: --to-database NAME --to-url-env VARIABLE."))

@@ -8,6 +8,7 @@ use crate::{
     render::{confirm, count, plain},
 };
 use mainstay_domain::{ByteSize, Failure, Kind, Result};
+use mainstay_operations::hooks::Around;
 use mainstay_operations::{
     config::{Config, SourceConfig},
     restore,
@@ -35,6 +36,7 @@ pub struct Redis {
 pub fn run(
     how: &How,
     context: &Context,
+    hooks: &Around<'_>,
     config: Option<&Config>,
     chosen: &Chosen,
     source: &str,
@@ -45,8 +47,8 @@ pub fn run(
         _ => None,
     };
     match (&how.files.to_dir, &how.database.to_url_env) {
-        (Some(folder), _) => to_folder(how, context, chosen, source, folder, server),
-        (None, Some(variable)) => to_server(how, context, chosen, source, variable, server),
+        (Some(folder), _) => to_folder(how, context, hooks, chosen, source, folder, server),
+        (None, Some(variable)) => to_server(how, context, hooks, chosen, source, variable, server),
         (None, None) => Err(Failure::usage("it is not said where to restore the Redis to")
             .hint("Add --to-dir FOLDER, or --to-url-env VARIABLE for a server that lives.")),
     }
@@ -55,6 +57,7 @@ pub fn run(
 fn to_folder(
     how: &How,
     context: &Context,
+    hooks: &Around<'_>,
     chosen: &Chosen,
     source: &str,
     folder: &Path,
@@ -82,6 +85,7 @@ fn to_folder(
     if how.dry_run {
         return Ok(if plan.obstacles.is_empty() { Exit::Done } else { Exit::With(Kind::Preflight) });
     }
+    hooks.begin(&context.progress)?;
     opened.restore_redis(&options, &context.progress)?;
     context.progress.finish();
     match plan.keys {
@@ -109,6 +113,7 @@ fn to_folder(
 fn to_server(
     how: &How,
     context: &Context,
+    hooks: &Around<'_>,
     chosen: &Chosen,
     source: &str,
     variable: &str,
@@ -142,6 +147,7 @@ fn to_server(
     if plan.obstacles.is_empty() {
         confirm::typed(context, how.yes, &format!("load keys into {}", plan.server), "load")?;
     }
+    hooks.begin(&context.progress)?;
     let loaded = opened.load_redis(&target, &options, &context.progress)?;
     context.progress.finish();
     out.line(format_args!("Loaded {}.", count(loaded, "key")));

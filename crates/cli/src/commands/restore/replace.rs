@@ -8,6 +8,7 @@ use crate::{
     render::{confirm, count},
 };
 use mainstay_domain::{ByteSize, Failure, Kind, Result, point::State};
+use mainstay_operations::hooks::Around;
 use mainstay_operations::{
     config::Config,
     replace::{Request, back_up_first},
@@ -19,7 +20,14 @@ use mainstay_sources::postgres::{
 };
 use serde_json::json;
 
-pub fn run(how: &How, context: &Context, config: &Config, chosen: &Chosen, source: &str) -> Result<Exit> {
+pub fn run(
+    how: &How,
+    context: &Context,
+    hooks: &Around<'_>,
+    config: &Config,
+    chosen: &Chosen,
+    source: &str,
+) -> Result<Exit> {
     let wanted = &how.database;
     if !wanted.table.is_empty() || !wanted.schema.is_empty() {
         return Err(Failure::usage("a database is replaced as a whole").hint(
@@ -54,6 +62,7 @@ pub fn run(how: &How, context: &Context, config: &Config, chosen: &Chosen, sourc
     }
     plan.refuse()?;
     confirm::typed(context, how.yes, &format!("replace the database {}", request.live), &request.live)?;
+    hooks.begin(&context.progress)?;
     if !wanted.no_backup {
         let point = back_up_first(config, &chosen.info, source, context.clock(), &context.progress)?;
         context.output.line(format_args!(

@@ -3,7 +3,7 @@
 use super::{
     How, cluster, connect_spec,
     database::{qualified, show_comparison, show_plan, show_report},
-    heading, merge,
+    heading, merge, swap,
 };
 use crate::{
     commands::point::Chosen,
@@ -12,10 +12,8 @@ use crate::{
     render::{confirm, time},
 };
 use mainstay_domain::{Failure, Kind, Result, point::State};
-use mainstay_operations::{
-    config::{Config, SourceConfig},
-    restore, table_back,
-};
+use mainstay_operations::hooks::Around;
+use mainstay_operations::{config::Config, pitr::start, restore, table_back};
 use mainstay_sources::postgres::{
     compare::Verdict,
     restore::{Options, Selection, Target},
@@ -24,6 +22,7 @@ use mainstay_sources::postgres::{
 pub fn run(
     how: &How,
     context: &Context,
+    hooks: &Around<'_>,
     config: Option<&Config>,
     chosen: &Chosen,
     source: &str,
@@ -39,6 +38,10 @@ pub fn run(
         return Err(
             Failure::usage("it is not said to which moment").hint("Add --at TIME, --lsn, --xid or --name.")
         );
+    }
+    if wanted.mask.is_some() {
+        return Err(Failure::usage("tables of a cluster go beside what lives, where others see them at once: there is no mask for that")
+            .hint("Make the masked copy from a source of kind postgres, into a database that is made anew."));
     }
     let resolved = cluster::resolve(how, chosen, source)?;
     let opened = restore::open(&chosen.repository, &resolved.base, source)?;
@@ -74,10 +77,7 @@ pub fn run(
         .prefix("mainstay-recovery-")
         .tempdir()
         .map_err(|error| Failure::preflight("no folder for the recovery could be made").caused_by(error))?;
-    let bin_dir = config.and_then(|config| match config.apps.get(app)?.sources.get(source)? {
-        SourceConfig::Cluster(cluster) => cluster.bin_dir.clone(),
-        _ => None,
-    });
+    let bin_dir = start::bin_dir(config, &chosen.info, source);
     let recovered =
         table_back::recover(&opened, &resolved, bin_dir.as_deref(), folder.path(), &context.progress)?;
     let row_key = chosen.repository.keyring().current().row_key();
@@ -88,6 +88,7 @@ pub fn run(
     show_plan(context, &plan);
     plan.refuse()?;
     confirm::typed(context, how.yes, &format!("add this to the database {database}"), &database)?;
+    hooks.begin(&context.progress)?;
     let (report, comparison) = taken.put(&target, &options, row_key, &context.progress)?;
     context.progress.finish();
     show_report(context, &report);
@@ -97,6 +98,9 @@ pub fn run(
         (_, State::Complete) => {}
         _ => return Ok(Exit::With(Kind::Incomplete)),
     }
-    merge::run(how, context, &spec.with_database(&database), &selection)?;
+    let living = spec.with_database(&database);
+    swap::show_counts(context, &living, &selection)?;
+    merge::run(how, context, &living, &selection)?;
+    swap::run(how, context, app, &living, &selection)?;
     Ok(Exit::Done)
 }

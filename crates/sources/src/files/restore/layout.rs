@@ -248,7 +248,8 @@ impl<'a, 'w> Layout<'a, 'w> {
         };
         let size = entry.content.as_ref().map_or(0, |content| content.bytes());
         let item = Item { entry, existing };
-        if size >= BIG && decide(&item.entry, item.existing.as_ref()) != Decision::Keep {
+        let anew = decide(&item.entry, item.existing.as_ref()) != Decision::Keep;
+        if size >= BIG && anew && !self.worker.can_patch(&item) {
             self.flush();
             self.big(last, item);
             return;

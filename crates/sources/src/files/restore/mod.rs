@@ -10,6 +10,7 @@ mod decide;
 mod layout;
 mod links;
 mod metadata;
+mod pages;
 mod plan;
 mod remove;
 mod unfinished;
@@ -56,6 +57,8 @@ pub struct RestoreOptions {
     pub sync: bool,
     /// From the stream of deleted files, the latest version of each.
     pub deleted: bool,
+    /// Put relation files right where they lie: the key of their pages' hashes.
+    pub page_key: Option<[u8; 32]>,
     /// Threads that write; 0: by the machine.
     pub threads: usize,
 }
@@ -71,6 +74,8 @@ pub struct RestoreReport {
     pub bytes: u64,
     /// Files that were right already.
     pub kept: u64,
+    /// Bytes of files that were put right where they lie, and did not have to be written.
+    pub kept_bytes: u64,
     pub symlinks: u64,
     pub hard_links: u64,
     pub specials: u64,
@@ -91,6 +96,7 @@ pub(crate) struct Tally {
     pub files: AtomicU64,
     pub bytes: AtomicU64,
     pub kept: AtomicU64,
+    pub kept_bytes: AtomicU64,
     pub symlinks: AtomicU64,
     pub hard_links: AtomicU64,
     pub specials: AtomicU64,
@@ -238,6 +244,7 @@ pub fn restore(
         files: value(&tally.files),
         bytes: value(&tally.bytes),
         kept: value(&tally.kept),
+        kept_bytes: value(&tally.kept_bytes),
         symlinks: value(&tally.symlinks),
         hard_links: value(&tally.hard_links),
         specials: value(&tally.specials),

@@ -305,6 +305,12 @@ impl<'a> Worker<'a> {
             }
             _ => {}
         }
+        if self.can_patch(item)
+            && let Some(existing) = existing
+            && self.patch(directory, entry)?
+        {
+            return Ok(Some((existing.device, existing.inode)));
+        }
         if decision == Decision::Keep
             && let Some(existing) = existing
             && let Some(identity) = self.keep(directory, entry, existing)?

@@ -46,7 +46,7 @@ pub(crate) fn write_pieces(
     Ok(at)
 }
 
-fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8], mut at: u64) -> rustix::io::Result<()> {
+pub(crate) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8], mut at: u64) -> rustix::io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(fd, bytes, at) {
             Ok(written) => {

@@ -14,12 +14,13 @@ mod entries;
 mod exclude;
 pub mod facts;
 mod old;
-mod pages;
+pub(crate) mod pages;
 mod read;
 mod remote;
 pub mod restore;
 mod server;
 mod shared;
+pub mod start;
 mod tar;
 mod tree;
 

@@ -94,7 +94,7 @@ fn known_frame(before: &Before, at: u64, length: usize) -> Option<(&Piece, &[u8]
     Some((piece, hashes))
 }
 
-fn hash(key: &PageKey, page: &[u8]) -> [u8; HASH] {
+pub fn hash(key: &PageKey, page: &[u8]) -> [u8; HASH] {
     let whole = blake3::keyed_hash(key, page);
     *whole.as_bytes().first_chunk().expect("a hash has 32 bytes")
 }

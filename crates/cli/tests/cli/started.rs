@@ -1,0 +1,135 @@
+//! A restored cluster that is started, and left running where its recovery was to end.
+
+use crate::{
+    Ran,
+    clusters::{Bank, newest},
+};
+use mainstay_sources::postgres::{
+    tools::{self, Purpose, Tools},
+    wire::{ConnectSpec, Connection},
+};
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::{fs::MetadataExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// Where the set-up script puts servers of all versions.
+const TREES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql");
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn connect(port: u16) -> Connection {
+    Connection::connect(&ConnectSpec::socket(Path::new("/tmp"), port, "postgres", "postgres")).unwrap()
+}
+
+fn rows(port: u16) -> Option<String> {
+    connect(port).query_text("SELECT count(*) FROM ledger").unwrap()
+}
+
+/// Ends what a test started, also when it fails.
+struct Stopped<'b>(&'b Bank, PathBuf);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        let mut command = Command::new(self.0.tools.program("pg_ctl"));
+        command.arg("-D").arg(&self.1).args(["-m", "immediate", "-w", "stop"]);
+        if rustix::process::geteuid().is_root() {
+            let (uid, gid) = self.0.owner();
+            command.uid(uid).gid(gid);
+        }
+        let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/").status();
+    }
+}
+
+fn bank(tools: Tools) -> Bank {
+    let bank = Bank::new(tools);
+    // Where copies listen, whatever the distribution's default is.
+    bank.sql("ALTER SYSTEM SET unix_socket_directories = '/tmp'");
+    bank
+}
+
+/// Two rows, a moment, and one row more that it undoes.
+fn history(bank: &Bank) -> String {
+    bank.done(&["backup", "bank"]);
+    bank.sql("INSERT INTO ledger VALUES (1), (2)");
+    let moment = bank.sql("SELECT clock_timestamp()");
+    bank.sql("INSERT INTO ledger VALUES (3)");
+    bank.archive_all();
+    moment
+}
+
+fn start(bank: &Bank, to: &Path, port: u16, more: &[&str]) -> Ran {
+    let (to, port) = (to.to_str().unwrap().to_owned(), port.to_string());
+    let base = ["restore", "bank", "--source", "db", "--to-dir", &to, "--start", "--port", &port];
+    bank.run(&[&base[..], more].concat())
+}
+
+#[test]
+fn a_started_cluster_stands_at_the_moment_and_says_how_to_reach_it() {
+    let mut installed = tools::installed(Purpose::Server, Some(Path::new(TREES)));
+    installed.sort_by_key(|tools| tools.major);
+    // The words that a server says of itself are those of its version.
+    let oldest = installed.swap_remove(0);
+    for tools in [oldest, newest()] {
+        stands_at_the_moment(&bank(tools));
+    }
+}
+
+fn stands_at_the_moment(bank: &Bank) {
+    let moment = history(bank);
+    for (name, action, read_only) in [("promoted", "promote", "f"), ("paused", "pause", "t")] {
+        let (to, port) = (bank.place.at(name), free_port());
+        let _stopped = Stopped(bank, to.clone());
+        let ran = start(bank, &to, port, &["--at", &moment, "--action", action]);
+        assert!(ran.code == 0, "{}", ran.all());
+        assert!(ran.stdout.contains(&format!("psql -h /tmp -p {port} -U postgres")), "{}", ran.all());
+        assert_eq!(rows(port).as_deref(), Some("2"), "{action}");
+        let sql = "SELECT pg_is_in_recovery()";
+        assert_eq!(connect(port).query_text(sql).unwrap().as_deref(), Some(read_only), "{action}");
+    }
+    let to = bank.place.at("stopped");
+    let ran = start(bank, &to, free_port(), &["--at", &moment, "--action", "shutdown"]);
+    assert!(ran.code == 0 && ran.stdout.contains("has stopped"), "{}", ran.all());
+    assert!(!to.join("postmaster.pid").exists());
+}
+
+#[test]
+fn whoever_starts_a_cluster_it_runs_as_the_user_that_owns_it() {
+    let bank = bank(newest());
+    history(&bank);
+    let (to, port) = (bank.place.at("copy"), free_port());
+    let _stopped = Stopped(&bank, to.clone());
+    let (text, number) = (to.to_str().unwrap(), port.to_string());
+    let arguments = [
+        "restore", "bank", "--source", "db", "--to-dir", text, "--at", "latest", "--start", "--port", &number,
+    ];
+    let ran = bank.place.run_with(&arguments, &[("MAINSTAY_KEY", crate::KEY)]);
+    assert!(ran.code == 0, "{}", ran.all());
+    assert_eq!(rows(port).as_deref(), Some("3"));
+    assert_eq!(fs::metadata(to.join("postmaster.pid")).unwrap().uid(), bank.owner().0);
+}
+
+#[test]
+fn what_keeps_a_started_cluster_from_its_target_is_shown_in_its_own_words() {
+    let bank = bank(newest());
+    bank.sql("ALTER SYSTEM SET shared_preload_libraries = 'not_to_be_found'");
+    history(&bank);
+    let to = bank.place.at("copy");
+    let _stopped = Stopped(&bank, to.clone());
+    // A port that somebody has is refused before anything is written.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ran = start(&bank, &to, taken.local_addr().unwrap().port(), &["--at", "latest"]);
+    assert!(ran.code == 14 && ran.stderr.contains("cannot be used"), "{}", ran.all());
+    assert!(!to.exists());
+
+    let ran = start(&bank, &to, free_port(), &["--at", "latest"]);
+    assert!(ran.code == 1, "{}", ran.all());
+    assert!(ran.stderr.contains("not_to_be_found") && ran.stderr.contains("FATAL"), "{}", ran.all());
+    assert!(to.join("global/pg_control").exists(), "the files are in place");
+}

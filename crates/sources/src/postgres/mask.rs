@@ -1,0 +1,308 @@
+//! Masks for a staging copy: columns lose what is about persons before anybody can open the copy under its name.
+//!
+//! Hashes are keyed by a value that exists only in the session which masks: the same text becomes the same hash in every table of one copy,
+//! and nobody can try out guesses. Old row versions and the planner's statistics hold the old values, too: masked tables are
+//! rewritten and analyzed anew, and materialized views refreshed.
+
+use super::{
+    facts::{Facts, QualifiedName},
+    session,
+    wire::{ConnectSpec, Connection, quote_ident, quote_literal, quote_qualified},
+};
+use mainstay_domain::{Failure, Kind, Result};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The setting of the session in which the key of the hashes is kept.
+const KEY: &str = "mainstay.mask_key";
+
+/// No mail goes there (RFC 2606).
+const NOWHERE: &str = "@example.invalid";
+
+/// What becomes of a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum How {
+    /// A keyed hash, in a column of text or uuid.
+    Hash,
+    Null,
+    /// An address of mail that goes nowhere.
+    Email,
+    /// The same text or number in every row.
+    Fixed(String),
+    /// A SQL expression over the columns of the row.
+    Expression(String),
+}
+
+#[derive(Debug, Clone)]
+struct Column {
+    table: QualifiedName,
+    column: String,
+    how: How,
+}
+
+/// What is to be masked.
+#[derive(Debug, Clone)]
+pub struct Mask(Vec<Column>);
+
+/// What was done to one table.
+#[derive(Debug, Clone, Serialize)]
+pub struct Masked {
+    pub table: String,
+    pub columns: Vec<String>,
+    pub rows: u64,
+}
+
+impl Mask {
+    /// From the configuration: `schema.table.column` and what becomes of it.
+    ///
+    /// # Errors
+    /// `Usage`: a name has not three parts, or nothing is said.
+    pub fn new(columns: &BTreeMap<String, String>) -> Result<Mask> {
+        let mut parsed = Vec::new();
+        for (name, how) in columns {
+            let parts: Vec<&str> = name.split('.').collect();
+            let [schema, table, column] = parts[..] else {
+                return Err(Failure::usage(format!("{name:?} names no column"))
+                    .hint("Write schema.table.column, such as public.users.email."));
+            };
+            let how = match how.trim() {
+                "hash" => How::Hash,
+                "null" => How::Null,
+                "email" => How::Email,
+                "" => return Err(Failure::usage(format!("it is not said what becomes of {name}"))),
+                other => match other.strip_prefix("fixed:") {
+                    Some(value) => How::Fixed(value.to_owned()),
+                    None => How::Expression(other.to_owned()),
+                },
+            };
+            let table = QualifiedName { schema: schema.to_owned(), name: table.to_owned() };
+            parsed.push(Column { table, column: column.to_owned(), how });
+        }
+        match parsed.is_empty() {
+            true => Err(Failure::usage("the mask names no column")),
+            false => Ok(Mask(parsed)),
+        }
+    }
+
+    /// Whether all of it fits what was captured: a column that is not there any more is perhaps one with another name.
+    ///
+    /// # Errors
+    /// `Refused`, with every column that cannot be masked so.
+    pub fn fits(&self, facts: &Facts) -> Result<()> {
+        let wrong: Vec<String> = self.0.iter().filter_map(|column| column.against(facts)).collect();
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::new(Kind::Refused, wrong.join("; "))
+                .hint("Nothing was restored. Put the mask right in the configuration.")),
+        }
+    }
+
+    fn tables(&self) -> BTreeMap<&QualifiedName, Vec<&Column>> {
+        let mut tables: BTreeMap<&QualifiedName, Vec<&Column>> = BTreeMap::new();
+        self.0.iter().for_each(|column| tables.entry(&column.table).or_default().push(column));
+        tables
+    }
+}
+
+fn is_text(kind: &str) -> bool {
+    kind == "text" || kind == "citext" || kind.ends_with(".citext") || kind.starts_with("character")
+}
+
+impl Column {
+    fn against(&self, facts: &Facts) -> Option<String> {
+        let shown = format!("{}.{}", self.table, self.column);
+        let Some(table) = facts.inventory.table(&self.table.schema, &self.table.name) else {
+            return Some(format!("table {} of the mask is not in this recovery point", self.table));
+        };
+        let Some(column) = table.columns.iter().find(|column| column.name == self.column) else {
+            return Some(format!("column {shown} of the mask is not in this recovery point"));
+        };
+        let kind = column.r#type.as_str();
+        match &self.how {
+            _ if column.generated.is_some() => {
+                Some(format!("{shown} is generated: mask the columns that it comes from"))
+            }
+            How::Null if column.not_null => Some(format!("{shown} may not be null")),
+            How::Hash if !is_text(kind) && kind != "uuid" => {
+                Some(format!("{shown} is {kind}, of which there is no hash: write an expression"))
+            }
+            How::Email if !is_text(kind) => Some(format!("{shown} is {kind}, and cannot hold an address")),
+            _ => None,
+        }
+    }
+
+    /// What is assigned to it, given its type and the length of its text.
+    fn value(&self, kind: &str, length: Option<i64>) -> String {
+        let name = quote_ident(&self.column);
+        let hash = format!(
+            "pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.current_setting('{KEY}') || {name}::pg_catalog.text, 'UTF8')), 'hex')"
+        );
+        let cut = |text: String| match length {
+            Some(length) => format!("pg_catalog.left({text}, {length})"),
+            None => text,
+        };
+        let value = match &self.how {
+            How::Hash if kind == "uuid" => format!("pg_catalog.left({hash}, 32)::pg_catalog.uuid"),
+            How::Hash => cut(hash),
+            How::Null => return "NULL".to_owned(),
+            How::Email => {
+                // So that the end, by which it goes nowhere, has room.
+                let digits = length.map_or(16, |length| (length - NOWHERE.len() as i64).clamp(4, 16));
+                cut(format!("(pg_catalog.left({hash}, {digits}) || '{NOWHERE}')"))
+            }
+            How::Fixed(value) => quote_literal(value),
+            How::Expression(expression) => return format!("({expression})"),
+        };
+        // What was not known stays unknown.
+        format!("CASE WHEN {name} IS NULL THEN NULL ELSE {value} END")
+    }
+}
+
+/// Masks a database that nobody uses yet.
+///
+/// # Errors
+/// Whatever the error: the database may hold what was to be masked, and must not be opened.
+pub fn apply(spec: &ConnectSpec, mask: &Mask) -> Result<Vec<Masked>> {
+    let mut connection = Connection::connect(spec)?;
+    session::prepare(&mut connection)?;
+    // Twice 122 random bits; never in a statement of ours, and gone with the session.
+    connection.query(&format!(
+        "SELECT pg_catalog.set_config('{KEY}', pg_catalog.gen_random_uuid()::text || pg_catalog.gen_random_uuid()::text, false) IS NULL"
+    ))?;
+    // Triggers would carry what they see into other tables. Who may not turn them off must not have any.
+    let quiet = connection.execute("SET session_replication_role = replica").is_ok();
+    let mut masked = Vec::new();
+    connection.execute("BEGIN")?;
+    for (table, columns) in mask.tables() {
+        let name = quote_qualified(&table.schema, &table.name);
+        if !quiet {
+            refuse_triggers(&mut connection, table, &name)?;
+        }
+        let mut set = Vec::new();
+        for column in &columns {
+            refuse_key(&mut connection, column, &name)?;
+            let found = connection.query(&format!(
+                "SELECT pg_catalog.format_type(atttypid, NULL), CASE WHEN atttypmod > 4 AND atttypid IN ('pg_catalog.varchar'::pg_catalog.regtype, 'pg_catalog.bpchar'::pg_catalog.regtype) THEN atttypmod - 4 END
+                   FROM pg_catalog.pg_attribute WHERE attrelid = {}::pg_catalog.regclass AND attname = {} AND NOT attisdropped",
+                quote_literal(&name),
+                quote_literal(&column.column)
+            ))?;
+            let Some(row) = found.iter().next() else {
+                return Err(Failure::verification(format!(
+                    "column {}.{} was not restored",
+                    table, column.column
+                )));
+            };
+            let length = row.opt(1).and_then(|length| length.parse().ok());
+            set.push(format!("{} = {}", quote_ident(&column.column), column.value(&row.text(0), length)));
+        }
+        let rows = connection
+            .execute(&format!("UPDATE {name} SET {}", set.join(", ")))
+            .map_err(|error| Failure::from(error).during(format!("masking {table}")))?;
+        let columns = columns.iter().map(|column| column.column.clone()).collect();
+        masked.push(Masked { table: table.to_string(), columns, rows });
+    }
+    connection.execute("COMMIT")?;
+    connection.execute("RESET session_replication_role")?;
+    for table in mask.tables().keys() {
+        let name = quote_qualified(&table.schema, &table.name);
+        connection.execute(&format!("VACUUM (FULL, ANALYZE) {name}"))?;
+    }
+    refresh(&mut connection)?;
+    Ok(masked)
+}
+
+/// By what tables refer to each other, nothing may become something else: the other side would refer to nothing.
+fn refuse_key(connection: &mut Connection, column: &Column, name: &str) -> Result<()> {
+    let keys = connection.query(&format!(
+        "SELECT conname, conrelid = a.attrelid AND a.attnum = ANY (conkey) FROM pg_catalog.pg_constraint
+           JOIN pg_catalog.pg_attribute a ON a.attrelid = {}::pg_catalog.regclass AND a.attname = {}
+          WHERE contype = 'f' AND (conrelid = a.attrelid AND a.attnum = ANY (conkey) OR confrelid = a.attrelid AND a.attnum = ANY (confkey))",
+        quote_literal(name),
+        quote_literal(&column.column)
+    ))?;
+    // Nobody has to refer to anything.
+    let forbidden = keys.iter().find(|key| column.how != How::Null || !key.bool(1));
+    match forbidden {
+        None => Ok(()),
+        Some(key) => Err(Failure::new(
+            Kind::Refused,
+            format!("{}.{} is part of the foreign key {}", column.table, column.column, key.text(0)),
+        )
+        .hint("Mask other columns: what tables refer to each other by must stay.")),
+    }
+}
+
+fn refuse_triggers(connection: &mut Connection, table: &QualifiedName, name: &str) -> Result<()> {
+    let triggers = connection.query(&format!(
+        "SELECT tgname FROM pg_catalog.pg_trigger WHERE tgrelid = {}::pg_catalog.regclass AND NOT tgisinternal AND tgenabled <> 'D'",
+        quote_literal(name)
+    ))?;
+    let names: Vec<String> = triggers.iter().map(|row| row.text(0)).collect();
+    match names.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::new(
+            Kind::Refused,
+            format!("{table} has triggers that would see what is masked: {}", names.join(", ")),
+        )
+        .hint("Restore as a user who may set session_replication_role.")),
+    }
+}
+
+/// Refreshes every materialized view, those that read others after them.
+fn refresh(connection: &mut Connection) -> Result<()> {
+    let views = connection.query(
+        "WITH RECURSIVE reads AS (
+           SELECT DISTINCT r.ev_class AS reader, d.refobjid AS read FROM pg_catalog.pg_rewrite r
+             JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
+              AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> r.ev_class),
+         depth AS (
+           SELECT oid, 0 AS level FROM pg_catalog.pg_class WHERE relkind IN ('v', 'm')
+           UNION SELECT reads.reader, depth.level + 1 FROM depth JOIN reads ON reads.read = depth.oid WHERE depth.level < 100)
+         SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN depth ON depth.oid = c.oid
+          WHERE c.relkind = 'm' AND c.relispopulated GROUP BY 1 ORDER BY max(depth.level), 1",
+    )?;
+    for view in &views {
+        let name = view.text(0);
+        connection
+            .execute(&format!("REFRESH MATERIALIZED VIEW {name}; ANALYZE {name}"))
+            .map_err(|error| Failure::from(error).during(format!("refreshing {name}")))?;
+    }
+    Ok(())
+}
+
+/// Gives the masked database its name: from now on it can be opened.
+pub fn open(server: &ConnectSpec, hidden: &str, name: &str) -> Result<()> {
+    let mut admin = Connection::connect(server)?;
+    admin.execute(&format!("ALTER DATABASE {} RENAME TO {}", quote_ident(hidden), quote_ident(name)))?;
+    Ok(())
+}
+
+/// Drops a database that could not be masked.
+pub fn discard(server: &ConnectSpec, hidden: &str) -> Result<()> {
+    let mut admin = Connection::connect(server)?;
+    admin.execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_ident(hidden)))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mask(name: &str, how: &str) -> Result<Mask> {
+        Mask::new(&[(name.to_owned(), how.to_owned())].into())
+    }
+
+    #[test]
+    fn a_mask_says_a_column_and_what_becomes_of_it() {
+        let how = |text: &str| mask("public.users.email", text).unwrap().0.remove(0).how;
+        assert_eq!(how("hash"), How::Hash);
+        assert_eq!(how("fixed:a b"), How::Fixed("a b".into()));
+        assert_eq!(how("'user ' || id"), How::Expression("'user ' || id".into()));
+        for (name, text) in [("users.email", "hash"), ("a.b.c.d", "hash"), ("public.users.email", " ")] {
+            assert_eq!(mask(name, text).unwrap_err().kind, Kind::Usage, "{name} {text}");
+        }
+        assert!(Mask::new(&BTreeMap::new()).is_err());
+    }
+}
