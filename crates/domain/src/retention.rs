@@ -8,7 +8,8 @@
 //! of another. Only complete points count that are not known to be damaged, and a safety copy (the state that a restore replaced) takes no other's place. Whatever the rules say, these stay:
 //!
 //! - a point with a hold, and a manual one until its own end;
-//! - the newest complete point of each application, policy and signer, and an incomplete one until a complete one follows;
+//! - the newest complete point of each source, application, policy and signer, and an incomplete one until a complete one follows: a
+//!   backup of some sources takes no place of one that holds others;
 //! - the point last proven by a restore;
 //! - what was superseded less than `grace` ago;
 //! - what cannot be judged: points dated in the future, and points of a policy that is no longer configured or has no rules.
@@ -81,8 +82,10 @@ pub fn decide(
         let successor = successors.of(point);
         if successor.is_none() && !is_future(point, now) {
             let state = point.summary.state;
+            let sources = successors.newest_of(point);
             let newest = match (is_complete(point), point.damaged) {
-                (true, _) => Reason::Newest,
+                (true, _) if sources.iter().any(String::is_empty) => Reason::Newest,
+                (true, _) => Reason::NewestOf { sources },
                 (false, true) => Reason::NothingWholeSince,
                 (false, false) => Reason::NothingCompleteSince { state },
             };
@@ -200,17 +203,26 @@ fn superseded(point: &Candidate<'_>, (since, by): Finished, now: Time, grace: Sp
     }
 }
 
-/// Since when each point has not been the newest complete one any more, and because of which other point.
+/// What a point holds: its sources by name, and the whole, under no name, which every point has.
+fn holdings<'a>(point: &Candidate<'a>) -> Vec<&'a str> {
+    let held = point.summary.sources.iter().filter(|source| source.state != State::Failed);
+    let mut names: Vec<&str> = held.map(|source| source.name.as_str()).collect();
+    names.push("");
+    names
+}
+
+/// Since when each point has not been the newest complete one any more of anything that it holds, and because of which other point.
 ///
-/// What makes a point dispensable is a younger complete one of the same application and signer, and of the same policy if the
-/// point has a policy. Of several the one that was there first counts.
+/// What makes a point dispensable is, for each of its sources, a younger complete point with that source, of the same application
+/// and signer, and of the same policy if the point has a policy. Of several the one that was there first counts; of several sources
+/// the last to be followed.
 struct Successors<'a> {
     /// Complete points, oldest first, each with the first to be finished of it and all younger ones.
     peers: BTreeMap<Peers<'a>, Vec<(Age, Finished)>>,
 }
 
-/// Application, policy (`None`: any), signer.
-type Peers<'a> = (&'a str, Option<&'a str>, HostId);
+/// Application, policy (`None`: any), signer, source.
+type Peers<'a> = (&'a str, Option<&'a str>, HostId, &'a str);
 type Age = (Time, Time, PointId);
 type Finished = (Time, PointId);
 
@@ -225,7 +237,10 @@ impl<'a> Successors<'a> {
             let entry = (age_order(point), (point.summary.finished, point.point));
             // Every point is a peer of the manual ones.
             for policy in [None].into_iter().chain(policy.map(Some)) {
-                peers.entry((point.summary.app.as_str(), policy, point.signer)).or_default().push(entry);
+                for source in holdings(point) {
+                    let group = (point.summary.app.as_str(), policy, point.signer, source);
+                    peers.entry(group).or_default().push(entry);
+                }
             }
         }
         for group in peers.values_mut() {
@@ -236,9 +251,23 @@ impl<'a> Successors<'a> {
         Successors { peers }
     }
 
+    /// What took its place, as soon as all of it was taken.
     fn of(&self, point: &Candidate<'_>) -> Option<Finished> {
+        let followed: Option<Vec<Finished>> =
+            holdings(point).into_iter().map(|source| self.of_source(point, source)).collect();
+        followed?.into_iter().max()
+    }
+
+    /// Its sources of which nothing complete is newer.
+    fn newest_of(&self, point: &Candidate<'_>) -> Vec<String> {
+        let newest = holdings(point).into_iter().filter(|source| self.of_source(point, source).is_none());
+        newest.map(str::to_owned).collect()
+    }
+
+    fn of_source(&self, point: &Candidate<'_>, source: &str) -> Option<Finished> {
         let summary = point.summary;
-        let group = self.peers.get(&(summary.app.as_str(), summary.policy.as_deref(), point.signer))?;
+        let group =
+            self.peers.get(&(summary.app.as_str(), summary.policy.as_deref(), point.signer, source))?;
         let younger = group.partition_point(|(age, _)| *age <= age_order(point));
         group.get(younger).map(|(_, first)| *first)
     }
@@ -253,14 +282,17 @@ fn chosen_by_rules(
     now: Time,
     zone: &TimeZone,
 ) -> Ruled {
-    let mut groups: BTreeMap<(&str, &str, HostId), Vec<&Candidate<'_>>> = BTreeMap::new();
+    // For each source by itself: a point with some of them takes no place from one with others.
+    let mut groups: BTreeMap<(&str, &str, HostId, &str), Vec<&Candidate<'_>>> = BTreeMap::new();
     for point in points.iter().filter(|point| is_complete(point) && !is_future(point, now)) {
         if let Some(policy) = &point.summary.policy {
-            groups.entry((&point.summary.app, policy, point.signer)).or_default().push(point);
+            for source in holdings(point) {
+                groups.entry((&point.summary.app, policy, point.signer, source)).or_default().push(point);
+            }
         }
     }
     let mut chosen = Ruled::new();
-    for ((_, policy, _), group) in groups {
+    for ((_, policy, ..), group) in groups {
         let Some(keep) = policies.get(policy) else { continue };
         for (rule, of) in keep.counts() {
             let mut seen = BTreeSet::new();
@@ -277,7 +309,12 @@ fn chosen_by_rules(
                     break;
                 }
                 let reason = Reason::Rule { policy: policy.to_owned(), rule, nth, of, slot };
-                chosen.entry(point.point).or_default().push(reason);
+                let reasons = chosen.entry(point.point).or_default();
+                let known = |other: &Reason| matches!(other, Reason::Rule { rule: of, .. } if *of == rule);
+                // One place of a rule is enough, whichever source it is for.
+                if !reasons.iter().any(known) {
+                    reasons.push(reason);
+                }
             }
         }
     }

@@ -195,6 +195,22 @@ pub(crate) fn expendable(
             "Make a new backup first.",
         );
     }
+    // What some other point has of the application says nothing of the sources that it does not have.
+    let has = |p: &LivePoint, name: &str| {
+        let sources = p.summary.as_ref().map(|summary| summary.sources.as_slice()).unwrap_or_default();
+        sources.iter().any(|source| source.name == name && source.state == State::Complete)
+    };
+    let sources = live.summary.as_ref().map(|summary| summary.sources.as_slice()).unwrap_or_default();
+    let last = sources.iter().find(|source| {
+        source.state == State::Complete
+            && !others().any(|(id, other)| has(other, &source.name) && whole(id, other))
+    });
+    if let (Some(source), true) = (last, complete(live)) {
+        return refused(
+            format!("recovery point {short} is the last one of {app} with a complete {}", source.name),
+            "Make a new backup of it first.",
+        );
+    }
     let proven = |p: &LivePoint| p.passed.contains_key(&ProofLevel::Restore);
     if proven(live) && !others().any(|(_, other)| proven(other)) {
         return refused(

@@ -279,3 +279,44 @@ fn a_repository_of_a_newer_version_is_left_alone() {
     ");
     assert_eq!(place.files("store"), before);
 }
+
+#[test]
+fn a_backup_of_one_source_takes_no_place_of_one_of_all() {
+    let place = Place::new();
+    let folder = place.path().display().to_string();
+    fs::create_dir(place.at("a")).unwrap();
+    fs::create_dir(place.at("b")).unwrap();
+    place.write("a/one", "1");
+    place.write("b/two", "2");
+    place.write(
+        "mainstay.yaml",
+        &format!(
+            "version: 1
+stores: {{ local: {{ url: \"file://{folder}/store\" }} }}
+repositories: {{ main: {{ key: {{ env: MAINSTAY_KEY }}, stores: [local] }} }}
+apps:
+  shop:
+    repository: main
+    sources: {{ a: {{ files: {{ paths: [\"{folder}/a\"] }} }}, b: {{ files: {{ paths: [\"{folder}/b\"] }} }} }}
+    policies: {{ nightly: {{ schedule: \"0 3 * * *\", keep: {{ last: 1 }} }} }}
+"
+        ),
+    );
+    place.done(&["init"]);
+    place.done(&["backup", "shop", "--policy", "nightly"]);
+    let full = place.json(&["list", "shop"], "point")[0]["id"].as_str().unwrap().to_owned();
+    place.done(&["backup", "shop", "--policy", "nightly", "--source", "a"]);
+    place.done(&["prune", "--grace", "0s", "--yes"]);
+    assert_seen!(place.run(&["delete", &full, "--yes"]), @"
+    exit 13
+    out| To be deleted:
+    out|
+    out| POINT  FINISHED  APP  STATE  SIZE
+    out| <id>  <time>  shop  complete <size>
+    out|
+    err| error: recovery point <id> is the last one of shop with a complete b
+    err| hint: Make a new backup of it first.
+    ");
+    place.done(&["restore", "shop", "--source", "b", "--to-dir", "back"]);
+    assert_eq!(fs::read_to_string(place.at("back/two")).unwrap(), "2");
+}

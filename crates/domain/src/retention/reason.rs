@@ -17,6 +17,8 @@ pub enum Reason {
     LastProven,
     /// Keeps: nothing complete is newer.
     Newest,
+    /// Keeps: something newer is complete, but does not hold these sources.
+    NewestOf { sources: Vec<String> },
     /// Keeps: not complete, and nothing complete has followed.
     NothingCompleteSince { state: State },
     /// Keeps: known to be damaged, and nothing whole and complete has followed.
@@ -57,6 +59,7 @@ impl fmt::Display for Reason {
             }
             Reason::LastProven => f.write_str("the last point proven by a restore"),
             Reason::Newest => f.write_str("the newest complete point"),
+            Reason::NewestOf { sources } => write!(f, "the newest complete one of {}", sources.join(", ")),
             Reason::NothingCompleteSince { state } => {
                 write!(f, "{state}, but no complete point has followed")
             }

@@ -1,6 +1,7 @@
 //! Tables of points and what becomes of them.
 
 use super::*;
+use crate::point::SourceSummary;
 use crate::time::{DAY, HOUR, MINUTE};
 
 mod properties;
@@ -96,6 +97,18 @@ impl Sample {
         self.damaged = true;
         self
     }
+    fn of(mut self, sources: &[&str]) -> Self {
+        let source = |name: &&str| SourceSummary {
+            name: (*name).to_owned(),
+            kind: "files".into(),
+            state: State::Complete,
+            bytes: 1,
+            items: 1,
+            partial: false,
+        };
+        self.summary.sources = sources.iter().map(source).collect();
+        self
+    }
     fn with_id(mut self, tag: u8) -> Self {
         self.id.0[31] = tag;
         self
@@ -154,6 +167,31 @@ fn kept_days(samples: &[Sample], decisions: &[Decision]) -> Vec<i64> {
 
 fn last(n: u32) -> Keep {
     Keep { last: Some(n), ..Keep::default() }
+}
+
+#[test]
+fn a_point_with_some_sources_takes_no_place_of_one_with_others() {
+    let both = day(0).of(&["a", "b"]);
+    let only_a: Vec<Sample> = (1..6).map(|n| day(n).of(&["a"])).collect();
+    let samples: Vec<Sample> = [vec![both.clone()], only_a].concat();
+    let decisions = run(&samples, last(1), at_day(30));
+    assert_eq!(kept_days(&samples, &decisions), [0, 5]);
+    let reasons = &decision(&decisions, &both).reasons;
+    assert!(reasons.contains(&Reason::NewestOf { sources: vec!["b".into()] }), "{reasons:?}");
+
+    // When each of its sources has been followed, by whichever points, it goes.
+    let samples = [samples, vec![day(6).of(&["b"])]].concat();
+    let decisions = run(&samples, last(1), at_day(30));
+    assert_eq!(kept_days(&samples, &decisions), [5, 6]);
+    let Reason::NoRuleKeepsIt { by, .. } = &decision(&decisions, &both).reasons[0] else {
+        panic!("{decisions:?}")
+    };
+    assert_eq!(*by, samples.last().unwrap().id, "the last of its sources to be followed");
+
+    // Each source has the days that a rule counts.
+    let samples: Vec<Sample> = (0..6).map(|n| day(n).of(if n % 2 == 0 { &["a"] } else { &["b"] })).collect();
+    let two_days = Keep { daily: Some(2), ..Keep::default() };
+    assert_eq!(kept_days(&samples, &run(&samples, two_days, at_day(30))), [2, 3, 4, 5]);
 }
 
 #[test]
