@@ -4,7 +4,7 @@
 use crate::{
     access,
     config::{Config, SourceConfig},
-    points,
+    damage, points,
 };
 use mainstay_domain::{
     ByteSize, Clock, Failure, Result, Severity, Silent,
@@ -173,23 +173,19 @@ fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock)
         Err(failure) => return vec![Item::bad(subject, &failure)],
     };
     items.push(Item::good(subject, format!("opens with this key; recovery points: {}", points.len())));
-    if repository.was_rolled_back() {
-        items.push(Item::attention(
-            subject,
-            "the store has lost entries that this machine had seen: it was restored from an older copy of itself",
-            "Recovery points made since then are gone. To go on: `mainstay repair --accept-rollback`, then a new backup.",
-        ));
+    match damage::of(repository) {
+        Ok(damage) => items.extend(damage.into_iter().map(|wrong| {
+            let text = format!("{}: {}", wrong.object, wrong.text);
+            let fails = Failure::verification(text.clone()).hint(wrong.hint.clone());
+            if wrong.stops_backups {
+                Item::bad(subject, &fails)
+            } else {
+                Item::attention(subject, text, &wrong.hint)
+            }
+        })),
+        Err(failure) => items.push(Item::bad(subject, &failure)),
     }
     if let Ok(state) = repository.state() {
-        // With those that only a listing shows, where the log can be asked.
-        let doubts = repository.doubts().map_or_else(|_| state.doubts.clone(), |(_, doubts)| doubts);
-        items.extend(doubts.iter().map(|(n, doubt)| {
-            Item::attention(
-                subject,
-                format!("log entry {n}: {doubt}"),
-                "Nothing is deleted or deduplicated until this is settled: `mainstay repair --acknowledge`.",
-            )
-        }));
         let lost = state.facts.lost.map_or(0, |lost| lost.len());
         if lost > 0 {
             items.push(Item::attention(

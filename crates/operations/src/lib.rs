@@ -9,6 +9,7 @@ pub mod access;
 pub mod backup;
 mod capture;
 pub mod config;
+pub mod damage;
 pub mod diff;
 pub mod doctor;
 pub mod hooks;

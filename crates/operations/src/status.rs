@@ -2,6 +2,7 @@
 
 use crate::{
     config::Config,
+    damage,
     points::{self, PointInfo},
     wal::slots,
 };
@@ -79,16 +80,11 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
         )),
         _ => {}
     }
-    if repository.was_rolled_back() {
-        concerns.push(
-            "the store has lost entries that were there before: it was restored from an older copy of itself; \
-             to go on with that: mainstay repair --accept-rollback"
-                .into(),
-        );
-    }
-    concerns.extend(repository.impairments().iter().map(|wrong| {
-        format!("the repository is damaged and only read, {wrong}; to put back what the recovery kit holds: mainstay repair --kit FILE")
-    }));
+    concerns.extend(
+        damage::of(repository)?
+            .into_iter()
+            .map(|wrong| format!("{}: {}. {}", wrong.object, wrong.text, wrong.hint)),
+    );
     concerns.extend(slots::of_app(config, app)?.into_iter().flat_map(|server| server.concerns));
     let state = repository.state()?;
     if let Some(lost) = &state.facts.lost {
@@ -97,9 +93,6 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
             lost.len()
         ));
     }
-    concerns.extend(state.doubts.iter().map(|(n, doubt)| {
-        format!("log entry {n} cannot be relied on: {doubt}; to settle it: mainstay repair --acknowledge")
-    }));
     let repository = config.apps.get(app).map_or_else(String::new, |a| a.repository.clone());
     Ok(AppStatus {
         app: app.into(),

@@ -1,6 +1,6 @@
 //! Checking what is stored, at three depths. Nothing is changed.
 //!
-//! *Objects*: everything that the recovery points need is there. *Packs*: and its bytes are those that its name promises (no
+//! *Objects*: everything that the recovery points need is there, in its full size. *Packs*: and its bytes are those that its name promises (no
 //! key needed, so a copy can scrub itself). *Data*: and every chunk can be opened, decompressed and hashes to its id, and every
 //! stream leads only to chunks that are there. Whether a restore works is a question for `operations::verify`.
 
@@ -239,7 +239,7 @@ pub fn check_written(
     report.findings.retain(|finding| !replaced.contains(&finding.object));
     // What was found lost after this session had begun, it may have relied on, and it may lie there in its full size.
     for pack in facts.lost.iter().flatten() {
-        let name = locate(repository, pack).map_or_else(|(name, _)| name, |(name, _)| name);
+        let name = locate(repository, pack).map_or_else(|(name, _)| name, |(name, ..)| name);
         if manifest.reach.packs.binary_search(pack).is_ok()
             && !report.findings.iter().any(|finding| finding.object == name)
         {
@@ -371,11 +371,13 @@ fn go_on(monitor: &dyn Monitor) -> Result<()> {
 
 /// Checks one pack and returns the bytes read.
 fn check_pack(repository: &Repository, id: &PackId, depth: Depth) -> Result<u64, (String, RepositoryError)> {
-    let (name, size) = locate(repository, id)?;
+    let (name, pool, size) = locate(repository, id)?;
+    let within = |error| (name.clone(), error);
     if depth == Depth::Objects {
+        // Its last bytes are its table of contents, which opens: so it is as long as it was.
+        crate::salvage::contents(repository, pool, id, size).map_err(within)?;
         return Ok(size);
     }
-    let within = |error| (name.clone(), error);
     let bytes = repository.store().read(&name).map_err(|error| within(error.into()))?;
     if blake3::hash(&bytes).as_bytes() != &id.0 {
         return Err(within(RepositoryError::damaged(&name, "its bytes are not those its name promises")));
@@ -387,11 +389,11 @@ fn check_pack(repository: &Repository, id: &PackId, depth: Depth) -> Result<u64,
 }
 
 /// The pack's object name, whichever pool it is in.
-fn locate(repository: &Repository, id: &PackId) -> Result<(String, u64), (String, RepositoryError)> {
+fn locate(repository: &Repository, id: &PackId) -> Result<(String, Pool, u64), (String, RepositoryError)> {
     for pool in [Pool::Data, Pool::Tree] {
         let name = pack::object_name(pool, id);
         match repository.store().stat(&name) {
-            Ok(Some(size)) => return Ok((name, size)),
+            Ok(Some(size)) => return Ok((name, pool, size)),
             Ok(None) => {}
             Err(error) => return Err((name, error.into())),
         }

@@ -97,7 +97,7 @@ fn find(repository: &Repository, id: &PackId) -> Result<(Pool, u64)> {
     Err(RepositoryError::damaged(object_name(Pool::Data, id), "it is not there"))
 }
 
-fn contents(repository: &Repository, pool: Pool, id: &PackId, size: u64) -> Result<Vec<Record>> {
+pub(crate) fn contents(repository: &Repository, pool: Pool, id: &PackId, size: u64) -> Result<Vec<Record>> {
     let name = object_name(pool, id);
     let damaged = |why| RepositoryError::damaged(&name, why);
     let store = repository.store();

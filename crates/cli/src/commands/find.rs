@@ -36,6 +36,7 @@ pub struct Args {
 pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let config = context.config()?;
     let repository = access::open(&config, &access::repository_of(&config, &args.app)?, context.clock())?;
+    super::point::warn_of_damage(&repository)?;
     let chosen = if args.all {
         let mut all = points::list(&repository, Some(&args.app))?;
         all.reverse();

@@ -1,6 +1,6 @@
 //! `mainstay list`: the recovery points that there are.
 
-use super::point::{repositories, warn_of_impairments};
+use super::point::{repositories, warn_of_damage};
 use crate::{
     context::Context,
     exit::Exit,
@@ -31,7 +31,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let mut found = Vec::new();
     for named in chosen {
         let repository = access::open(&config, &named, context.clock())?;
-        warn_of_impairments(&repository);
+        warn_of_damage(&repository)?;
         found.extend(points::list(&repository, args.app.as_deref())?);
     }
     found.sort_by_key(|point| point.summary.finished);

@@ -8,7 +8,7 @@ use mainstay_domain::{Failure, Kind, PointId, Result};
 use mainstay_operations::{
     access::{self, Named},
     config::Config,
-    kit,
+    damage, kit,
     points::{self, PointInfo},
 };
 use mainstay_repository::{Repository, rescue::Spares};
@@ -24,14 +24,12 @@ pub struct Chosen {
     pub info: PointInfo,
 }
 
-/// Says what a repository has lost of itself, before anything is believed of what it lists.
-pub fn warn_of_impairments(repository: &Repository) {
-    for wrong in repository.impairments() {
-        output::note(format_args!(
-            "warning: this repository is damaged and only read: {wrong}. Every point is listed whose manifest can be read, also \
-             one that was deleted and is not yet collected."
-        ));
+/// Says what is wrong with a repository, before anything is believed of what it lists.
+pub fn warn_of_damage(repository: &Repository) -> Result<()> {
+    for wrong in damage::of(repository)? {
+        output::note(format_args!("warning: {}: {}. {}", wrong.object, wrong.text, wrong.hint));
     }
+    Ok(())
 }
 
 /// The objects of the recovery kit in this file.
@@ -63,7 +61,7 @@ pub fn choose(context: &Context, config: &Config, words: &str) -> Result<Chosen>
 /// Finds the point of `app` that `which` means.
 pub fn choose_of(context: &Context, config: &Config, app: &str, which: &str) -> Result<Chosen> {
     let repository = access::open(config, &access::repository_of(config, app)?, context.clock())?;
-    warn_of_impairments(&repository);
+    warn_of_damage(&repository)?;
     let info = points::find(&repository, app, which)?;
     Ok(Chosen { repository, info })
 }
@@ -73,7 +71,7 @@ fn by_id(context: &Context, config: &Config, prefix: &str) -> Result<Chosen> {
     let mut found: Vec<Chosen> = Vec::new();
     for named in repositories(config) {
         let repository = access::open(config, &named, context.clock())?;
-        warn_of_impairments(&repository);
+        warn_of_damage(&repository)?;
         let mut matching: Vec<_> = points::list(&repository, None)?
             .into_iter()
             .filter(|p| p.id.to_string().starts_with(&prefix))

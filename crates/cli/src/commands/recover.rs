@@ -95,7 +95,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             .hint("Is the disk mounted, and the path right? The recovery kit names the stores; `format` lies at a repository's root."),
         _ => failure,
     })?;
-    point::warn_of_impairments(&repository);
+    point::warn_of_damage(&repository)?;
     let out = &context.output;
     out.line("Repository fingerprint:");
     kit::fingerprint(&repository.id()).lines().for_each(|line| out.line(format_args!("    {line}")));

@@ -9,10 +9,11 @@ use crate::{
 use console::style;
 use mainstay_domain::{ByteSize, Kind, Result, point::ProofLevel};
 use mainstay_operations::{
-    access, points,
+    access, damage, points,
     prove::{Report, Verdict},
     verify,
 };
+use mainstay_repository::check::Finding;
 use serde_json::json;
 
 /// Prove that recovery points can be brought back
@@ -68,11 +69,18 @@ fn look(args: &Args, context: &Context, level: ProofLevel) -> Result<Exit> {
             (repository, all)
         }
     };
-    if chosen.is_empty() {
+    let damage = damage::of(&repository)?;
+    if chosen.is_empty() && damage.is_empty() {
         return Err(access::no_points(&args.app));
     }
-    let report = verify::check(&repository, &chosen, level, &context.progress)?;
+    let mut report = verify::check(&repository, &chosen, level, &context.progress)?;
     context.progress.finish();
+    // What is wrong with the repository itself concerns every point.
+    report.findings.extend(damage.into_iter().map(|wrong| Finding {
+        object: wrong.object,
+        problem: format!("{}. {}", wrong.text, wrong.hint),
+        points: Vec::new(),
+    }));
     let out = &context.output;
     let points = chosen.len();
     if report.is_clean() {

@@ -1,6 +1,6 @@
 //! What a person settles about a repository.
 
-use crate::{assert_seen, shop};
+use crate::{Place, assert_seen, shop};
 use std::{fs, path::PathBuf};
 
 fn below(folder: PathBuf) -> Vec<PathBuf> {
@@ -270,4 +270,51 @@ fn a_point_to_be_taken_back_is_looked_for_in_every_repository() {
     out| main: recovery point <id> of shop is back in the log.
     ");
     assert_eq!(place.run(&["repair", "--adopt", &point]).code, 10, "it is in none now");
+}
+
+/// Each kind of damage to the repository itself: nobody who asks is told that all is well.
+#[test]
+fn what_a_repository_has_lost_of_itself_is_said_by_every_command_that_believes_it() {
+    type Harm = (&'static str, fn(&Place));
+    fn flip(path: &PathBuf) {
+        let mut bytes = fs::read(path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+    let harms: [Harm; 4] = [
+        ("a log entry is flipped", |place| flip(&below(place.at("store/log"))[1])),
+        ("a log entry is another's", |place| {
+            let log = below(place.at("store/log"));
+            fs::copy(log.last().unwrap(), &log[1]).unwrap();
+        }),
+        ("the trust list is flipped", |place| flip(&below(place.at("store/trust"))[0])),
+        ("a pack is cut off", |place| {
+            let pack = below(place.at("store/packs/data")).remove(0);
+            fs::File::options().write(true).open(pack).unwrap().set_len(100).unwrap();
+        }),
+    ];
+    for (harm, damage) in harms {
+        let place = shop();
+        place.done(&["backup", "shop"]);
+        place.done(&["backup", "shop"]);
+        for path in below(place.at("store")) {
+            let mut permissions = fs::metadata(&path).unwrap().permissions();
+            #[allow(clippy::permissions_set_readonly_false)] // files of this test alone
+            permissions.set_readonly(false);
+            fs::set_permissions(&path, permissions).unwrap();
+        }
+        damage(&place);
+        fs::remove_dir_all(place.at("cache")).ok();
+        let verified = place.run(&["verify", "shop", "--level", "objects"]);
+        assert_eq!(verified.code, 4, "{harm}: {}", verified.all());
+        if harm != "a pack is cut off" {
+            for command in [&["list"][..], &["show", "shop"], &["find", "shop", "one"]] {
+                let ran = place.run(command);
+                assert!(ran.stderr.contains("warning: "), "{harm}: {command:?}\n{}", ran.all());
+            }
+            let doctor = place.run(&["doctor"]);
+            assert!(doctor.code != 0 || !harm.contains("trust"), "{harm}: {}", doctor.all());
+        }
+    }
 }
