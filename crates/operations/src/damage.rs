@@ -19,6 +19,16 @@ pub struct Damage {
 
 /// Everything that is wrong, as far as opening it has shown.
 pub fn of(repository: &Repository) -> Result<Vec<Damage>> {
+    look(repository, !repository.state()?.doubts.is_empty())
+}
+
+/// The same, with what only a listing of the log shows.
+pub fn all_of(repository: &Repository) -> Result<Vec<Damage>> {
+    look(repository, repository.impairments().is_empty())
+}
+
+/// `listing`: whether to ask the store for what is in the log beyond what was read.
+fn look(repository: &Repository, listing: bool) -> Result<Vec<Damage>> {
     let mut found = Vec::new();
     if repository.was_rolled_back() {
         found.push(Damage {
@@ -36,10 +46,13 @@ pub fn of(repository: &Repository) -> Result<Vec<Damage>> {
             "the repository is damaged and only read: {wrong}. Every point is listed whose manifest can be read, also one that was \
              deleted and is not yet collected"
         ),
-        hint: "To put back what the recovery kit holds: `mainstay repair --kit FILE`.".to_owned(),
+        hint: match wrong.starts_with("its log") {
+            true => "Restore from it what is needed, and begin a new repository.".to_owned(),
+            false => "To put back what the recovery kit holds: `mainstay repair --kit FILE`.".to_owned(),
+        },
         stops_backups: true,
     }));
-    if repository.state()?.doubts.is_empty() {
+    if !listing {
         return Ok(found);
     }
     let doubts = repair::doubts(repository)?;

@@ -173,7 +173,7 @@ fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock)
         Err(failure) => return vec![Item::bad(subject, &failure)],
     };
     items.push(Item::good(subject, format!("opens with this key; recovery points: {}", points.len())));
-    match damage::of(repository) {
+    match damage::all_of(repository) {
         Ok(damage) => items.extend(damage.into_iter().map(|wrong| {
             let text = format!("{}: {}", wrong.object, wrong.text);
             let fails = Failure::verification(text.clone()).hint(wrong.hint.clone());

@@ -78,9 +78,12 @@ pub(crate) fn vouched(state: &LogState, local: Time) -> Time {
 
 /// Gives up points by hand, and tells `dropped` of each that is gone. Refuses, before anything is done, if one is held, or if
 /// none that is complete, or none that is proven, would be left; and judges each again on the state that its Drop follows.
+///
+/// `configured`: whether an application still has a source of this name. What is not backed up any more needs no last point.
 pub fn delete(
     repository: &Repository,
     chosen: &[PointInfo],
+    configured: &dyn Fn(&str, &str) -> bool,
     by: &str,
     why: &str,
     local: Time,
@@ -91,13 +94,13 @@ pub fn delete(
     let now = vouched(&state, local);
     let broken = need_what_is_lost(repository, &state)?;
     for point in &together {
-        expendable(&state, point, &together, &broken, now)?;
+        expendable(&state, point, &together, &broken, now, configured)?;
     }
     let mut left = together.clone();
     for point in chosen {
         if left.remove(&point.id) {
             give_up(repository, point.id, by, why, now, |state| {
-                expendable(state, &point.id, &together, &broken, now)
+                expendable(state, &point.id, &together, &broken, now, configured)
             })?;
             dropped(point);
         }
@@ -156,6 +159,7 @@ pub(crate) fn expendable(
     together: &BTreeSet<PointId>,
     broken: &BTreeSet<PointId>,
     now: Time,
+    configured: &dyn Fn(&str, &str) -> bool,
 ) -> Result<()> {
     let refused = |message: String, hint: &str| Err(Failure::new(Kind::Refused, message).hint(hint));
     let short = point.short();
@@ -203,6 +207,7 @@ pub(crate) fn expendable(
     let sources = live.summary.as_ref().map(|summary| summary.sources.as_slice()).unwrap_or_default();
     let last = sources.iter().find(|source| {
         source.state == State::Complete
+            && configured(app, &source.name)
             && !others().any(|(id, other)| has(other, &source.name) && whole(id, other))
     });
     if let (Some(source), true) = (last, complete(live)) {

@@ -164,7 +164,7 @@ fn still_goes(
     broken: &BTreeSet<PointId>,
     now: Time,
 ) -> Result<()> {
-    manage::expendable(state, point, together, broken, now)?;
+    manage::expendable(state, point, together, broken, now, &|_, _| true)?;
     let planned = plan.points.get(point).map(|info| &info.proofs);
     if state.facts.points.get(point).map(|live| &live.proofs) == planned {
         return Ok(());

@@ -179,8 +179,15 @@ fn nothing_goes_because_the_clock_was_set_forward_until_somebody_says_that_it_is
     // What a prune writes does not vouch for its own clock.
     let again = shop.plan_by(grace, false).unwrap();
     assert_eq!(dropped(&again), ids(&[]));
-    let refused =
-        manage::delete(&shop.repository, &[shop.info(second)], "bob", "by hand", shop.clock.now(), |_| {});
+    let refused = manage::delete(
+        &shop.repository,
+        &[shop.info(second)],
+        &|_, _| true,
+        "bob",
+        "by hand",
+        shop.clock.now(),
+        |_| {},
+    );
     assert_eq!(refused.unwrap_err().kind, Kind::Refused, "it is held");
     assert_eq!(shop.live(), [first, second, third]);
 
@@ -219,8 +226,9 @@ fn a_point_whose_hold_ran_out_can_be_deleted_by_hand_and_a_held_one_cannot() {
     shop.hold(points[0], 1);
     shop.hold(points[1], 30);
     let later = shop.clock.now().plus(2 * DAY);
-    let delete =
-        |id: PointId| manage::delete(&shop.repository, &[shop.info(id)], "bob", "by hand", later, |_| {});
+    let delete = |id: PointId| {
+        manage::delete(&shop.repository, &[shop.info(id)], &|_, _| true, "bob", "by hand", later, |_| {})
+    };
     delete(points[0]).unwrap();
     assert_eq!(delete(points[1]).unwrap_err().kind, Kind::Refused);
     assert_eq!(shop.live(), points[1..]);
@@ -274,6 +282,7 @@ fn a_damaged_index_segment_keeps_only_those_points_from_counting_whose_packs_it_
     manage::delete(
         &shop.repository,
         &[shop.info(third)],
+        &|_, _| true,
         "bob",
         "so that something goes",
         shop.clock.now(),
@@ -299,7 +308,8 @@ fn nothing_is_planned_or_deleted_while_the_log_is_in_doubt() {
     let refused = [
         shop.plan().unwrap_err(),
         prune::execute(&shop.repository, &plan, "bob", &Silent).unwrap_err(),
-        manage::delete(&shop.repository, &all[..1], "bob", "by hand", shop.clock.now(), |_| {}).unwrap_err(),
+        manage::delete(&shop.repository, &all[..1], &|_, _| true, "bob", "by hand", shop.clock.now(), |_| {})
+            .unwrap_err(),
     ];
     for failure in refused {
         assert_eq!(failure.kind, Kind::Refused, "{failure}");

@@ -48,8 +48,10 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     context.output.line(format_args!("To be deleted:\n\n{}\n", table.render()));
     confirm::typed(context, args.yes, "delete them", "delete")?;
     let by = super::whoami();
+    let configured =
+        |app: &str, source: &str| config.apps.get(app).is_some_and(|app| app.sources.contains_key(source));
     for (repository, points) in by_repository(&chosen) {
-        manage::delete(repository, &points, &by, &args.reason, context.clock().now(), |info| {
+        manage::delete(repository, &points, &configured, &by, &args.reason, context.clock().now(), |info| {
             context.output.line(format_args!("Recovery point {} is deleted.", info.id.short()));
             context.output.json("deleted", &json!({ "point": info.id }));
         })?;

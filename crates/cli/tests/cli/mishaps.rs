@@ -319,4 +319,11 @@ apps:
     ");
     place.done(&["restore", "shop", "--source", "b", "--to-dir", "back"]);
     assert_eq!(fs::read_to_string(place.at("back/two")).unwrap(), "2");
+
+    // A source that the configuration has no more can be let go of.
+    let config = fs::read_to_string(place.at("mainstay.yaml")).unwrap();
+    let b = format!(", b: {{ files: {{ paths: [\"{folder}/b\"] }} }}");
+    assert!(config.contains(&b));
+    place.write("mainstay.yaml", &config.replace(&b, ""));
+    place.done(&["delete", &full, "--yes"]);
 }

@@ -34,6 +34,7 @@ fn a_log_in_doubt_gives_nothing_up_until_somebody_has_looked() {
     out| POINT  FINISHED  APP  STATE  SIZE
     out| <id>  <time>  shop  complete <size>
     out|
+    err| warning: log entry 3: it is missing; recovery points in the store that the log does not name: <id>. To take points back: `mainstay repair --adopt ID`; then to settle it: `mainstay repair --acknowledge`.
     err| error: nothing is given up: log entry 3 is in doubt, it is missing
     err| hint: Find out what happened to it, then settle it with `mainstay repair --acknowledge`.
     ");
@@ -234,10 +235,10 @@ fn a_log_that_is_lost_leaves_everything_to_be_restored_and_says_so() {
     exit 0
     out| POINT  FINISHED  APP  POLICY  STATE  SIZE  NEW  PROVEN  HELD
     out| <id>  <time>  shop  by hand  complete <size> <size>  never
-    err| warning: this repository is damaged and only read: its log cannot be read (log/00000000000000000000 is damaged: it is not the beginning of this repository's log). Every point is listed whose manifest can be read, also one that was deleted and is not yet collected.
+    err| warning: store: the repository is damaged and only read: its log cannot be read (log/00000000000000000000 is damaged: it is not the beginning of this repository's log). Every point is listed whose manifest can be read, also one that was deleted and is not yet collected. Restore from it what is needed, and begin a new repository.
     ");
     let status = place.done(&["status"]);
-    assert!(status.contains("the repository is damaged and only read, its log cannot be read"), "{status}");
+    assert!(status.contains("the repository is damaged and only read: its log cannot be read"), "{status}");
     assert_seen!(place.run(&["backup", "shop", "--quiet"]), @"
     exit 13
     err| error: nothing is written to this repository while it is damaged: its log cannot be read (log/00000000000000000000 is damaged: it is not the beginning of this repository's log)

@@ -5,7 +5,7 @@ use crate::testing::{NOW, labelled, left, open, point, proof, store};
 use mainstay_domain::point::SAFETY_COPY;
 
 fn delete_all(repository: &Repository, chosen: &[PointInfo]) -> Result<()> {
-    delete(repository, chosen, "me", "test", NOW, |_| {})
+    delete(repository, chosen, &|_, _| true, "me", "test", NOW, |_| {})
 }
 
 #[test]
@@ -18,7 +18,7 @@ fn points_that_go_together_are_judged_together() {
     assert_eq!(left(&store).len(), 3, "nothing was done before the refusal");
     let mut told = Vec::new();
     let twice_named = [points[0].clone(), points[1].clone(), points[0].clone()];
-    delete(&here, &twice_named, "me", "test", NOW, |info| told.push(info.id)).unwrap();
+    delete(&here, &twice_named, &|_, _| true, "me", "test", NOW, |info| told.push(info.id)).unwrap();
     assert_eq!(told, [points[0].id, points[1].id]);
     assert_eq!(left(&store), [points[2].id]);
 }
@@ -60,7 +60,7 @@ fn two_deletes_at_the_same_moment_leave_the_last_complete_and_the_last_proven_po
         let together = BTreeSet::from([mine.id]);
         let mut judged = 0;
         let outcome = give_up(&here, mine.id, "me", "test", NOW, |state| {
-            let verdict = expendable(state, &mine.id, &together, &BTreeSet::new(), NOW);
+            let verdict = expendable(state, &mine.id, &together, &BTreeSet::new(), NOW, &|_, _| true);
             judged += 1;
             if judged == 2 {
                 // After this verdict and before its entry is written.
