@@ -331,6 +331,10 @@ pg1-port=5478
 pg1-user=postgres
 """)
     owner = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    for folder in (BENCH / "pgbackrest-lock", BENCH / "pgbackrest-spool"):
+        folder.mkdir(exist_ok=True)
+        if owner:
+            shutil.chown(folder, "postgres")
     return owner + ["pgbackrest", f"--config={conf}", "--stanza=bench"], repo
 
 
