@@ -376,3 +376,25 @@ fn values_of_a_table_that_is_sensitive_are_counted_and_never_shown() {
     let between = shop.run(&["diff", &first, "shop", "--json"]).stdout;
     assert!(between.contains("customers") && !between.contains("Mallory"), "{between}");
 }
+
+#[test]
+fn lost_rows_of_a_logical_backup_are_merged_without_a_schema_to_name() {
+    let shop = Shop::new();
+    assert_eq!(shop.run(&["backup", "shop", "--quiet"]).code, 0);
+    let mut session = shop.server.connect("shop").unwrap();
+    session.execute("DELETE FROM orders WHERE id <= 10; UPDATE orders SET total = 0 WHERE id = 500").unwrap();
+    let merge =
+        ["restore", "shop", "--to-database", "shop", "--into-existing", "--table", "orders", "--merge"];
+    let ran = shop.run(&[&merge[..], &["missing", "--yes", "--quiet"]].concat());
+    assert!(ran.code == 0 && ran.stdout.contains("Put 10 rows back into public.orders."), "{}", ran.all());
+    let ran = shop.run(
+        &[&merge[..], &["upsert", "--where", "id = 500", "--to-schema", "second", "--yes", "--quiet"]]
+            .concat(),
+    );
+    assert!(ran.code == 0 && ran.stdout.contains("Put 1 row back into public.orders."), "{}", ran.all());
+    assert_eq!(shop.count("shop", "orders"), "1000");
+
+    // Tables do not go into a folder.
+    let ran = shop.run(&["restore", "shop", "--to-dir", "back", "--table", "orders"]);
+    assert_eq!(ran.code, 2, "{}", ran.all());
+}

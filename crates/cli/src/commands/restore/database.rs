@@ -41,7 +41,8 @@ pub fn run(
             tables: wanted.table.iter().map(|name| qualified(name)).collect(),
             to_schema: wanted.to_schema.clone().or_else(|| {
                 // Never into the place of what lives.
-                wanted.swap.then(|| format!("mainstay_{}", time::compact(context.clock().now())))
+                let aside = wanted.swap || (wanted.merge.is_some() && wanted.to_table.is_none());
+                aside.then(|| format!("mainstay_{}", time::compact(context.clock().now())))
             }),
             to_table: wanted.to_table.clone(),
             ..Selection::default()

@@ -114,10 +114,10 @@ struct Database {
     #[arg(long, requires = "to_database")]
     into_existing: bool,
     /// Only this table, view or sequence: schema.name; may be repeated
-    #[arg(long, value_name = "TABLE", requires = "to_database")]
+    #[arg(long, value_name = "TABLE", requires = "to_database", conflicts_with = "to_dir")]
     table: Vec<String>,
     /// Only this schema; may be repeated
-    #[arg(long, value_name = "SCHEMA", requires = "to_database")]
+    #[arg(long, value_name = "SCHEMA", requires = "to_database", conflicts_with = "to_dir")]
     schema: Vec<String>,
     /// Put what is restored into this schema, which is made if it is not there
     #[arg(long, value_name = "SCHEMA", requires = "to_database")]
