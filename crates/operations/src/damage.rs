@@ -55,13 +55,16 @@ fn look(repository: &Repository, listing: bool) -> Result<Vec<Damage>> {
     if !listing {
         return Ok(found);
     }
-    let doubts = repair::doubts(repository)?;
-    let unnamed: Vec<String> = doubts.unnamed.iter().map(|(id, _)| id.short()).collect();
+    // Nobody's restore may fail for want of a listing: what was read in doubt is known without.
+    let (entries, unnamed): (_, Vec<String>) = match repair::doubts(repository) {
+        Ok(doubts) => (doubts.entries, doubts.unnamed.iter().map(|(id, _)| id.short()).collect()),
+        Err(_) => (repository.state()?.doubts, Vec::new()),
+    };
     let points = match unnamed.len() {
         0 => String::new(),
         _ => format!("; recovery points in the store that the log does not name: {}", unnamed.join(", ")),
     };
-    found.extend(doubts.entries.iter().map(|(n, doubt)| Damage {
+    found.extend(entries.iter().map(|(n, doubt)| Damage {
         object: format!("log entry {n}"),
         text: format!("{doubt}{points}"),
         hint: match unnamed.is_empty() {

@@ -150,7 +150,7 @@ fn show(context: &Context, name: &str, plan: &Plan) {
 fn show_collected(context: &Context, collected: &Collected) {
     let out = &context.output;
     out.line(format_args!(
-        "Deleted {} ({}). Condemned {} ({}): a later prune deletes them.",
+        "Deleted {} ({}). Condemned {} ({}): they are deleted when every backup that began before has ended.",
         count(collected.deleted_objects as u64, "object"),
         ByteSize(collected.deleted_bytes),
         count(collected.condemned_objects as u64, "object"),
