@@ -3,6 +3,7 @@
 use crate::{
     Place,
     clusters::{Bank, ids, newest},
+    timelines::{has, standby, with_key_file},
 };
 use mainstay_sources::postgres::sandbox::{Sandbox, SandboxOptions};
 use std::{fs, os::unix::fs::FileExt};
@@ -104,6 +105,7 @@ fn a_delta_restore_puts_right_what_differs_and_keeps_the_log_that_was_there() {
 #[test]
 fn a_primary_that_was_given_higher_limits_is_followed_beyond_that() {
     let bank = Bank::new(newest());
+    let config = with_key_file(&bank);
     bank.done(&["backup", "bank"]);
     bank.sql("INSERT INTO ledger VALUES (1)");
     // Stopped, and started again with more of everything; the server's own program, on the same directory.

@@ -8,6 +8,7 @@ mod aim;
 mod base;
 mod bring;
 mod follow;
+mod limits;
 mod lines;
 pub mod start;
 
@@ -200,7 +201,10 @@ pub fn restore(
 ) -> Result<files::Report> {
     let mut bring_log = |data: &Path| match log {
         Log::Brought => resolved.bring_log(data, options.sync, monitor),
-        Log::Fetched => Ok(Vec::new()),
+        Log::Fetched => {
+            let standby = options.recovery.as_ref().is_some_and(|recovery| recovery.standby);
+            resolved.limits_of_fetched(standby, monitor)
+        }
     };
     files::restore(&opened.reader, &opened.record, options, &mut bring_log, monitor)
 }
