@@ -114,11 +114,43 @@ fn a_primary_that_was_given_higher_limits_is_followed_beyond_that() {
     let _running = bank.restart();
     bank.sql("INSERT INTO ledger VALUES (2)");
     bank.archive_all();
-    let server = bank.restored(&["--at", "latest"]);
-    assert_eq!(ids(&server), "2 2");
-    let settings = settings_of(&server);
-    assert!(settings.contains("max_connections = '170'"), "{settings}");
-    assert!(settings.contains("max_prepared_transactions = '7'"), "{settings}");
+    let raised = |server: &Sandbox| {
+        let settings = settings_of(server);
+        assert!(settings.contains("max_connections = '170'"), "{settings}");
+        assert!(settings.contains("max_prepared_transactions = '7'"), "{settings}");
+    };
+    // Whether the log is brought or fetched, and by one that never comes to an end.
+    for how in ["copy", "fetch"] {
+        let server = bank.restored(&["--config", &config, "--at", "latest", "--wal", how]);
+        assert_eq!(ids(&server), "2 2", "{how}");
+        raised(&server);
+    }
+    let server = standby(&bank, &config);
+    has(&server, 2);
+    raised(&server);
+}
+
+#[test]
+fn a_base_backup_goes_only_where_a_server_of_its_kind_could_run() {
+    let bank = Bank::new(newest());
+    bank.done(&["backup", "bank"]);
+    // What another version has left, stopped.
+    let older = crate::started::oldest();
+    assert!(older.major < bank.tools.major);
+    let options = SandboxOptions::new(older.clone());
+    let other = Sandbox::start(&options).unwrap();
+    let data = bank.place.at("older");
+    let copied = std::process::Command::new("cp").arg("-a").arg(other.data_directory()).arg(&data).status();
+    assert!(copied.unwrap().success());
+    fs::remove_file(data.join("postmaster.pid")).unwrap();
+    let to = data.to_str().unwrap();
+    let ran = bank.run(&["restore", "bank", "--source", "db", "--to-dir", to, "--delta", "--yes"]);
+    let says = format!(
+        "is the data directory of PostgreSQL {}, and the base backup is of PostgreSQL {}",
+        older.major, bank.tools.major
+    );
+    assert!(ran.code == 13 && ran.stderr.contains(&says), "{}", ran.all());
+    assert!(data.join("global/pg_control").exists(), "nothing was touched");
 }
 
 #[test]

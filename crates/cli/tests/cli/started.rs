@@ -19,6 +19,11 @@ use std::{
 /// Where the set-up script puts servers of all versions.
 const TREES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql");
 
+pub(crate) fn oldest() -> Tools {
+    let installed = tools::installed(Purpose::Server, Some(Path::new(TREES)));
+    installed.into_iter().min_by_key(|tools| tools.major).expect("`make setup` installs PostgreSQL")
+}
+
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -72,11 +77,8 @@ fn start(bank: &Bank, to: &Path, port: u16, more: &[&str]) -> Ran {
 
 #[test]
 fn a_started_cluster_stands_at_the_moment_and_says_how_to_reach_it() {
-    let mut installed = tools::installed(Purpose::Server, Some(Path::new(TREES)));
-    installed.sort_by_key(|tools| tools.major);
     // The words that a server says of itself are those of its version.
-    let oldest = installed.swap_remove(0);
-    for tools in [oldest, newest()] {
+    for tools in [oldest(), newest()] {
         stands_at_the_moment(&bank(tools));
     }
 }
