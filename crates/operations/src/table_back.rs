@@ -9,6 +9,7 @@ use crate::{
     prove,
     restore::Opened,
     scratch::Scratch,
+    scratch_folder::ScratchFolder,
 };
 use mainstay_domain::{Clock, Failure, Kind, Monitor, Result, point::SourceRecord};
 use mainstay_sources::postgres::{
@@ -33,6 +34,11 @@ use std::{
 
 /// How long the server may take to recover: replay is as long as the log is.
 const RECOVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// A folder for the recovery, after what others that were killed have left is removed.
+pub fn folder(monitor: &dyn Monitor) -> Result<ScratchFolder> {
+    ScratchFolder::for_recovery(monitor)
+}
 
 /// A cluster that stands as it was at the moment asked for.
 pub struct Recovered {

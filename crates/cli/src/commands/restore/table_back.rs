@@ -73,10 +73,7 @@ pub fn run(
     if how.dry_run {
         return Ok(Exit::Done);
     }
-    let folder = tempfile::Builder::new()
-        .prefix("mainstay-recovery-")
-        .tempdir()
-        .map_err(|error| Failure::preflight("no folder for the recovery could be made").caused_by(error))?;
+    let folder = table_back::folder(&context.progress)?;
     let bin_dir = start::bin_dir(config, &chosen.info, source);
     let recovered =
         table_back::recover(&opened, &resolved, bin_dir.as_deref(), folder.path(), &context.progress)?;
