@@ -148,16 +148,29 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
         Restarted(self)
     }
 
+    /// Stops the server; its directory stays.
+    pub fn stop(&self) {
+        self.pg_ctl("stop");
+    }
+
+    /// Starts a server where it was, on what lies in the directory by now. It archives nothing.
+    pub fn start_again(&self) -> Restarted<'_> {
+        let (sockets, port) = (self.server.socket_directory().display().to_string(), self.server.port());
+        self.pg_ctl_with(
+            "start",
+            &["-o", &format!("-p {port} -k {sockets} -c listen_addresses='' -c archive_mode=off")],
+        );
+        Restarted(self)
+    }
+
     fn pg_ctl(&self, action: &str) {
+        self.pg_ctl_with(action, &[]);
+    }
+
+    fn pg_ctl_with(&self, action: &str, more: &[&str]) {
         let mut command = Command::new(self.tools.program("pg_ctl"));
-        command.arg("-D").arg(self.server.data_directory()).args([
-            "-m",
-            "fast",
-            "-w",
-            "-l",
-            "/dev/null",
-            action,
-        ]);
+        command.arg("-D").arg(self.server.data_directory()).args(["-m", "fast", "-w", "-l", "/dev/null"]);
+        command.args(more).arg(action);
         if rustix::process::geteuid().is_root() {
             let (uid, gid) = self.owner();
             command.uid(uid).gid(gid);

@@ -103,6 +103,109 @@ fn a_delta_restore_puts_right_what_differs_and_keeps_the_log_that_was_there() {
 }
 
 #[test]
+fn a_stopped_cluster_and_its_tablespaces_are_put_back_and_what_was_there_can_be_had_again() {
+    let bank = Bank::new(newest());
+    let space = bank.place.at("space");
+    fs::create_dir(&space).unwrap();
+    bank.give(&space);
+    bank.sql(&format!("CREATE TABLESPACE fast LOCATION '{}'", space.display()));
+    bank.sql("CREATE TABLE in_space (id int) TABLESPACE fast");
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    bank.sql("INSERT INTO in_space SELECT generate_series(1, 5000)");
+    bank.done(&["backup", "bank"]);
+    bank.sql("INSERT INTO ledger VALUES (2)");
+    bank.sql("DELETE FROM in_space WHERE id > 10");
+    bank.sql("VACUUM in_space");
+    bank.stop();
+    let data = bank.server.data_directory();
+    let ran = bank.done(&[
+        "restore",
+        "bank",
+        "--source",
+        "db",
+        "--to-dir",
+        data.to_str().unwrap(),
+        "--immediate",
+        "--delta",
+        "--yes",
+    ]);
+    assert!(ran.stdout.contains("a safety copy, kept for 7 days"), "{}", ran.all());
+    let spaces: Vec<_> = fs::read_dir(data.join("pg_tblspc")).unwrap().flatten().collect();
+    let oid = spaces.first().map(|link| link.file_name().into_string().unwrap());
+    {
+        let _running = bank.start_again();
+        crate::clusters::out_of_recovery(&bank.server);
+        assert_eq!(ids(&bank.server), "1 1");
+        assert_eq!(bank.sql("SELECT count(*) FROM in_space"), "5000");
+        assert_eq!(
+            bank.sql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'fast'"),
+            space.to_str().unwrap()
+        );
+    }
+    // What the plan and the list say of it, and the way back that was told.
+    let list = bank.done(&["list"]);
+    assert!(list.stdout.contains("safety copy"), "{}", list.all());
+    let told = ran.stdout.lines().find(|line| line.trim_start().starts_with("mainstay restore")).unwrap();
+    let way: Vec<&str> = told.split_whitespace().skip(1).chain(["--yes"]).collect();
+    bank.done(&way);
+    let oid = oid.unwrap_or_else(|| {
+        let link = fs::read_dir(data.join("pg_tblspc")).unwrap().flatten().next().unwrap();
+        link.file_name().into_string().unwrap()
+    });
+    let point = way[way.iter().position(|word| *word == "--point").unwrap() + 1];
+    bank.done(&[
+        "restore",
+        "bank",
+        "--point",
+        point,
+        "--source",
+        &format!("db-stopped-tablespace-{oid}"),
+        "--to-dir",
+        space.to_str().unwrap(),
+        "--delete",
+        "--check-content",
+        "--yes",
+    ]);
+    let _running = bank.start_again();
+    assert_eq!(ids(&bank.server), "2 2");
+    assert_eq!(bank.sql("SELECT count(*) FROM in_space"), "10");
+}
+
+#[test]
+fn without_its_safety_copy_a_stopped_cluster_is_not_overwritten() {
+    let bank = Bank::new(newest());
+    bank.done(&["backup", "bank"]);
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    bank.stop();
+    let data = bank.server.data_directory();
+    let restore = [
+        "restore",
+        "bank",
+        "--source",
+        "db",
+        "--to-dir",
+        data.to_str().unwrap(),
+        "--immediate",
+        "--delta",
+        "--yes",
+    ];
+    // A link that leads nowhere: not all of it can be read.
+    std::os::unix::fs::symlink("/nowhere/at/all", data.join("base/lost")).unwrap();
+    let ran = bank.run(&restore);
+    assert!(ran.code == 13 && ran.stderr.contains("could not be backed up first"), "{}", ran.all());
+    assert!(
+        ran.stderr.contains("/nowhere/at/all") && data.join("global/pg_control").exists(),
+        "{}",
+        ran.all()
+    );
+    let ran = bank.done(&[&restore[..], &["--no-backup"]].concat());
+    assert!(!ran.stdout.contains("safety copy"), "{}", ran.all());
+    let ran =
+        bank.run(&["restore", "bank", "--source", "db", "--to-dir", "new", "--immediate", "--no-backup"]);
+    assert_eq!(ran.code, 2, "nothing is overwritten there\n{}", ran.all());
+}
+
+#[test]
 fn a_primary_that_was_given_higher_limits_is_followed_beyond_that() {
     let bank = Bank::new(newest());
     let config = with_key_file(&bank);

@@ -98,13 +98,13 @@ struct Database {
     #[arg(long, value_name = "VARIABLE", conflicts_with = "to_dir")]
     to_url_env: Option<String>,
     /// Put the restored database in the place of the one that lives; the old one is kept under a dated name
-    #[arg(long, conflicts_with_all = ["to_dir", "to_database"])]
+    #[arg(long, group = "overwrites", conflicts_with_all = ["to_dir", "to_database"])]
     replace: bool,
     /// Replace even by a recovery point that lacks something, or restore a cluster from one; the plan lists what would be lost
     #[arg(long, conflicts_with = "to_database")]
     accept_partial: bool,
-    /// Do not back the current state up before it is replaced
-    #[arg(long, requires = "replace")]
+    /// Do not back the current state up before it is replaced (--replace, --delta)
+    #[arg(long, alias = "no-safety-backup", requires = "overwrites")]
     no_backup: bool,
     /// Drop the database that an earlier replacement kept under this name; with --to-database, the schema in it that an earlier
     /// swap kept

@@ -22,6 +22,7 @@ pub mod restore;
 mod server;
 mod shared;
 pub mod start;
+pub mod stopped;
 mod tar;
 mod tree;
 

@@ -106,6 +106,7 @@ pub fn capture(
         sink,
         key: options.page_key,
         full: options.full,
+        stopped: false,
         checking: judged.then_some(Checking { since: start }),
         threads: 1,
         clock: options.clock,
