@@ -25,11 +25,11 @@ pub(crate) fn oldest() -> Tools {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn connect(port: u16) -> Connection {
+pub(crate) fn connect(port: u16) -> Connection {
     Connection::connect(&ConnectSpec::socket(Path::new("/tmp"), port, "postgres", "postgres")).unwrap()
 }
 
@@ -38,7 +38,7 @@ fn rows(port: u16) -> Option<String> {
 }
 
 /// Ends what a test started, also when it fails.
-struct Stopped<'b>(&'b Bank, PathBuf);
+pub(crate) struct Stopped<'b>(pub &'b Bank, pub PathBuf);
 
 impl Drop for Stopped<'_> {
     fn drop(&mut self) {
@@ -52,7 +52,7 @@ impl Drop for Stopped<'_> {
     }
 }
 
-fn bank(tools: Tools) -> Bank {
+pub(crate) fn bank(tools: Tools) -> Bank {
     let bank = Bank::new(tools);
     // Where copies listen, whatever the distribution's default is.
     bank.sql("ALTER SYSTEM SET unix_socket_directories = '/tmp'");
@@ -69,7 +69,7 @@ fn history(bank: &Bank) -> String {
     moment
 }
 
-fn start(bank: &Bank, to: &Path, port: u16, more: &[&str]) -> Ran {
+pub(crate) fn start(bank: &Bank, to: &Path, port: u16, more: &[&str]) -> Ran {
     let (to, port) = (to.to_str().unwrap().to_owned(), port.to_string());
     let base = ["restore", "bank", "--source", "db", "--to-dir", &to, "--start", "--port", &port];
     bank.run(&[&base[..], more].concat())

@@ -10,6 +10,7 @@ mod bring;
 mod follow;
 mod limits;
 mod lines;
+pub mod masked;
 pub mod start;
 
 use crate::{points::PointInfo, restore::Opened, wal::Holdings};

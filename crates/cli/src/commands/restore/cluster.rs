@@ -11,8 +11,8 @@ use mainstay_domain::{ByteSize, Failure, Lsn, Result};
 use mainstay_operations::hooks::Around;
 use mainstay_operations::{
     config::Config,
-    pitr::{self, Log, Request, Resolved, start},
-    points, restore, safety,
+    pitr::{self, Log, Request, Resolved, masked, start},
+    points, restore, safety, staging,
 };
 use mainstay_sources::postgres::cluster::{
     ClusterFacts,
@@ -103,6 +103,11 @@ impl Cluster {
             || !self.tablespace.is_empty()
     }
 
+    /// Whether what is restored is started by us.
+    pub fn starts(&self) -> bool {
+        self.start
+    }
+
     pub fn target_given(&self) -> bool {
         self.at.is_some() || self.lsn.is_some() || self.xid.is_some() || self.name.is_some()
     }
@@ -174,6 +179,16 @@ pub fn run(
         return Ok(Exit::Done);
     }
     refuse_partial(&opened.record, &options)?;
+    let mask = how.database.mask.as_deref();
+    let mask = mask.map(|name| staging::mask_named(config, &base.summary.app, name)).transpose()?;
+    if let (Some(_), Some(recovery)) = (&mask, &options.recovery) {
+        masked::refuse_unmaskable(recovery)?;
+        if options.delta {
+            return Err(
+                Failure::usage("a masked copy does not take its original's place").hint("Leave --delta out.")
+            );
+        }
+    }
     let port = how.cluster.port.filter(|_| how.cluster.start);
     let bin_dir = || start::bin_dir(config, base, source);
     let starter = port.map(|port| start::prepare(&plan.facts, bin_dir(), port)).transpose()?;
@@ -192,13 +207,20 @@ pub fn run(
     let report = pitr::restore(&opened, &resolved, &options, log, &context.progress)?;
     context.progress.finish();
     show_report(context, &options, &report);
-    match starter {
-        Some(starter) => {
+    match (starter, &mask) {
+        (Some(starter), Some(mask)) => {
+            let (started, databases) =
+                starter.start_masked(&options, &plan.facts, mask, &context.progress)?;
+            context.progress.finish();
+            show_masked(context, &databases);
+            show_started(context, &options, &started, &plan.facts);
+        }
+        (Some(starter), None) => {
             let started = starter.start(&options, &context.progress)?;
             context.progress.finish();
             show_started(context, &options, &started, &plan.facts);
         }
-        None => show_next(context, &options, &plan.facts),
+        (None, _) => show_next(context, &options, &plan.facts),
     }
     Ok(Exit::Done)
 }
@@ -388,6 +410,22 @@ fn show_report(context: &Context, options: &Options, report: &Report) {
             "removed": report.removed, "notices": report.notices,
         }),
     );
+}
+
+fn show_masked(context: &Context, databases: &[masked::InDatabase]) {
+    let out = &context.output;
+    for in_database in databases {
+        for table in &in_database.tables {
+            out.line(format_args!(
+                "  masked: {} of {} in {} ({})",
+                table.columns.join(", "),
+                table.table,
+                in_database.database,
+                count(table.rows, "row")
+            ));
+        }
+    }
+    out.json("masked", &databases);
 }
 
 fn show_next(context: &Context, options: &Options, facts: &ClusterFacts) {
