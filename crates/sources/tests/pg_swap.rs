@@ -92,7 +92,7 @@ CREATE TABLE shop.history_2025 PARTITION OF shop.history FOR VALUES FROM (2025) 
 CREATE TABLE shop.history_2026 PARTITION OF shop.history FOR VALUES FROM (2026) TO (2027);
 INSERT INTO shop.history SELECT 2025 + n % 2, 'event ' || n FROM generate_series(1, 100) n;
 CREATE TABLE shop.animals (name text);
-CREATE TABLE shop.cats (lives int) INHERITS (shop.animals);
+CREATE TABLE shop.cats (name text, lives int) INHERITS (shop.animals);
 INSERT INTO shop.cats VALUES ('Tom', 7), ('Felix', 9);
 "#;
 

@@ -138,12 +138,7 @@ fn holds(folder: &Path, what: &[u8]) -> bool {
     fs::read_dir(folder).unwrap().flatten().any(|entry| match entry.file_type().unwrap().is_dir() {
         true => holds(&entry.path(), what),
         false => {
-            let found = fs::read(entry.path())
-                .is_ok_and(|bytes| bytes.windows(what.len()).any(|window| window == what));
-            if found {
-                eprintln!("{} holds it", entry.path().display());
-            }
-            found
+            fs::read(entry.path()).is_ok_and(|bytes| bytes.windows(what.len()).any(|window| window == what))
         }
     })
 }

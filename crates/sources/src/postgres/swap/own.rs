@@ -380,6 +380,10 @@ fn inheritance(
             script.before.push(format!("ALTER TABLE {table} NO INHERIT {parent}"));
             if !then.iter().any(|other| other.text(0) == row.text(4)) {
                 script.last.push(format!("ALTER TABLE {table} INHERIT {parent}"));
+                script.notices.push(format!(
+                    "the columns that {} has from {parent} are its own too from now on: to drop one there does not drop it here",
+                    one.pair.live
+                ));
             }
             script.follows.push(format!("its inheritance from {parent}"));
         }
