@@ -257,6 +257,89 @@ fn a_base_backup_goes_only_where_a_server_of_its_kind_could_run() {
 }
 
 #[test]
+fn every_page_of_a_restored_cluster_has_the_checksum_that_it_should() {
+    let bank = Bank::with(newest(), &["--data-checksums"]);
+    bank.sql("INSERT INTO ledger SELECT n, repeat('x', 500) FROM generate_series(1, 5000) n");
+    bank.done(&["backup", "bank"]);
+    bank.sql("UPDATE ledger SET note = 'y' WHERE id % 3 = 0");
+    bank.archive_all();
+    bank.stop();
+    let data = bank.server.data_directory();
+    let to = data.to_str().unwrap();
+    bank.done(&["restore", "bank", "--source", "db", "--to-dir", to, "--at", "latest", "--delta", "--yes"]);
+    {
+        let _running = bank.start_again();
+        crate::clusters::out_of_recovery(&bank.server);
+        assert_eq!(bank.sql("SELECT count(*) FROM ledger WHERE note = 'y'"), "1666");
+    }
+    bank.checked("pg_checksums", &["--check", "-D", to]);
+}
+
+#[test]
+fn a_clone_of_the_machine_cannot_archive_into_its_originals_archive() {
+    let bank = Bank::new(newest());
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    bank.done(&["backup", "bank"]);
+    bank.archive_all();
+    bank.stop();
+    let archiving = SandboxOptions::new(bank.tools.clone())
+        .setting("archive_mode", "on")
+        .setting("archive_command", &bank.push)
+        .setting("full_page_writes", "on");
+    // A snapshot of the disk, say: the same cluster twice, and both go on.
+    let clone = Sandbox::start_on(&archiving, &|data| {
+        let copied = std::process::Command::new("cp")
+            .arg("-a")
+            .arg(bank.server.data_directory())
+            .arg(data)
+            .status()?;
+        assert!(copied.success());
+        Ok(())
+    })
+    .unwrap();
+    let push = bank.push.replace('\'', "'\\''");
+    let _running = bank.start_again_with(&format!("-c archive_mode=on -c archive_command='{push}'"));
+    bank.sql("INSERT INTO ledger VALUES (2)");
+    bank.archive_all();
+    clone.connect("postgres").unwrap().execute("INSERT INTO ledger VALUES (100)").unwrap();
+    clone.connect("postgres").unwrap().query("SELECT pg_switch_wal()").unwrap();
+    crate::clusters::until(&clone, "SELECT failed_count > 0 FROM pg_stat_archiver");
+    assert!(clone.log_tail().contains("is in the archive already"), "{}", clone.log_tail());
+    bank.sql("INSERT INTO ledger VALUES (3)");
+    bank.archive_all();
+    assert_eq!(ids(&bank.restored(&["--at", "latest"])), "3 3");
+}
+
+#[test]
+fn two_clusters_that_archive_into_one_repository_are_kept_apart() {
+    let bank = Bank::new(newest());
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    bank.done(&["backup", "bank"]);
+    let other = Sandbox::start(
+        &SandboxOptions::new(bank.tools.clone())
+            .setting("archive_mode", "on")
+            .setting("archive_command", &bank.push)
+            .setting("full_page_writes", "on"),
+    )
+    .unwrap();
+    // The same names of segments from both.
+    for id in 2..5 {
+        bank.sql(&format!("INSERT INTO ledger VALUES ({id})"));
+        bank.archive_all();
+        other.connect("postgres").unwrap().execute(&format!("CREATE TABLE t{id} (id int)")).unwrap();
+        crate::clusters::archive_all(&other);
+    }
+    let status = bank.done(&["wal", "status", "--json"]);
+    assert_eq!(
+        status.stdout.lines().filter(|line| line.contains("\"timelines\"")).count(),
+        2,
+        "{}",
+        status.all()
+    );
+    assert_eq!(ids(&bank.restored(&["--at", "latest"])), "4 4");
+}
+
+#[test]
 fn a_damaged_page_is_named_and_the_backup_says_that_it_is_not_complete() {
     let bank = Bank::with(newest(), &["--data-checksums"]);
     bank.sql("INSERT INTO ledger SELECT n, repeat('x', 500) FROM generate_series(1, 2000) n");

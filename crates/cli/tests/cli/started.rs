@@ -135,3 +135,48 @@ fn what_keeps_a_started_cluster_from_its_target_is_shown_in_its_own_words() {
     assert!(ran.stderr.contains("not_to_be_found") && ran.stderr.contains("FATAL"), "{}", ran.all());
     assert!(to.join("global/pg_control").exists(), "the files are in place");
 }
+
+#[test]
+fn a_started_standby_follows_its_primary_beyond_what_is_archived() {
+    let bank = bank(newest());
+    let config = crate::timelines::with_key_file(&bank);
+    history(&bank);
+    let (to, port) = (bank.place.at("standby"), free_port());
+    let _stopped = Stopped(&bank, to.clone());
+    let (text, number) = (to.to_str().unwrap(), port.to_string());
+    let restore = [
+        "--config",
+        &config,
+        "restore",
+        "bank",
+        "--source",
+        "db",
+        "--to-dir",
+        text,
+        "--standby",
+        "--start",
+        "--port",
+        &number,
+        "--primary-url-env",
+        "PRIMARY",
+    ];
+    let ran = bank.run(&restore);
+    assert!(ran.code == 2 && ran.stderr.contains("the variable PRIMARY is not set"), "{}", ran.all());
+    assert!(!to.exists(), "nothing was restored");
+    let primary = format!(
+        "host={} port={} user=postgres",
+        bank.server.socket_directory().display(),
+        bank.server.port()
+    );
+    let ran = bank.place.ran(bank.command(&restore).env("PRIMARY", primary).output().unwrap());
+    assert!(ran.code == 0 && ran.stdout.contains("follows the archive and answers queries"), "{}", ran.all());
+    // In a segment that is not archived yet.
+    bank.sql("INSERT INTO ledger VALUES (4)");
+    let follows = "SELECT count(*) = 1 FROM pg_stat_replication WHERE state = 'streaming'";
+    crate::clusters::until(&bank.server, follows);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while rows(port).as_deref() != Some("4") {
+        assert!(std::time::Instant::now() < deadline, "the standby does not follow");
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+}
