@@ -11,7 +11,7 @@ use mainstay_domain::{
     point::Problem,
     time::{HOUR, SECOND, Span},
 };
-use mainstay_repository::Repository;
+use mainstay_repository::{Repository, check};
 use mainstay_sources::{
     command,
     postgres::{self, config::PostgresConfig},
@@ -185,15 +185,15 @@ fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock)
         })),
         Err(failure) => items.push(Item::bad(subject, &failure)),
     }
-    if let Ok(state) = repository.state() {
-        let lost = state.facts.lost.map_or(0, |lost| lost.len());
-        if lost > 0 {
-            items.push(Item::attention(
-                subject,
-                format!("packs that recovery points need are lost: {lost}"),
-                "`mainstay verify APP` names the points. A new backup stores what lay there and can still be captured.",
-            ));
-        }
+    let harm = repository.state().and_then(|state| check::known_harm(repository, &state, &Silent));
+    match harm {
+        Ok(lost) if lost.is_empty() => {}
+        Ok(lost) => items.push(Item::attention(
+            subject,
+            format!("packs that recovery points need are lost: {}", lost.len()),
+            "`mainstay verify APP` names the points. A new backup stores what lay there and can still be captured.",
+        )),
+        Err(error) => items.push(Item::bad(subject, &error.into())),
     }
     if let Some(newest) = points.last()
         && newest.summary.finished.since(clock.now()) > HOUR

@@ -2,12 +2,12 @@
 
 use crate::{points::PointInfo, prune::CLOCK_AHEAD};
 use mainstay_domain::{
-    Clock, Failure, HoldId, Kind, PointId, Result, Time,
+    Clock, Failure, HoldId, Kind, PointId, Result, Silent, Time,
     point::{Hold, Proof, ProofLevel, State},
     time::Span,
 };
 use mainstay_repository::{
-    Repository,
+    Repository, check,
     log::{
         State as LogState,
         state::{LivePoint, PlacedHold},
@@ -127,17 +127,20 @@ pub(crate) fn give_up(
     Ok(repository.drop_point_if(point, by, why, |state| Ok(judge(state)?))?)
 }
 
-/// Points that need a pack which is known to be lost.
+/// Points that need something which is known to be lost and lies nowhere else.
 pub(crate) fn need_what_is_lost(repository: &Repository, state: &LogState) -> Result<BTreeSet<PointId>> {
     let mut broken = BTreeSet::new();
-    let Some(lost) = &state.facts.lost else { return Ok(broken) };
+    if state.facts.lost.is_none() {
+        return Ok(broken);
+    }
     for id in state.facts.points.keys() {
         match repository.manifest(id) {
-            Ok(manifest) if manifest.reach.packs.iter().all(|pack| !lost.contains(pack)) => {}
-            Err(error) if !error.is_damage() => return Err(error.into()),
-            _ => drop(broken.insert(*id)),
+            Ok(_) => {}
+            Err(error) if error.is_damage() => drop(broken.insert(*id)),
+            Err(error) => return Err(error.into()),
         }
     }
+    broken.extend(check::known_harm(repository, state, &Silent)?.into_values().flatten());
     Ok(broken)
 }
 

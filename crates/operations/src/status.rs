@@ -7,11 +7,11 @@ use crate::{
     wal::slots,
 };
 use mainstay_domain::{
-    Result, Time,
+    Result, Silent, Time,
     point::{ProofLevel, State},
     time::{DAY, HOUR},
 };
-use mainstay_repository::Repository;
+use mainstay_repository::{Repository, check};
 use serde::Serialize;
 
 /// How an application stands.
@@ -86,11 +86,12 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
             .map(|wrong| format!("{}: {}. {}", wrong.object, wrong.text, wrong.hint)),
     );
     concerns.extend(slots::of_app(config, app)?.into_iter().flat_map(|server| server.concerns));
-    let state = repository.state()?;
-    if let Some(lost) = &state.facts.lost {
+    let harm = check::known_harm(repository, &repository.state()?, &Silent)?;
+    let of_app = |id| points.iter().any(|point| point.id == id);
+    let lost = harm.values().filter(|needed_by| needed_by.iter().any(|id| of_app(*id))).count();
+    if lost > 0 {
         concerns.push(format!(
-            "packs that recovery points need are lost: {}; what is still there is stored again by: mainstay backup {app}",
-            lost.len()
+            "packs that recovery points need are lost: {lost}; what is still there is stored again by: mainstay backup {app}"
         ));
     }
     let repository = config.apps.get(app).map_or_else(String::new, |a| a.repository.clone());

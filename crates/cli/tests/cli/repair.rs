@@ -128,6 +128,60 @@ fn a_backup_heals_what_a_lost_pack_took() {
 }
 
 #[test]
+fn what_was_stored_again_is_whole_to_all_who_look_and_what_cannot_be_had_again_is_not() {
+    for lost in ["data", "tree"] {
+        let place = shop();
+        place.done(&["backup", "shop"]);
+        // The second point needs all of the first's packs, and one of its own.
+        fs::write(place.at("uploads/more.txt"), "more").unwrap();
+        place.done(&["backup", "shop"]);
+        let old: Vec<_> = below(place.at("store/packs").join(lost));
+        fs::remove_file(&old[0]).unwrap();
+        fs::remove_dir_all(place.at("cache")).ok();
+        let verified = place.run(&["verify", "shop"]);
+        assert_eq!(verified.code, 4, "{lost}: {}", verified.all());
+        let name =
+            format!("packs/{lost}/{}", old[0].parent().unwrap().file_name().unwrap().to_str().unwrap());
+        assert!(verified.stdout.contains(&name), "{lost}: named by its kind: {}", verified.all());
+        assert!(place.done(&["status"]).contains("are lost: 1"));
+
+        place.done(&["backup", "shop", "--full"]);
+        let status = place.done(&["status"]);
+        assert!(!status.contains("lost"), "{lost}: {status}");
+        for level in ["objects", "packs", "data"] {
+            let verified = place.done(&["verify", "shop", "--level", level]);
+            assert!(verified.contains("Intact"), "{lost}: {verified}");
+        }
+        let repaired = place.done(&["repair", "--packs", "--quiet"]);
+        assert!(
+            repaired.contains("1 pack lost, and everything that recovery points need of it lies elsewhere")
+        );
+        assert!(!place.run(&["doctor"]).stdout.contains("lost"));
+        // The copies go away as well.
+        for pack in below(place.at("store/packs")) {
+            fs::remove_file(pack).unwrap();
+        }
+        assert_eq!(place.run(&["verify", "shop"]).code, 4);
+        assert!(place.done(&["status"]).contains("are lost"));
+    }
+}
+
+#[test]
+fn a_pack_of_which_nobody_knows_what_it_held_is_named_without_a_kind() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    for folder in ["store/packs", "store/index"] {
+        for object in below(place.at(folder)) {
+            fs::remove_file(object).unwrap();
+        }
+    }
+    fs::remove_dir_all(place.at("cache")).ok();
+    fs::remove_dir_all(place.at(".cache")).ok();
+    let verified = place.run(&["verify", "shop"]).stdout;
+    assert!(verified.contains("  pack ") && !verified.contains("packs/"), "{verified}");
+}
+
+#[test]
 fn repair_names_lost_packs_and_says_when_they_are_whole_again() {
     let place = shop();
     place.done(&["backup", "shop"]);
