@@ -26,7 +26,7 @@ pub const GRACE: Span = Span { nanoseconds: 3 * DAY };
 /// How far this machine's clock may be ahead of everything that the repository has recorded and still decide what goes.
 pub const CLOCK_AHEAD: i64 = DAY;
 /// A session that showed no progress for this long between two collections counts as dead.
-const PATIENCE: i64 = 6 * HOUR;
+pub const PATIENCE: i64 = 6 * HOUR;
 
 /// What would be given up, and what is kept, and why.
 #[derive(Debug, Clone)]
@@ -93,7 +93,7 @@ pub fn plan(
         decisions.iter().filter(|decision| !decision.keep).map(|decision| decision.point).collect();
     let log = wal::retention::plan(repository, &given_up)?;
     let clock_keeps = &goes_by_clock - &given_up;
-    let garbage = collect::preview(repository)?;
+    let garbage = collect::preview(repository, PATIENCE)?;
     Ok(Plan { points, decisions, expired, garbage, log, now, clock_keeps })
 }
 

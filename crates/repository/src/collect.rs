@@ -18,7 +18,7 @@ use crate::{
     repository::Repository,
     session::create_settled,
 };
-use mainstay_domain::{Monitor, ObjectId, PackId, PointId, SessionId, Severity, stream::Pool};
+use mainstay_domain::{Monitor, ObjectId, PackId, PointId, SessionId, Severity, Time, stream::Pool};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::ControlFlow,
@@ -33,10 +33,24 @@ pub struct Collected {
     pub condemned_objects: usize,
     pub condemned_bytes: u64,
     pub fenced: Vec<SessionId>,
-    /// Sessions that must end before what is condemned can be deleted.
-    pub waiting_for: Vec<SessionId>,
+    /// Sessions that have begun and not ended: what they stored stays, and nothing that is condemned after their Begin is deleted.
+    pub waiting_for: Vec<Waiting>,
     /// Objects that are not this repository's, as far as can be told. Never deleted.
     pub strangers: Vec<String>,
+}
+
+/// A session that is at work, or whose process has died.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    pub session: SessionId,
+    /// By the clock of the host that began it; `None` if that entry cannot be read any more.
+    pub since: Option<Time>,
+    /// Packs that it has stored.
+    pub objects: u64,
+    pub bytes: u64,
+    /// When a collection may end it, if it has stored nothing more by then. `None`: that long after the next collection, which
+    /// is the first to see it as far as it is.
+    pub until: Option<Time>,
 }
 
 /// What lies in the store.
@@ -55,6 +69,8 @@ struct Garbage {
     index: Vec<ObjectId>,
     manifests: Vec<PointId>,
     observed: Vec<(SessionId, u64)>,
+    /// What the packs of open sessions take, which are no garbage yet.
+    held: BTreeMap<SessionId, u64>,
     bytes: u64,
 }
 
@@ -72,14 +88,14 @@ pub fn collect(repository: &Repository, patience: i64, monitor: &dyn Monitor) ->
 }
 
 /// What [`collect`] would find, without writing anything.
-pub fn preview(repository: &Repository) -> Result<Collected> {
+pub fn preview(repository: &Repository, patience: i64) -> Result<Collected> {
     let state = repository.refreshed_state()?;
     let inventory = take_inventory(repository)?;
     let garbage = find_garbage(repository, &state, &inventory)?;
     Ok(Collected {
         condemned_objects: garbage.packs.len() + garbage.index.len() + garbage.manifests.len(),
         condemned_bytes: garbage.bytes,
-        waiting_for: state.facts.sessions.keys().copied().collect(),
+        waiting_for: waiting(repository, &state, &garbage, patience)?,
         strangers: inventory.strangers,
         ..Collected::default()
     })
@@ -111,19 +127,8 @@ fn sweep_what_is_free(
 ) -> Result<()> {
     loop {
         let state = repository.refreshed_state()?;
-        collected.waiting_for.clear();
-        let mut free = None;
-        for condemn in state.facts.condemned.keys() {
-            match Protocol.older_sessions_ended(&state, *condemn) {
-                Ok(()) => free = free.or(Some(*condemn)),
-                Err(_) => {
-                    let older = state.facts.sessions.iter().filter(|(_, session)| session.begin < *condemn);
-                    collected.waiting_for.extend(older.map(|(id, _)| *id));
-                }
-            }
-        }
-        collected.waiting_for.sort();
-        collected.waiting_for.dedup();
+        let mut outstanding = state.facts.condemned.keys().copied();
+        let free = outstanding.find(|condemn| Protocol.older_sessions_ended(&state, *condemn).is_ok());
         let Some(condemn) = free.filter(|_| state.doubts.is_empty()) else { return Ok(()) };
         let mut sweep = None;
         let n = repository.append(|state| {
@@ -219,11 +224,14 @@ fn condemn(
     let mut outcome = (0, 0);
     let mut wanted = true;
     let mut strangers = Vec::new();
+    let mut open = Garbage::default();
     repository.append_if(|state| {
         let inventory = take_inventory(repository)?;
         let garbage = find_garbage(repository, state, &inventory)?;
         let (index, added_index) = rewrite_index(repository, state, &garbage)?;
         strangers = inventory.strangers;
+        open =
+            Garbage { observed: garbage.observed.clone(), held: garbage.held.clone(), ..Garbage::default() };
         let condemned_index: Vec<_> = garbage.index.into_iter().chain(index).collect();
         outcome = (garbage.packs.len() + condemned_index.len() + garbage.manifests.len(), garbage.bytes);
         wanted = outcome.0 > 0 || !garbage.observed.is_empty() || !added_index.is_empty();
@@ -239,7 +247,24 @@ fn condemn(
     })?;
     (collected.condemned_objects, collected.condemned_bytes) = outcome;
     collected.strangers = strangers;
+    collected.waiting_for = waiting(repository, &repository.state()?, &open, patience)?;
     Ok(())
+}
+
+/// The sessions of this state that are open, as far as a look at the store has seen them to be.
+fn waiting(repository: &Repository, state: &State, seen: &Garbage, patience: i64) -> Result<Vec<Waiting>> {
+    let waiting = seen.observed.iter().filter_map(|(id, objects)| {
+        let open = state.facts.sessions.get(id)?;
+        let observed = open.observed.as_ref().filter(|earlier| earlier.objects == *objects);
+        Some(repository.time_of_entry(open.begin).map(|since| Waiting {
+            session: *id,
+            since,
+            objects: *objects,
+            bytes: seen.held.get(id).copied().unwrap_or_default(),
+            until: observed.map(|earlier| earlier.time.plus(patience)),
+        }))
+    });
+    waiting.collect()
 }
 
 /// The packs that live points need. One that cannot be read means that nothing may be deleted.
@@ -324,7 +349,10 @@ fn find_garbage(repository: &Repository, state: &State, inventory: &Inventory) -
             continue;
         }
         match session_of(repository, &pack::object_name(*pool, id))? {
-            Some(session) if seen.contains_key(&session) => *seen.entry(session).or_default() += 1,
+            Some(session) if seen.contains_key(&session) => {
+                *seen.entry(session).or_default() += 1;
+                *garbage.held.entry(session).or_default() += bytes;
+            }
             Some(_) => {
                 garbage.packs.push(*id);
                 garbage.bytes += bytes;

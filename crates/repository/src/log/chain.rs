@@ -13,7 +13,7 @@ use super::{
     state::{Doubt, Facts, State},
 };
 use crate::error::{RepositoryError, Result};
-use mainstay_domain::{Clock, EpochId, Failure, HostId, Incarnation, Kind, RepositoryId};
+use mainstay_domain::{Clock, EpochId, Failure, HostId, Incarnation, Kind, RepositoryId, Time};
 use mainstay_keys::sign::Signer;
 use mainstay_stores::{Store, StoreError};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -137,6 +137,12 @@ impl Log {
         examined.is_ok_and(|(_, body, _)| {
             body.event == Event::Open && (self.gone || body.incarnation == self.state.incarnation)
         })
+    }
+
+    /// When an entry was written, as its signer says. `None` if it is not there or cannot be relied on.
+    pub(crate) fn time_of(&self, n: u64) -> Result<Option<Time>> {
+        let Some(bytes) = reader::read_entry(&*self.store, n)? else { return Ok(None) };
+        Ok(reader::examine(&bytes, n, &self.context, None, None).ok().map(|(stamp, ..)| stamp.time))
     }
 
     pub fn state(&self) -> &State {
