@@ -55,7 +55,7 @@ pub fn release(
         holds.iter().filter(|(id, _)| prefix.is_none_or(|p| id.to_string().starts_with(p))).collect();
     if chosen.is_empty() {
         return Err(Failure::usage(format!("there is no such hold on recovery point {}", point.id.short()))
-            .hint("`mainstay show` lists the holds on it."));
+            .hint("`mainstay show POINT` lists the holds on it."));
     }
     for (id, _) in &chosen {
         repository.release_hold(*id, by, why)?;
@@ -180,7 +180,7 @@ pub(crate) fn expendable(
         });
         return refused(
             format!("recovery point {short} is held ({why})"),
-            "Release the hold first: `mainstay hold release`.",
+            "Release the hold first: `mainstay hold release POINT --reason WHY`.",
         );
     }
     let others = || {
@@ -223,7 +223,7 @@ pub(crate) fn expendable(
     if proven(live) && !others().any(|(_, other)| proven(other)) {
         return refused(
             format!("recovery point {short} is the last proven one of {app}"),
-            "Prove another one first: `mainstay verify --level restore`.",
+            "Prove another one first: `mainstay verify APP --level restore`.",
         );
     }
     Ok(())

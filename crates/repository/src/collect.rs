@@ -13,12 +13,12 @@ use crate::{
         Event, Protocol, Rules, State,
         event::{Condemn, Fence, Sweep, Swept},
     },
-    manifest,
+    manifest::{self, Reach},
     pack::{self, HEADER, Header},
     repository::Repository,
     session::create_settled,
 };
-use mainstay_domain::{Monitor, ObjectId, PackId, PointId, SessionId, Severity, Time, stream::Pool};
+use mainstay_domain::{Failure, Monitor, ObjectId, PackId, PointId, SessionId, Severity, Time, stream::Pool};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::ControlFlow,
@@ -271,8 +271,7 @@ fn waiting(repository: &Repository, state: &State, seen: &Garbage, patience: i64
 fn needed_packs(repository: &Repository, state: &State) -> Result<HashSet<PackId>> {
     let mut needed = HashSet::new();
     for id in state.facts.points.keys() {
-        let bytes = repository.store().read(&manifest::object_name(id))?;
-        needed.extend(manifest::open_reach(id, &bytes, &repository.unsealer())?.packs);
+        needed.extend(reach_of(repository, id)?.packs);
     }
     let lost: HashSet<PackId> =
         state.facts.lost.iter().flatten().filter(|pack| needed.contains(pack)).copied().collect();
@@ -280,6 +279,21 @@ fn needed_packs(repository: &Repository, state: &State) -> Result<HashSet<PackId
         needed.extend(copies_of(repository, state, &lost)?);
     }
     Ok(needed)
+}
+
+fn reach_of(repository: &Repository, id: &PointId) -> Result<Reach> {
+    let bytes = repository.store().read(&manifest::object_name(id)).map_err(RepositoryError::from);
+    bytes.and_then(|bytes| manifest::open_reach(id, &bytes, &repository.unsealer())).map_err(|error| {
+        if !error.is_damage() {
+            return error;
+        }
+        let short = id.short();
+        let message =
+            format!("nothing is deleted: what recovery point {short} needs cannot be known, {error}");
+        Failure::verification(message)
+            .hint(format!("Give it up with `mainstay delete {short}`; the others are as they were."))
+            .into()
+    })
 }
 
 /// Packs in which chunks of these packs lie as well. Where a pack is lost, the points that need it live on such copies, which
@@ -454,8 +468,7 @@ fn has_unnamed(repository: &Repository, state: &State, live: &BTreeSet<ObjectId>
     }
     let (view, _, _) = repository.strict_view(live, HashSet::new())?;
     for id in taken_back {
-        let bytes = repository.store().read(&manifest::object_name(id))?;
-        let reach = manifest::open_reach(id, &bytes, &repository.unsealer())?;
+        let reach = reach_of(repository, id)?;
         let is_lost = |pack| state.facts.lost.as_ref().is_some_and(|lost| lost.contains(pack));
         if reach.packs.iter().any(|pack| !view.has_pack(pack) && !is_lost(pack)) {
             return Ok(true);

@@ -278,7 +278,7 @@ impl Repository {
                 pack.short()
             );
             return Err(Failure::new(Kind::Refused, message)
-                .hint("It cannot be kept whole; restore what is left of it with `mainstay recover`.")
+                .hint("It cannot be kept whole; restore what is left of it with `mainstay recover --store URL --point ID --to-dir DIR`.")
                 .into());
         }
         crate::check::packs_are_there(self, &manifest.reach.packs)?;

@@ -314,7 +314,7 @@ impl Log {
                 self.store.describe()
             ),
         )
-        .hint("Let one machine own this store and others reach it by `mainstay replicate`.")
+        .hint("Only one machine may write to such a store; let the others use a store of their own.")
         .into())
     }
 
@@ -441,7 +441,7 @@ fn no_effect(ignored: &Ignored) -> RepositoryError {
     match ignored {
         Ignored::SessionOver(_) => RepositoryError::Fenced,
         Ignored::PointHeld => Failure::new(Kind::Refused, "a hold is on this recovery point")
-            .hint("`mainstay show` names the hold; `mainstay hold release` ends it.")
+            .hint("`mainstay show POINT` names the hold; `mainstay hold release POINT --reason WHY` ends it.")
             .into(),
         other => Failure::new(Kind::Failed, format!("the log did not accept the entry: {other}"))
             .hint("Run the command again.")
