@@ -96,13 +96,12 @@ pub struct Doubts {
 }
 
 pub fn doubts(repository: &Repository) -> Result<Doubts> {
-    let (state, entries) = repository.doubts()?;
+    let (_, entries) = repository.doubts()?;
     let unnamed = match entries.is_empty() {
         true => Vec::new(),
         false => repository
-            .all_manifests()?
+            .unnamed_manifests()?
             .into_iter()
-            .filter(|(id, _)| !state.facts.points.contains_key(id))
             .map(|(id, manifest)| (id, manifest.point.summary))
             .collect(),
     };
@@ -111,20 +110,17 @@ pub fn doubts(repository: &Repository) -> Result<Doubts> {
 
 /// Whether a recovery point lies in the store that is not live and whose id begins with `prefix`.
 pub fn has_adoptable(repository: &Repository, prefix: &str) -> Result<bool> {
-    let state = repository.refreshed_state()?;
+    repository.refreshed_state()?;
     let prefix = prefix.to_ascii_lowercase();
-    let found = repository.all_manifests()?;
-    Ok(found
-        .iter()
-        .any(|(id, _)| id.to_string().starts_with(&prefix) && !state.facts.points.contains_key(id)))
+    Ok(repository.unnamed_manifests()?.iter().any(|(id, _)| id.to_string().starts_with(&prefix)))
 }
 
 /// Takes the recovery point back into the log whose id begins with `prefix`, and that lies in the store and is not live.
 pub fn adopt(repository: &Repository, prefix: &str) -> Result<(PointId, Summary)> {
-    let state = repository.certain_state()?;
+    repository.certain_state()?;
     let prefix = prefix.to_ascii_lowercase();
-    let mut found: Vec<_> = repository.all_manifests()?;
-    found.retain(|(id, _)| id.to_string().starts_with(&prefix) && !state.facts.points.contains_key(id));
+    let mut found = repository.unnamed_manifests()?;
+    found.retain(|(id, _)| id.to_string().starts_with(&prefix));
     let several = found.len() > 1;
     match found.pop() {
         Some((id, manifest)) if !several => {

@@ -366,10 +366,21 @@ fn what_a_repository_has_lost_of_itself_is_said_by_every_command_that_believes_i
         let verified = place.run(&["verify", "shop", "--level", "objects"]);
         assert_eq!(verified.code, 4, "{harm}: {}", verified.all());
         if harm != "a pack is cut off" {
-            for command in [&["list"][..], &["show", "shop"], &["find", "shop", "one"]] {
+            for command in [
+                &["list"][..],
+                &["show", "shop"],
+                &["find", "shop", "one"],
+                &["restore", "shop", "--to-dir", "back", "--yes"],
+                &["recover", "--store", "store"],
+                &["recover", "--store", "store", "--to-dir", "again", "--yes"],
+            ] {
                 let ran = place.run(command);
+                assert_eq!(ran.code, 0, "{harm}: {command:?}\n{}", ran.all());
                 assert!(ran.stderr.contains("warning: "), "{harm}: {command:?}\n{}", ran.all());
             }
+            let backup = place.run(&["backup", "shop"]);
+            assert!(backup.code == 13 || backup.stderr.contains("warning: "), "{harm}: {}", backup.all());
+            assert_eq!(backup.code == 13, harm.contains("trust"), "{harm}: {}", backup.all());
             let doctor = place.run(&["doctor"]);
             assert!(doctor.code != 0 || !harm.contains("trust"), "{harm}: {}", doctor.all());
         }
@@ -393,4 +404,24 @@ fn a_point_whose_manifest_is_lost_is_in_nobodys_way_once_it_is_given_up() {
     place.done(&["delete", &id[..8], "--yes"]);
     place.done(&["prune", "--yes"]);
     place.done(&["verify", "shop", "--level", "data"]);
+}
+
+#[test]
+fn recover_restores_a_point_that_the_log_does_not_name() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    fs::write(place.at("uploads/letters/two.txt"), "another\n").unwrap();
+    place.done(&["backup", "shop"]);
+    let id = place.json(&["list"], "point")[0]["id"].as_str().unwrap().to_owned();
+    place.done(&["delete", &id[..8], "--yes"]);
+    let store = place.files("store");
+    let listed = place.done(&["recover", "--store", "store"]);
+    let (named, unnamed) = listed.split_once("not named by its log").expect(&listed);
+    assert!(!named.contains(&id[..8]) && unnamed.contains(&id[..8]), "{listed}");
+    place.done(&["recover", "--store", "store", "--point", &id[..8], "--to-dir", "back", "--yes"]);
+    let letter = below(place.at("back")).into_iter().find(|path| path.ends_with("letters/two.txt")).unwrap();
+    assert_eq!(fs::read_to_string(letter).unwrap(), "second letter\n");
+    assert_eq!(place.files("store"), store, "nothing was written");
+    place.done(&["repair", "--adopt", &id]);
+    assert!(!place.done(&["recover", "--store", "store"]).contains("not named by its log"));
 }
