@@ -226,6 +226,17 @@ pub(crate) fn expendable(
             "Prove another one first: `mainstay verify APP --level restore`.",
         );
     }
+    let last = sources.iter().find(|source| {
+        source.state == State::Complete
+            && configured(app, &source.name)
+            && !others().any(|(_, other)| proven(other) && has(other, &source.name))
+    });
+    if let (Some(source), true) = (last, proven(live)) {
+        return refused(
+            format!("recovery point {short} is the last proven one of {app} with {}", source.name),
+            "Prove another one that has it first: `mainstay verify APP --point POINT --level restore`.",
+        );
+    }
     Ok(())
 }
 

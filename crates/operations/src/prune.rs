@@ -11,7 +11,7 @@ use crate::{
 use mainstay_domain::{
     Failure, HoldId, Kind, Monitor, PointId, Result, Severity, Time,
     point::Hold,
-    retention::{self, Decision, Keep},
+    retention::{self, Decision, Keep, Reason},
     time::{DAY, HOUR, Span},
 };
 use mainstay_repository::{
@@ -122,7 +122,19 @@ fn decide(
             damaged: damaged.contains(&point.id),
         })
         .collect();
-    Ok(retention::decide(&candidates, &policies, now, grace, &zone))
+    let mut decisions = retention::decide(&candidates, &policies, now, grace, &zone);
+    for decision in &mut decisions {
+        for reason in &mut decision.reasons {
+            // `delete` lets go what nothing can follow any more; here somebody has to say so.
+            if let Reason::NewestOf { sources } = reason
+                && sources.iter().all(|source| !app.sources.contains_key(source))
+            {
+                let sources = std::mem::take(sources);
+                *reason = Reason::NewestOfRemoved { sources, point: decision.point };
+            }
+        }
+    }
+    Ok(decisions)
 }
 
 /// Carries a plan out: gives the points up, then collects. The log may have moved on since the plan was made, so each point is
