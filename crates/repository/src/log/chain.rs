@@ -92,13 +92,13 @@ impl Log {
             None => false,
         };
         let from = hint.filter(|_| seen).map_or(0, |hint| hint.n);
-        let head = reader::find_head(&*store, from, WIDE, &Facts::default())?;
+        let head = reader::find_head(&*store, &context, from, WIDE, &Facts::default())?;
         let (state, head_hash) = reader::start(&*store, &context, head)?;
         let mut log = Log { store, context, state, head_hash, lost: None, gone: false };
         log.fold_to(head)?;
         if log.state.facts.is_stray(head) {
             // The search may have run into what does not belong to the log; what was folded says that by now.
-            let head = reader::find_head(&*log.store, from, WIDE, &log.state.facts)?;
+            let head = reader::find_head(&*log.store, &log.context, from, WIDE, &log.state.facts)?;
             (log.state, log.head_hash) = reader::start(&*log.store, &log.context, head)?;
             log.fold_to(head)?;
         }
@@ -168,7 +168,7 @@ impl Log {
         if !is_there(&*self.store, self.state.head, &self.head_hash)? {
             return Err(self.rolled_back());
         }
-        let head = reader::find_head(&*self.store, self.state.head, NEXT, &self.state.facts)?;
+        let head = reader::find_head(&*self.store, &self.context, self.state.head, NEXT, &self.state.facts)?;
         self.fold_to(head)
     }
 
@@ -206,10 +206,11 @@ impl Log {
             {
                 continue;
             }
-            if n > self.state.head.saturating_add(MAX_GAP) {
+            let is_far = n > self.state.head.saturating_add(MAX_GAP);
+            if is_far || reader::is_astray(&*self.store, &self.context, n, self.state.head)? {
                 beyond.insert(n);
             } else {
-                self.fold_to(reader::find_head(&*self.store, n, WIDE, &self.state.facts)?)?;
+                self.fold_to(reader::find_head(&*self.store, &self.context, n, WIDE, &self.state.facts)?)?;
             }
         }
         Ok(beyond)
