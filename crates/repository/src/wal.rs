@@ -12,7 +12,7 @@ use crate::{
     envelope::{Envelope, HEADER, KeyRole},
     error::{RepositoryError, Result},
     log::create_contested,
-    pack::{CODEC_STORED, CODEC_ZSTD, Compressor, chunk_id, decompress},
+    pack::{CODEC_STORED, CODEC_ZSTD, Compressor, Effort, chunk_id, decompress},
     repository::Repository,
     trust::Roles,
 };
@@ -338,7 +338,7 @@ impl<'r> Archive<'r> {
         let mut out = ENVELOPE.header(&[0; 16], &writer);
         ENVELOPE.seal_section(&mut out, KeyRole::Data, ENVELOPE.info, &facts, &writer);
         let start = out.len();
-        out.extend_from_slice(Compressor::new(LEVEL).stage(id, content).payload);
+        out.extend_from_slice(Compressor::new(Some(LEVEL)).stage(id, content, &Effort::Given).payload);
         let aad: [u8; HEADER] = *out.first_chunk().expect("it begins with its header");
         AeadKey::new(&key).seal([0; 12], &aad, &mut out, start);
         ENVELOPE.sign(&mut out, &writer.signer);
