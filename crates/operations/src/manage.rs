@@ -10,7 +10,7 @@ use mainstay_repository::{
     Repository, check,
     log::{
         State as LogState,
-        state::{LivePoint, PlacedHold},
+        facts::{LivePoint, PlacedHold},
     },
 };
 use std::collections::BTreeSet;

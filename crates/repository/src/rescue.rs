@@ -9,7 +9,7 @@ use crate::{
     error::{RepositoryError, Result},
     format::{self, Format},
     index,
-    log::{Facts, state::LivePoint},
+    log::{Facts, facts::LivePoint},
     repository::Repository,
     trust::{self, Trust},
 };

@@ -6,11 +6,13 @@
 //! append the head is read again: a store that lost it was rolled back, and nothing more is written to it.
 
 use super::{
+    doubt::Doubt,
     entry::{self, Body, EntryHash, object_name},
     event::{Begin, Event, Incarnate},
+    facts::Facts,
     reader::{self, NEXT, WIDE},
     rules::{Ignored, Protocol, Role, Rules, permitted},
-    state::{Doubt, Facts, State},
+    state::State,
 };
 use crate::error::{RepositoryError, Result};
 use mainstay_domain::{Clock, EpochId, Failure, HostId, Incarnation, Kind, RepositoryId, Time};

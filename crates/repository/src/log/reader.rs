@@ -7,10 +7,12 @@
 
 use super::{
     chain::LogContext,
+    doubt::Doubt,
     entry::{self, Body, EntryHash, PREFIX, Parsed, Seal, object_name},
     event::Event,
+    facts::Facts,
     rules::permitted,
-    state::{Doubt, Facts, Stamp, State},
+    state::{Stamp, State},
 };
 use crate::error::{RepositoryError, Result};
 use mainstay_stores::{Store, StoreError};
