@@ -237,7 +237,7 @@ pub fn restore(
             .map_err(|error| io_failure("syncing", &options.destination, error))?;
     }
     if record.state != State::Complete {
-        notices.push("what the backup of this source lacked is named by `mainstay show`".to_owned());
+        notices.push("what the backup of this source lacked is named by `mainstay show POINT`".to_owned());
     }
     let failed = problems.count(Severity::Error);
     let lacking = tally.without_content.load(Ordering::Relaxed);
