@@ -8,7 +8,7 @@ use crate::{
     access::{self, app_of},
     capture::{self, Probed},
     config::{AppConfig, Config, SourceConfig},
-    points, release, repair, skew,
+    damage, points, release, repair, skew,
 };
 use mainstay_domain::{
     Clock, Failure, Kind, Monitor, PointId, Result, Severity, Time,
@@ -76,6 +76,9 @@ pub fn backup(
     let started = clock.now();
     let probed = probe(sources, &*clock, monitor)?;
     let repository = access::open(config, &named, clock.clone())?;
+    for wrong in damage::of(&repository)?.into_iter().filter(|wrong| !wrong.stops_backups) {
+        monitor.notice(Severity::Warning, &format!("{}: {}. {}", wrong.object, wrong.text, wrong.hint));
+    }
     let previous = points::newest(&repository, &request.app)?;
     monitor.done("probe", "");
 

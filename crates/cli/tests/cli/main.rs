@@ -21,6 +21,7 @@ mod receiving;
 mod redis;
 mod reference;
 mod repair;
+mod retention;
 mod returning;
 mod settings;
 mod started;

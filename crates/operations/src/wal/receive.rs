@@ -222,7 +222,7 @@ impl Receiver<'_> {
                 format!("another cluster ({system}, not {before}) answers at {}", self.spec.describe()),
             )
             .hint(
-                "If that is meant, start `mainstay wal receive` again: its log has an archive of its own.",
+                "If that is meant, start `mainstay wal receive APP` again: its log has an archive of its own.",
             )),
             _ => Ok(()),
         }

@@ -80,9 +80,9 @@ impl From<FilesError> for Failure {
             }
             FilesError::Pattern { .. } => Some("Patterns are written as in a .gitignore file."),
             FilesError::Filter { .. } => Some("Write a path, or a glob such as `photos/**/*.jpg`."),
-            FilesError::NothingMatches(_) => {
-                Some("Paths are relative to the source's root; `mainstay ls` and `mainstay find` show them.")
-            }
+            FilesError::NothingMatches(_) => Some(
+                "Paths are relative to the source's root; `mainstay ls POINT` and `mainstay find APP PATTERN` show them.",
+            ),
             FilesError::DeleteNeedsDirectories(_) => {
                 Some("Name a directory, or leave out either --delete or --path.")
             }

@@ -231,7 +231,7 @@ fn dispatch(
         ("command", ..) => Err(Failure::usage(format!(
             "{source} is no command's output, which alone can be given to a command"
         ))
-        .hint("`mainstay show` lists the kinds of a point's sources.")),
+        .hint("`mainstay show POINT` lists the kinds of a point's sources.")),
         ("files" | "redis", ..) if is("redis") => redis::run(how, context, hooks, config, chosen, source),
         ("redis", ..) => Err(Failure::usage(format!(
             "{source} is no Redis, and it is not said which database to restore into"
@@ -240,7 +240,7 @@ fn dispatch(
         ("files" | "cluster", ..) if of_cluster => cluster::run(how, context, hooks, config, chosen, source),
         ("cluster", ..) => {
             Err(Failure::usage(format!("{source} is no cluster, so it cannot be restored to a moment"))
-                .hint("`mainstay show` lists the kinds of a point's sources."))
+                .hint("`mainstay show POINT` lists the kinds of a point's sources."))
         }
         ("files", ..) => files::run(how, context, hooks, chosen, source),
         (_, false, _) => database::run(how, context, hooks, config, chosen, source),

@@ -12,7 +12,7 @@ use super::{
     exclude::{self, Place, RelationFile},
     facts::Tablespace,
     old::OldListing,
-    pages::{Checking, FRAME, SLICE},
+    pages::{Checking, FRAME, PageHasher, SLICE},
     read::{self, Part},
     server::{connect, timeline_of_label},
     shared::{Shared, Suspects, Tally, add},
@@ -104,7 +104,7 @@ pub fn capture(
     let judged = server.data_checksums && server.block_size as usize == PAGE;
     let shared = Shared {
         sink,
-        key: options.page_key,
+        hasher: PageHasher::new(&options.page_key),
         full: options.full,
         stopped: false,
         checking: judged.then_some(Checking { since: start }),
