@@ -260,7 +260,7 @@ fn next_expected(app: &AppConfig, request: &Request, after: Time) -> Option<Time
 }
 
 /// Reads back what this session wrote, at the depth that the configuration asks for.
-fn read_back(
+pub(crate) fn read_back(
     repository: &Repository,
     verify: crate::config::VerifyAfter,
     committed: &Committed,
@@ -290,6 +290,6 @@ fn not_read_back(failure: Failure, app: &str, point: PointId) -> Failure {
         .hint(format!("Look at what was written: `mainstay verify {app} --point {short}`."))
 }
 
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -4,7 +4,7 @@
 use crate::{
     access,
     config::{Config, SourceConfig},
-    damage, points,
+    damage, points, scratch_folder,
 };
 use mainstay_domain::{
     ByteSize, Clock, Failure, Result, Severity, Silent,
@@ -122,6 +122,13 @@ pub fn examine(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Item> {
             ));
         }
     }
+    items.extend(scratch_folder::leftovers().iter().map(|folder| {
+        Item::attention(
+            "this machine",
+            format!("{} was left by a restore test or a recovery that was killed, and holds what was restored", folder.display()),
+            "The next restore test, or restore of tables to a moment, removes it: `mainstay verify APP --level restore`.",
+        )
+    }));
     items
 }
 

@@ -24,7 +24,7 @@ pub fn check(
         ProofLevel::Packs => Depth::Packs,
         ProofLevel::Data | ProofLevel::Restore => Depth::Data,
     };
-    crate::scratch_folder::remove_leftovers_of_tests(monitor);
+    crate::scratch_folder::remove_all_leftovers(monitor);
     let ids: Vec<_> = points.iter().map(|point| point.id).collect();
     monitor.step("check", None);
     let report = check::check(repository, &ids, depth, access::threads(), monitor)?;

@@ -26,6 +26,7 @@ mod returning;
 mod settings;
 mod started;
 mod swapping;
+mod tables_back;
 mod terminal;
 mod timelines;
 mod usage;

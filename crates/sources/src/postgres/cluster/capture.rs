@@ -140,6 +140,7 @@ pub fn capture(
         sink,
         hasher: PageHasher::new(&options.page_key),
         full: options.full,
+        stopped: false,
         checking: judged.then_some(Checking { since: backup.start }),
         threads: config.threads(),
         clock: options.clock,

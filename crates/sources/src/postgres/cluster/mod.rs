@@ -6,6 +6,7 @@
 //! the server streams (`remote`). [`restore`] brings the files back, ready for recovery.
 //! Which segments of the log an archive holds, and where recovery ends, is not known here (`crate::postgres::wal`).
 
+pub mod build;
 mod capture;
 pub mod checksum;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod restore;
 mod server;
 mod shared;
 pub mod start;
+pub mod stopped;
 mod tar;
 mod tree;
 

@@ -106,6 +106,7 @@ pub fn capture(
         sink,
         hasher: PageHasher::new(&options.page_key),
         full: options.full,
+        stopped: false,
         checking: judged.then_some(Checking { since: start }),
         threads: 1,
         clock: options.clock,

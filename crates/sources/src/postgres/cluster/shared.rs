@@ -16,6 +16,8 @@ pub struct Shared<'a> {
     pub full: bool,
     /// Judge the pages' checksums.
     pub checking: Option<Checking>,
+    /// No server runs on it: then nothing is left out for one.
+    pub stopped: bool,
     pub threads: usize,
     pub clock: &'a dyn Clock,
     pub monitor: &'a dyn Monitor,
