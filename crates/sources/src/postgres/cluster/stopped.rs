@@ -7,6 +7,7 @@
 use super::{
     LISTING, Options, TABLESPACE, config, control, exclude,
     old::OldListing,
+    pages::PageHasher,
     shared::{Shared, Suspects, Tally},
     tree,
 };
@@ -65,7 +66,7 @@ fn tree_of(
     let (problems, tally, suspects) = (Problems::default(), Tally::default(), Suspects::default());
     let shared = Shared {
         sink,
-        key: options.page_key,
+        hasher: PageHasher::new(&options.page_key),
         full: options.full,
         // Damage is no reason to refuse the way back to it.
         checking: None,
