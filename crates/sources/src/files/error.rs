@@ -83,9 +83,9 @@ impl From<FilesError> for Failure {
             FilesError::Filter { .. } => Some(
                 "Write a path, or a glob such as `photos/**/*.jpg`; before a bracket or brace that belongs to a name, a backslash.",
             ),
-            FilesError::NothingMatches(_) => {
-                Some("Paths are relative to the source's root; `mainstay ls` and `mainstay find` show them.")
-            }
+            FilesError::NothingMatches(_) => Some(
+                "Paths are relative to the source's root; `mainstay ls POINT` and `mainstay find APP PATTERN` show them.",
+            ),
             FilesError::DeleteNeedsDirectories(_) => {
                 Some("Name a directory, or leave out either --delete or --path.")
             }

@@ -35,6 +35,11 @@ impl Memory {
         self.chunks.lock().unwrap().remove(chunk);
     }
 
+    /// The same of every chunk that `which` names.
+    pub fn lose_where(&self, which: impl Fn(&[u8]) -> bool) {
+        self.chunks.lock().unwrap().retain(|_, chunk| !which(chunk));
+    }
+
     pub fn chunk_count(&self) -> usize {
         self.chunks.lock().unwrap().len()
     }
