@@ -8,6 +8,8 @@ mod commands;
 mod context;
 mod demo;
 mod exit;
+#[cfg(test)]
+mod hints;
 mod output;
 mod progress;
 mod render;

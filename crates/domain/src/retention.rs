@@ -9,8 +9,9 @@
 //!
 //! - a point with a hold, and a manual one until its own end;
 //! - the newest complete point of each source, application, policy and signer, and an incomplete one until a complete one follows: a
-//!   backup of some sources takes no place of one that holds others;
-//! - the point last proven by a restore;
+//!   backup of some sources takes no place of one that holds others, and one that leaves a part of a source out (row filters,
+//!   excluded tables) none of one that has all of it;
+//! - the point last proven by a restore, of each source;
 //! - what was superseded less than `grace` ago;
 //! - what cannot be judged: points dated in the future, and points of a policy that is no longer configured or has no rules.
 
@@ -82,14 +83,20 @@ pub fn decide(
         let successor = successors.of(point);
         if successor.is_none() && !is_future(point, now) {
             let state = point.summary.state;
-            let sources = successors.newest_of(point);
-            let newest = match (is_complete(point), point.damaged) {
-                (true, _) if sources.iter().any(String::is_empty) => Reason::Newest,
-                (true, _) => Reason::NewestOf { sources },
-                (false, true) => Reason::NothingWholeSince,
-                (false, false) => Reason::NothingCompleteSince { state },
-            };
-            verdict.keep(newest, None);
+            let (sources, whole) = successors.newest_of(point);
+            match (is_complete(point), point.damaged) {
+                (true, _) if sources.iter().any(String::is_empty) => verdict.keep(Reason::Newest, None),
+                (true, _) => {
+                    if !sources.is_empty() {
+                        verdict.keep(Reason::NewestOf { sources }, None);
+                    }
+                    if !whole.is_empty() {
+                        verdict.keep(Reason::NewestWhole { sources: whole }, None);
+                    }
+                }
+                (false, true) => verdict.keep(Reason::NothingWholeSince, None),
+                (false, false) => verdict.keep(Reason::NothingCompleteSince { state }, None),
+            }
         }
         if proven.contains(&point.point) {
             verdict.keep(Reason::LastProven, None);
@@ -211,9 +218,23 @@ fn holdings<'a>(point: &Candidate<'a>) -> Vec<&'a str> {
     names
 }
 
+/// The same, each with how much of it, and twice where all of it is held: a part is less than the whole, and the whole is a part.
+fn extents<'a>(point: &Candidate<'a>) -> Vec<(&'a str, Extent)> {
+    let sources = &point.summary.sources;
+    let whole = sources.iter().filter(|source| source.state == State::Complete && !source.partial);
+    let whole = whole.map(|source| (source.name.as_str(), Extent::Whole));
+    holdings(point).into_iter().map(|name| (name, Extent::Part)).chain(whole).collect()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Extent {
+    Part,
+    Whole,
+}
+
 /// Since when each point has not been the newest complete one any more of anything that it holds, and because of which other point.
 ///
-/// What makes a point dispensable is, for each of its sources, a younger complete point with that source, of the same application
+/// What makes a point dispensable is, for each of its sources, a younger complete point with as much of that source, of the same application
 /// and signer, and of the same policy if the point has a policy. Of several the one that was there first counts; of several sources
 /// the last to be followed.
 struct Successors<'a> {
@@ -221,8 +242,8 @@ struct Successors<'a> {
     peers: BTreeMap<Peers<'a>, Vec<(Age, Finished)>>,
 }
 
-/// Application, policy (`None`: any), signer, source.
-type Peers<'a> = (&'a str, Option<&'a str>, HostId, &'a str);
+/// Application, policy (`None`: any), signer, source and how much of it.
+type Peers<'a> = (&'a str, Option<&'a str>, HostId, (&'a str, Extent));
 type Age = (Time, Time, PointId);
 type Finished = (Time, PointId);
 
@@ -237,8 +258,8 @@ impl<'a> Successors<'a> {
             let entry = (age_order(point), (point.summary.finished, point.point));
             // Every point is a peer of the manual ones.
             for policy in [None].into_iter().chain(policy.map(Some)) {
-                for source in holdings(point) {
-                    let group = (point.summary.app.as_str(), policy, point.signer, source);
+                for extent in extents(point) {
+                    let group = (point.summary.app.as_str(), policy, point.signer, extent);
                     peers.entry(group).or_default().push(entry);
                 }
             }
@@ -254,20 +275,24 @@ impl<'a> Successors<'a> {
     /// What took its place, as soon as all of it was taken.
     fn of(&self, point: &Candidate<'_>) -> Option<Finished> {
         let followed: Option<Vec<Finished>> =
-            holdings(point).into_iter().map(|source| self.of_source(point, source)).collect();
+            extents(point).into_iter().map(|extent| self.of_extent(point, extent)).collect();
         followed?.into_iter().max()
     }
 
-    /// Its sources of which nothing complete is newer.
-    fn newest_of(&self, point: &Candidate<'_>) -> Vec<String> {
-        let newest = holdings(point).into_iter().filter(|source| self.of_source(point, source).is_none());
-        newest.map(str::to_owned).collect()
+    /// Its sources of which nothing complete is newer, and those of which only parts are.
+    fn newest_of(&self, point: &Candidate<'_>) -> (Vec<String>, Vec<String>) {
+        let newest = extents(point).into_iter().filter(|extent| self.of_extent(point, *extent).is_none());
+        let (parts, wholes): (Vec<_>, Vec<_>) = newest.partition(|(_, extent)| *extent == Extent::Part);
+        let parts: Vec<String> = parts.into_iter().map(|(name, _)| name.to_owned()).collect();
+        let wholes = wholes.into_iter().map(|(name, _)| name.to_owned());
+        let wholes = wholes.filter(|name| !parts.contains(name)).collect();
+        (parts, wholes)
     }
 
-    fn of_source(&self, point: &Candidate<'_>, source: &str) -> Option<Finished> {
+    fn of_extent(&self, point: &Candidate<'_>, extent: (&str, Extent)) -> Option<Finished> {
         let summary = point.summary;
         let group =
-            self.peers.get(&(summary.app.as_str(), summary.policy.as_deref(), point.signer, source))?;
+            self.peers.get(&(summary.app.as_str(), summary.policy.as_deref(), point.signer, extent))?;
         let younger = group.partition_point(|(age, _)| *age <= age_order(point));
         group.get(younger).map(|(_, first)| *first)
     }
@@ -321,7 +346,7 @@ fn chosen_by_rules(
     chosen
 }
 
-/// Of each application the newest point that a restore has proven, and the one that was proven last.
+/// Of each application and each source the newest point that a restore has proven, and the one that was proven last.
 ///
 /// A later test that fails does not undo a proof: what failed may have been the test. But nobody should have to rely on such a
 /// point either, so the same is asked once more of those that passed their latest test.
@@ -339,21 +364,24 @@ fn last_of<'a>(
     now: Time,
     proof: impl Fn(&Candidate<'a>) -> Option<&'a Proof>,
 ) -> BTreeSet<PointId> {
-    let mut proven: BTreeMap<&str, Vec<(Time, &Candidate<'_>)>> = BTreeMap::new();
+    // The proof of a point says nothing about the sources that it does not hold.
+    let mut proven: BTreeMap<(&str, &str), Vec<(Time, &Candidate<'_>)>> = BTreeMap::new();
     for point in points {
         if let Some(proof) = proof(point) {
-            proven.entry(&point.summary.app).or_default().push((proof.at, point));
+            for source in holdings(point) {
+                proven.entry((&point.summary.app, source)).or_default().push((proof.at, point));
+            }
         }
     }
     let mut last = BTreeSet::new();
-    for of_app in proven.values() {
-        let credible = || of_app.iter().filter(|(at, point)| *at <= now && !is_future(point, now));
+    for of_source in proven.values() {
+        let credible = || of_source.iter().filter(|(at, point)| *at <= now && !is_future(point, now));
         last.extend(credible().max_by_key(|(_, point)| age_order(point)).map(|(_, point)| point.point));
         last.extend(
             credible().max_by_key(|(at, point)| (*at, age_order(point))).map(|(_, point)| point.point),
         );
         // A proof from the future cannot be ranked, so it neither counts nor is lost.
-        last.extend(of_app.iter().filter(|(at, _)| *at > now).map(|(_, point)| point.point));
+        last.extend(of_source.iter().filter(|(at, _)| *at > now).map(|(_, point)| point.point));
     }
     last
 }

@@ -101,6 +101,10 @@ pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, |n| n.get())
 }
 
+/// What to do where a repository should be and is not.
+pub const NOT_THERE: &str =
+    "Is its disk mounted, and the address right? A new repository is made with `mainstay init`.";
+
 /// A point that was asked for, but is not what the operation needs.
 pub fn no_points(app: &str) -> Failure {
     Failure::new(Kind::NoRepository, format!("{app} has no recovery point yet"))

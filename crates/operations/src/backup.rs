@@ -8,7 +8,7 @@ use crate::{
     access::{self, app_of},
     capture::{self, Probed},
     config::{AppConfig, Config, SourceConfig},
-    points, release, repair, skew,
+    damage, points, release, repair, skew,
 };
 use mainstay_domain::{
     Clock, Failure, Kind, Monitor, PointId, Result, Severity, Time,
@@ -76,6 +76,9 @@ pub fn backup(
     let started = clock.now();
     let probed = probe(sources, &*clock, monitor)?;
     let repository = access::open(config, &named, clock.clone())?;
+    for wrong in damage::of(&repository)?.into_iter().filter(|wrong| !wrong.stops_backups) {
+        monitor.notice(Severity::Warning, &format!("{}: {}. {}", wrong.object, wrong.text, wrong.hint));
+    }
     let previous = points::newest(&repository, &request.app)?;
     monitor.done("probe", "");
 
@@ -257,7 +260,7 @@ fn next_expected(app: &AppConfig, request: &Request, after: Time) -> Option<Time
 }
 
 /// Reads back what this session wrote, at the depth that the configuration asks for.
-fn read_back(
+pub(crate) fn read_back(
     repository: &Repository,
     verify: crate::config::VerifyAfter,
     committed: &Committed,
@@ -287,6 +290,6 @@ fn not_read_back(failure: Failure, app: &str, point: PointId) -> Failure {
         .hint(format!("Look at what was written: `mainstay verify {app} --point {short}`."))
 }
 
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

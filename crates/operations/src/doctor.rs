@@ -1,17 +1,17 @@
 //! `mainstay doctor`: looks at everything that a backup and a restore will need, one by one, and says what to do about what is
-//! missing. Nothing is changed but for one object that is made and removed again in each store.
+//! missing. Nothing is changed but for one object that is made and removed again in each store that holds a repository.
 
 use crate::{
     access,
     config::{Config, SourceConfig},
-    damage, points,
+    damage, points, scratch_folder,
 };
 use mainstay_domain::{
     ByteSize, Clock, Failure, Result, Severity, Silent,
     point::Problem,
     time::{HOUR, SECOND, Span},
 };
-use mainstay_repository::Repository;
+use mainstay_repository::{Repository, RepositoryError, check, read_format};
 use mainstay_sources::{
     command,
     postgres::{self, config::PostgresConfig},
@@ -85,11 +85,18 @@ pub fn examine(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Item> {
     let mut items = Vec::new();
     for (name, store) in &config.stores {
         let subject = format!("store {name}");
-        match mainstay_stores::open(&store.url).map_err(Failure::from).and_then(|store| probe_store(&*store))
-        {
-            Ok(()) => {
-                items.push(Item::good(&subject, "can be written, read and listed, and refuses to overwrite"))
+        let opened = mainstay_stores::open(&store.url).map_err(Failure::from);
+        match opened.and_then(|store| Ok((holds_repository(&*store)?, store))) {
+            // Below the place where a disk should be mounted lies another disk, on which nothing is to be made.
+            Ok((false, _)) => {
+                let text = "holds no repository, and was not tried: nothing is made in it";
+                items.push(Item::attention(&subject, text, access::NOT_THERE));
+                continue;
             }
+            Ok((true, store)) => items.push(match probe_store(&*store) {
+                Ok(()) => Item::good(&subject, "can be written, read and listed, and refuses to overwrite"),
+                Err(failure) => Item::bad(&subject, &failure),
+            }),
             Err(failure) => items.push(Item::bad(&subject, &failure)),
         }
         items.extend(free_space(&subject, &store.url));
@@ -115,7 +122,23 @@ pub fn examine(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Item> {
             ));
         }
     }
+    items.extend(scratch_folder::leftovers().iter().map(|folder| {
+        Item::attention(
+            "this machine",
+            format!("{} was left by a restore test or a recovery that was killed, and holds what was restored", folder.display()),
+            "The next restore test, or restore of tables to a moment, removes it: `mainstay verify APP --level restore`.",
+        )
+    }));
     items
+}
+
+fn holds_repository(store: &dyn Store) -> Result<bool> {
+    match read_format(store) {
+        Err(RepositoryError::NoRepository { .. }) => Ok(false),
+        // What is wrong with it is said of the repository.
+        Ok(_) | Err(RepositoryError::Damaged { .. } | RepositoryError::Newer { .. }) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The verbs that a repository relies on, and that the store keeps the first of two.
@@ -185,15 +208,15 @@ fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock)
         })),
         Err(failure) => items.push(Item::bad(subject, &failure)),
     }
-    if let Ok(state) = repository.state() {
-        let lost = state.facts.lost.map_or(0, |lost| lost.len());
-        if lost > 0 {
-            items.push(Item::attention(
-                subject,
-                format!("packs that recovery points need are lost: {lost}"),
-                "`mainstay verify APP` names the points. A new backup stores what lay there and can still be captured.",
-            ));
-        }
+    let harm = repository.state().and_then(|state| check::known_harm(repository, &state, &Silent));
+    match harm {
+        Ok(lost) if lost.is_empty() => {}
+        Ok(lost) => items.push(Item::attention(
+            subject,
+            format!("packs that recovery points need are lost: {}", lost.len()),
+            "`mainstay verify APP` names the points. A new backup stores what lay there and can still be captured.",
+        )),
+        Err(error) => items.push(Item::bad(subject, &error.into())),
     }
     if let Some(newest) = points.last()
         && newest.summary.finished.since(clock.now()) > HOUR
@@ -208,7 +231,7 @@ fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock)
         Ok(recipients) if recipients.len() < 2 => items.push(Item::attention(
             subject,
             "only one key opens it",
-            "Add a second one (`mainstay key add`), such as a passphrase, and keep it elsewhere.",
+            "Add a second one, such as a passphrase, and keep it elsewhere: `mainstay key add --label NAME --passphrase-file FILE`.",
         )),
         Ok(recipients) => items.push(Item::good(subject, format!("{} keys open it", recipients.len()))),
         Err(failure) => items.push(Item::bad(subject, &failure)),

@@ -40,9 +40,21 @@ fn describe(object: String, recipient: &Recipient) -> RecipientInfo {
     }
 }
 
-/// Lets another key or passphrase open the repository: everything in it, old and new.
-pub fn add(repository: &Repository, secret: &Secret, label: &str, clock: &dyn Clock) -> Result<()> {
+/// Lets another key or passphrase open the repository: everything in it, old and new. Changes nothing where it does so already, and
+/// says under which label.
+pub fn add(
+    repository: &Repository,
+    secret: &Secret,
+    label: &str,
+    clock: &dyn Clock,
+) -> Result<Option<RecipientInfo>> {
     let bundle = repository.keyring().current();
+    let known = keyring::recipients(&**repository.store(), repository.format().root())?;
+    let opened =
+        |recipient: &Recipient| recipient.epoch() == bundle.epoch && recipient.unwrap_with(secret).is_ok();
+    if let Some((object, recipient)) = known.into_iter().find(|(_, recipient)| opened(recipient)) {
+        return Ok(Some(describe(object, &recipient)));
+    }
     let root = bundle.root().ok_or_else(|| {
         Failure::new(Kind::Refused, "this key does not hold the root key, which must sign a new recipient")
             .hint("Use the key that the repository was made with, or the one kept offline.")
@@ -51,7 +63,7 @@ pub fn add(repository: &Repository, secret: &Secret, label: &str, clock: &dyn Cl
     let (name, bytes) =
         wrapped.map_err(|error| Failure::failed("the key could not be added").caused_by(error))?;
     repository.store().create(&name, &bytes)?;
-    Ok(())
+    Ok(None)
 }
 
 /// Removes the recipient whose id begins with `prefix` (or whose label it is). The last one cannot be removed.
@@ -70,7 +82,7 @@ pub fn remove(repository: &Repository, prefix: &str) -> Result<RecipientInfo> {
     };
     if all.iter().filter(|r| r.epoch == chosen.epoch).count() == 1 {
         return Err(Failure::new(Kind::Refused, "this is the last key that opens the repository")
-            .hint("Add another one first: `mainstay key add`."));
+            .hint("Add another one first: `mainstay key add --label NAME --key-file FILE`."));
     }
     repository.store().delete(&chosen.object)?;
     Ok((*chosen).clone())

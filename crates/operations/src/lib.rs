@@ -26,6 +26,7 @@ pub mod release;
 pub mod repair;
 pub mod replace;
 pub mod restore;
+pub mod safety;
 mod scratch;
 mod scratch_folder;
 pub mod skew;

@@ -2,15 +2,15 @@
 
 use crate::{points::PointInfo, prune::CLOCK_AHEAD};
 use mainstay_domain::{
-    Clock, Failure, HoldId, Kind, PointId, Result, Time,
+    Clock, Failure, HoldId, Kind, PointId, Result, Silent, Time,
     point::{Hold, Proof, ProofLevel, State},
     time::Span,
 };
 use mainstay_repository::{
-    Repository,
+    Repository, check,
     log::{
         State as LogState,
-        state::{LivePoint, PlacedHold},
+        facts::{LivePoint, PlacedHold},
     },
 };
 use std::collections::BTreeSet;
@@ -55,7 +55,7 @@ pub fn release(
         holds.iter().filter(|(id, _)| prefix.is_none_or(|p| id.to_string().starts_with(p))).collect();
     if chosen.is_empty() {
         return Err(Failure::usage(format!("there is no such hold on recovery point {}", point.id.short()))
-            .hint("`mainstay show` lists the holds on it."));
+            .hint("`mainstay show POINT` lists the holds on it."));
     }
     for (id, _) in &chosen {
         repository.release_hold(*id, by, why)?;
@@ -127,17 +127,20 @@ pub(crate) fn give_up(
     Ok(repository.drop_point_if(point, by, why, |state| Ok(judge(state)?))?)
 }
 
-/// Points that need a pack which is known to be lost.
+/// Points that need something which is known to be lost and lies nowhere else.
 pub(crate) fn need_what_is_lost(repository: &Repository, state: &LogState) -> Result<BTreeSet<PointId>> {
     let mut broken = BTreeSet::new();
-    let Some(lost) = &state.facts.lost else { return Ok(broken) };
+    if state.facts.lost.is_none() {
+        return Ok(broken);
+    }
     for id in state.facts.points.keys() {
         match repository.manifest(id) {
-            Ok(manifest) if manifest.reach.packs.iter().all(|pack| !lost.contains(pack)) => {}
-            Err(error) if !error.is_damage() => return Err(error.into()),
-            _ => drop(broken.insert(*id)),
+            Ok(_) => {}
+            Err(error) if error.is_damage() => drop(broken.insert(*id)),
+            Err(error) => return Err(error.into()),
         }
     }
+    broken.extend(check::known_harm(repository, state, &Silent)?.into_values().flatten());
     Ok(broken)
 }
 
@@ -177,7 +180,7 @@ pub(crate) fn expendable(
         });
         return refused(
             format!("recovery point {short} is held ({why})"),
-            "Release the hold first: `mainstay hold release`.",
+            "Release the hold first: `mainstay hold release POINT --reason WHY`.",
         );
     }
     let others = || {
@@ -220,7 +223,18 @@ pub(crate) fn expendable(
     if proven(live) && !others().any(|(_, other)| proven(other)) {
         return refused(
             format!("recovery point {short} is the last proven one of {app}"),
-            "Prove another one first: `mainstay verify --level restore`.",
+            "Prove another one first: `mainstay verify APP --level restore`.",
+        );
+    }
+    let last = sources.iter().find(|source| {
+        source.state == State::Complete
+            && configured(app, &source.name)
+            && !others().any(|(_, other)| proven(other) && has(other, &source.name))
+    });
+    if let (Some(source), true) = (last, proven(live)) {
+        return refused(
+            format!("recovery point {short} is the last proven one of {app} with {}", source.name),
+            "Prove another one that has it first: `mainstay verify APP --point POINT --level restore`.",
         );
     }
     Ok(())

@@ -99,8 +99,9 @@ pub fn find(repository: &Repository, app: &str, words: &str) -> Result<PointInfo
         "latest-complete" => {
             let complete = regular.iter().rev().find(|point| point.summary.state == State::Complete);
             complete.map(|point| (*point).clone()).ok_or_else(|| {
-                Failure::new(Kind::NoRepository, format!("{app} has no complete recovery point"))
-                    .hint("`mainstay list` shows the incomplete ones, and `mainstay show` what they lack.")
+                Failure::new(Kind::NoRepository, format!("{app} has no complete recovery point")).hint(
+                    "`mainstay list` shows the incomplete ones, and `mainstay show POINT` what they lack.",
+                )
             })
         }
         _ => match time_of(words) {

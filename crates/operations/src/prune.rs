@@ -11,7 +11,7 @@ use crate::{
 use mainstay_domain::{
     Failure, HoldId, Kind, Monitor, PointId, Result, Severity, Time,
     point::Hold,
-    retention::{self, Decision, Keep},
+    retention::{self, Decision, Keep, Reason},
     time::{DAY, HOUR, Span},
 };
 use mainstay_repository::{
@@ -26,7 +26,7 @@ pub const GRACE: Span = Span { nanoseconds: 3 * DAY };
 /// How far this machine's clock may be ahead of everything that the repository has recorded and still decide what goes.
 pub const CLOCK_AHEAD: i64 = DAY;
 /// A session that showed no progress for this long between two collections counts as dead.
-const PATIENCE: i64 = 6 * HOUR;
+pub const PATIENCE: i64 = 6 * HOUR;
 
 /// What would be given up, and what is kept, and why.
 #[derive(Debug, Clone)]
@@ -93,7 +93,7 @@ pub fn plan(
         decisions.iter().filter(|decision| !decision.keep).map(|decision| decision.point).collect();
     let log = wal::retention::plan(repository, &given_up)?;
     let clock_keeps = &goes_by_clock - &given_up;
-    let garbage = collect::preview(repository)?;
+    let garbage = collect::preview(repository, PATIENCE)?;
     Ok(Plan { points, decisions, expired, garbage, log, now, clock_keeps })
 }
 
@@ -122,7 +122,19 @@ fn decide(
             damaged: damaged.contains(&point.id),
         })
         .collect();
-    Ok(retention::decide(&candidates, &policies, now, grace, &zone))
+    let mut decisions = retention::decide(&candidates, &policies, now, grace, &zone);
+    for decision in &mut decisions {
+        for reason in &mut decision.reasons {
+            // `delete` lets go what nothing can follow any more; here somebody has to say so.
+            if let Reason::NewestOf { sources } = reason
+                && sources.iter().all(|source| !app.sources.contains_key(source))
+            {
+                let sources = std::mem::take(sources);
+                *reason = Reason::NewestOfRemoved { sources, point: decision.point };
+            }
+        }
+    }
+    Ok(decisions)
 }
 
 /// Carries a plan out: gives the points up, then collects. The log may have moved on since the plan was made, so each point is

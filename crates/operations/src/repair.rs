@@ -24,8 +24,10 @@ use std::{
 #[derive(Debug)]
 pub struct Repaired {
     pub report: Report,
-    /// Packs that cannot be relied on.
+    /// Packs that points need and that cannot be had elsewhere.
     pub lost: BTreeSet<PackId>,
+    /// Packs that are lost, and all that points need of them lies elsewhere.
+    pub made_good: BTreeSet<PackId>,
     /// Packs that were lost and are whole again.
     pub found: BTreeSet<PackId>,
 }
@@ -36,20 +38,23 @@ pub fn packs(repository: &Repository, monitor: &dyn Monitor) -> Result<Repaired>
     let points: Vec<_> = state.facts.points.keys().copied().collect();
     monitor.step("check", None);
     let report = check::check(repository, &points, Depth::Packs, access::threads(), monitor)?;
-    let lost = report.lost_packs();
+    let (lost, made_good) = (report.lost_packs(), report.made_good.clone());
     let found = check::whole_packs(repository, state.facts.lost.unwrap_or_default(), monitor)?;
     monitor.done("check", "");
-    repository.record_lost(&lost, &found)?;
-    Ok(Repaired { report, lost, found })
+    repository.record_lost(&(&lost | &made_good), &found)?;
+    Ok(Repaired { report, lost, made_good, found })
 }
 
 /// Writes down what a check has found to be lost. Best effort: the finding itself is what matters to whoever asked.
 pub(crate) fn note_lost(repository: &Repository, report: &Report, monitor: &dyn Monitor) {
     let lost = report.lost_packs();
-    if lost.is_empty() {
+    // By the mark of a lost pack the copies are kept that make it good.
+    let all = &lost | &report.made_good;
+    if all.is_empty() {
         return;
     }
-    let text = match repository.record_lost(&lost, &BTreeSet::new()) {
+    let text = match repository.record_lost(&all, &BTreeSet::new()) {
+        Ok(_) if lost.is_empty() => return,
         Ok(_) => format!(
             "{} cannot be relied on: the next backup stores what lay there again",
             packs_in_words(lost.len())
@@ -59,6 +64,17 @@ pub(crate) fn note_lost(repository: &Repository, report: &Report, monitor: &dyn 
         }
     };
     monitor.notice(Severity::Warning, &text);
+}
+
+/// Takes the mark off packs that were lost and are whole again. Best effort, as [`note_lost`].
+pub(crate) fn note_found(repository: &Repository, monitor: &dyn Monitor) -> Result<()> {
+    let lost = repository.refreshed_state()?.facts.lost.unwrap_or_default();
+    let found = check::whole_packs(repository, lost, monitor)?;
+    if !found.is_empty() {
+        // Left as it is, the next backup stores again what lies there already: nothing worse.
+        drop(repository.record_lost(&BTreeSet::new(), &found));
+    }
+    Ok(())
 }
 
 fn packs_in_words(number: usize) -> String {
@@ -91,13 +107,12 @@ pub struct Doubts {
 }
 
 pub fn doubts(repository: &Repository) -> Result<Doubts> {
-    let (state, entries) = repository.doubts()?;
+    let (_, entries) = repository.doubts()?;
     let unnamed = match entries.is_empty() {
         true => Vec::new(),
         false => repository
-            .all_manifests()?
+            .unnamed_manifests()?
             .into_iter()
-            .filter(|(id, _)| !state.facts.points.contains_key(id))
             .map(|(id, manifest)| (id, manifest.point.summary))
             .collect(),
     };
@@ -106,20 +121,17 @@ pub fn doubts(repository: &Repository) -> Result<Doubts> {
 
 /// Whether a recovery point lies in the store that is not live and whose id begins with `prefix`.
 pub fn has_adoptable(repository: &Repository, prefix: &str) -> Result<bool> {
-    let state = repository.refreshed_state()?;
+    repository.refreshed_state()?;
     let prefix = prefix.to_ascii_lowercase();
-    let found = repository.all_manifests()?;
-    Ok(found
-        .iter()
-        .any(|(id, _)| id.to_string().starts_with(&prefix) && !state.facts.points.contains_key(id)))
+    Ok(repository.unnamed_manifests()?.iter().any(|(id, _)| id.to_string().starts_with(&prefix)))
 }
 
 /// Takes the recovery point back into the log whose id begins with `prefix`, and that lies in the store and is not live.
 pub fn adopt(repository: &Repository, prefix: &str) -> Result<(PointId, Summary)> {
-    let state = repository.certain_state()?;
+    repository.certain_state()?;
     let prefix = prefix.to_ascii_lowercase();
-    let mut found: Vec<_> = repository.all_manifests()?;
-    found.retain(|(id, _)| id.to_string().starts_with(&prefix) && !state.facts.points.contains_key(id));
+    let mut found = repository.unnamed_manifests()?;
+    found.retain(|(id, _)| id.to_string().starts_with(&prefix));
     let several = found.len() > 1;
     match found.pop() {
         Some((id, manifest)) if !several => {

@@ -4,24 +4,18 @@
 //! swapped in by rename; the old one is kept under a dated name until it is let go. Of these steps only the swap touches what
 //! lives, and it happens wholly or not at all.
 
-use crate::{backup, config::Config, points::PointInfo, restore::Opened};
-use mainstay_domain::{
-    Clock, Failure, Kind, Monitor, PointId, Result,
-    point::{SAFETY_COPY, State},
-    time::{DAY, Span},
-};
+use crate::restore::Opened;
+use mainstay_domain::{Clock, Monitor, Result};
 use mainstay_sources::postgres::{
     compare,
     replace::{self, HalfDone, Options, Plan, Replaced},
     restore as database,
     wire::ConnectSpec,
 };
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 /// How long sessions may take to end after they were told to.
 const WAIT: Duration = Duration::from_secs(30);
-/// How long the safety copy is kept: time enough to notice that the replaced state had something after all.
-const SAFETY_COPY_KEPT: Span = Span { nanoseconds: 30 * DAY };
 
 /// What the replacement is made of.
 pub struct Request<'a> {
@@ -62,39 +56,5 @@ impl Request<'_> {
     pub fn replace(&self, clock: &dyn Clock, monitor: &dyn Monitor) -> Result<Replaced> {
         let Opened { reader, record, .. } = self.opened;
         replace::replace(reader, record, &self.server, &self.live, &self.options(clock), monitor)
-    }
-}
-
-/// Backs the current state of one source up, before it is replaced by `point`: a safety copy, which `latest` does not mean. An
-/// incomplete one is refused: it is the way back.
-pub fn back_up_first(
-    config: &Config,
-    point: &PointInfo,
-    source: &str,
-    clock: Arc<dyn Clock>,
-    monitor: &dyn Monitor,
-) -> Result<PointId> {
-    let label = (SAFETY_COPY.to_owned(), format!("restore of {}", point.id.short()));
-    let request = backup::Request {
-        app: point.summary.app.clone(),
-        sources: vec![source.to_owned()],
-        labels: [label].into(),
-        keep: Some(SAFETY_COPY_KEPT),
-        ..backup::Request::default()
-    };
-    let refused = |why: String| {
-        Failure::new(Kind::Refused, format!("the current state could not be backed up first: {why}"))
-            .hint("Nothing was replaced. If the current state is of no worth, say so with --no-backup.")
-    };
-    let outcome = backup::backup(config, &request, clock, monitor)
-        .map_err(|f| refused(f.message.clone()).caused_by(f))?;
-    // What lacks something, or was not read back as it was written, is no way back.
-    match (outcome.failure(), outcome.summary.state) {
-        (None, _) => Ok(outcome.point),
-        (Some(_), State::Complete) => Err(refused(format!(
-            "recovery point {} was not read back as it was written",
-            outcome.point.short()
-        ))),
-        (Some(_), state) => Err(refused(format!("recovery point {} is {state}", outcome.point.short()))),
     }
 }

@@ -44,7 +44,7 @@ pub fn only_source(point: &PointInfo, kind: &str) -> Result<String> {
         [name] => Ok(name.clone()),
         [] => {
             Err(Failure::usage(format!("recovery point {} has no source of kind {kind}", point.id.short()))
-                .hint("`mainstay show` lists its sources."))
+                .hint("`mainstay show POINT` lists its sources."))
         }
         several => Err(Failure::usage(format!(
             "recovery point {} has several sources of kind {kind}",
@@ -62,7 +62,7 @@ impl Opened<'_> {
                 Kind::NoRepository,
                 format!("recovery point {short} holds nothing of source {name}: it could not be captured then"),
             )
-            .hint("Take another point (`--point latest-complete`); `mainstay show` says what went wrong with this one."));
+            .hint("Take another point (`--point latest-complete`); `mainstay show POINT` says what went wrong with this one."));
         }
         if self.record.kind == kind {
             return Ok(());

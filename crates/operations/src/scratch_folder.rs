@@ -1,8 +1,8 @@
-//! The folder of a restore test: locked (`flock`) by its process as long as that lives.
+//! The folder of a restore test, or of a recovery out of which tables are taken: locked (`flock`) by its process as long as that lives.
 //!
-//! What is restored for a test lies there in the clear. A process that ends in order removes its folder; one that is killed
+//! What is restored lies there in the clear. A process that ends in order removes its folder; one that is killed
 //! leaves it, and the kernel gives its lock back. So a folder that somebody else can lock has no owner any more, and goes with the
-//! next look at any recovery point. Where locks do not work, or the folder is another user's, it stays.
+//! next look at any recovery point, and `doctor` names it. Where locks do not work, or the folder is another user's, it stays.
 
 use mainstay_domain::{Failure, Monitor, Result, Severity};
 use rustix::{
@@ -13,10 +13,12 @@ use std::{
     fs::{self, File, OpenOptions, Permissions},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-const PREFIX: &str = "mainstay-restore-test-";
+/// What the folder is for, by the beginning of its name.
+const TEST: &str = "mainstay-restore-test-";
+const RECOVERY: &str = "mainstay-recovery-";
 
 pub struct ScratchFolder {
     folder: tempfile::TempDir,
@@ -26,18 +28,27 @@ pub struct ScratchFolder {
 impl ScratchFolder {
     /// A new folder in the system's temporary directory, after those that were left behind there are removed.
     pub fn new(monitor: &dyn Monitor) -> Result<ScratchFolder> {
+        ScratchFolder::named(TEST, "restore test", monitor)
+    }
+
+    /// The same for a recovery.
+    pub fn for_recovery(monitor: &dyn Monitor) -> Result<ScratchFolder> {
+        ScratchFolder::named(RECOVERY, "recovery", monitor)
+    }
+
+    fn named(prefix: &str, what: &str, monitor: &dyn Monitor) -> Result<ScratchFolder> {
         let parent = std::env::temp_dir();
         remove_leftovers(&parent, monitor);
-        ScratchFolder::within(&parent).map_err(|error| {
-            Failure::preflight("no directory for the restore test could be made").caused_by(error)
+        ScratchFolder::within(&parent, prefix).map_err(|error| {
+            Failure::preflight(format!("no directory for the {what} could be made")).caused_by(error)
         })
     }
 
-    fn within(parent: &Path) -> io::Result<ScratchFolder> {
+    fn within(parent: &Path, prefix: &str) -> io::Result<ScratchFolder> {
         loop {
             // The user that runs a throw-away server passes through; what is restored lies in folders closed to all others.
             let folder = tempfile::Builder::new()
-                .prefix(PREFIX)
+                .prefix(prefix)
                 .permissions(Permissions::from_mode(0o711))
                 .tempdir_in(parent)?;
             let lock = open(folder.path())?;
@@ -57,8 +68,8 @@ impl ScratchFolder {
 
     pub fn close(self) -> Result<()> {
         self.folder.close().map_err(|error| {
-            Failure::failed("the restore test could not be cleaned up")
-                .hint("Remove the folder by hand: what was restored for the test may still lie in it.")
+            Failure::failed("what was restored for a while could not be removed")
+                .hint("Remove the folder by hand: what was restored may still lie in it.")
                 .caused_by(error)
         })
     }
@@ -69,34 +80,45 @@ fn open(folder: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(folder)
 }
 
-/// Removes what restore tests that were killed have left in the system's temporary directory.
-pub fn remove_leftovers_of_tests(monitor: &dyn Monitor) {
+/// Removes what restore tests and recoveries that were killed have left in the system's temporary directory.
+pub fn remove_all_leftovers(monitor: &dyn Monitor) {
     remove_leftovers(&std::env::temp_dir(), monitor);
 }
 
-fn remove_leftovers(parent: &Path, monitor: &dyn Monitor) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
-    for entry in entries.flatten() {
-        if !entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX)) {
-            continue;
+/// The same, only named.
+pub fn leftovers() -> Vec<PathBuf> {
+    abandoned(&std::env::temp_dir()).map(|(path, _)| path).collect()
+}
+
+/// The folders of ours that have no process any more, each with its lock: nobody else takes it for abandoned meanwhile.
+fn abandoned(parent: &Path) -> impl Iterator<Item = (PathBuf, File)> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let name = entry.file_name();
+        let name = name.to_str()?;
+        if ![TEST, RECOVERY].iter().any(|prefix| name.starts_with(prefix)) {
+            return None;
         }
-        let path = entry.path();
-        let Ok(folder) = open(&path) else { continue };
+        let folder = open(&entry.path()).ok()?;
         let ours = folder.metadata().is_ok_and(|m| m.uid() == rustix::process::geteuid().as_raw());
-        if !ours || flock(&folder, FlockOperation::NonBlockingLockExclusive).is_err() {
-            continue;
-        }
+        let locked = ours && flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok();
+        locked.then(|| (entry.path(), folder))
+    })
+}
+
+fn remove_leftovers(parent: &Path, monitor: &dyn Monitor) {
+    for (path, _lock) in abandoned(parent) {
         match remove(&path) {
             Ok(()) => monitor.notice(
                 Severity::Info,
-                &format!("removed {}, which a restore test that was killed had left", path.display()),
+                &format!("removed {}, which a process that was killed had left", path.display()),
             ),
             // Somebody else is at it: another look, or the shell that ends a throw-away server.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => monitor.notice(
                 Severity::Warning,
                 &format!(
-                    "{} was left by a restore test that was killed, holds what was restored, and cannot be removed: {error}",
+                    "{} was left by a process that was killed, holds what was restored, and cannot be removed: {error}",
                     path.display()
                 ),
             ),
@@ -131,9 +153,9 @@ mod tests {
     #[test]
     fn a_folder_is_removed_only_when_its_process_is_gone() {
         let parent = tempfile::tempdir().unwrap();
-        let alive = ScratchFolder::within(parent.path()).unwrap();
+        let alive = ScratchFolder::within(parent.path(), TEST).unwrap();
         fs::write(alive.path().join("file"), "restored").unwrap();
-        let ScratchFolder { folder, _lock } = ScratchFolder::within(parent.path()).unwrap();
+        let ScratchFolder { folder, _lock } = ScratchFolder::within(parent.path(), RECOVERY).unwrap();
         let gone = folder.keep();
         drop(_lock); // as a process that is killed leaves it
         let closed = gone.join("files/read-only");
@@ -142,7 +164,7 @@ mod tests {
         fs::set_permissions(&closed, Permissions::from_mode(0o555)).unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
         fs::write(elsewhere.path().join("file"), "not ours").unwrap();
-        let link = parent.path().join(format!("{PREFIX}link"));
+        let link = parent.path().join(format!("{RECOVERY}link"));
         std::os::unix::fs::symlink(elsewhere.path(), &link).unwrap();
         let other = parent.path().join("mainstay-other");
         fs::create_dir(&other).unwrap();

@@ -24,7 +24,16 @@ pub struct Copy {
 /// # Errors
 /// `Usage`: there is none. `Refused`: it names what is not there.
 pub fn mask_of(config: Option<&Config>, opened: &Opened<'_>, name: &str) -> Result<Mask> {
-    let app = &opened.point.summary.app;
+    let mask = mask_named(config, &opened.point.summary.app, name)?;
+    mask.fits(&Facts::from_json(&opened.record.facts)?)?;
+    Ok(mask)
+}
+
+/// The mask of this name, for what is looked at only when it is restored.
+///
+/// # Errors
+/// `Usage`: there is none.
+pub fn mask_named(config: Option<&Config>, app: &str, name: &str) -> Result<Mask> {
     let masks = config.and_then(|config| config.apps.get(app)).map(|app| &app.masks);
     let Some(columns) = masks.and_then(|masks| masks.get(name)) else {
         let known: Vec<&str> = masks.into_iter().flat_map(|masks| masks.keys().map(String::as_str)).collect();
@@ -35,9 +44,7 @@ pub fn mask_of(config: Option<&Config>, opened: &Opened<'_>, name: &str) -> Resu
             },
         ));
     };
-    let mask = Mask::new(columns)?;
-    mask.fits(&Facts::from_json(&opened.record.facts)?)?;
-    Ok(mask)
+    Mask::new(columns)
 }
 
 /// Makes a masked copy of a database, under the name that `target` says.

@@ -7,11 +7,11 @@ use crate::{
     wal::slots,
 };
 use mainstay_domain::{
-    Result, Time,
+    PointId, Result, Silent, Time,
     point::{ProofLevel, State},
     time::{DAY, HOUR},
 };
-use mainstay_repository::Repository;
+use mainstay_repository::{Repository, check};
 use serde::Serialize;
 
 /// How an application stands.
@@ -25,8 +25,21 @@ pub struct AppStatus {
     pub newest_complete: Option<PointInfo>,
     /// The newest point that a real restore proved.
     pub newest_proven: Option<PointInfo>,
+    /// Of each source of the configuration.
+    pub sources: Vec<SourceStatus>,
     /// What is not as it should be, in sentences.
     pub concerns: Vec<String>,
+}
+
+/// How one source stands: a point that leaves it out says nothing about it.
+#[derive(Debug, Clone, Serialize)]
+pub struct SourceStatus {
+    pub source: String,
+    /// The newest point that has it complete, and when that was finished.
+    pub newest_complete: Option<PointId>,
+    pub finished: Option<Time>,
+    /// When a point that has it complete was last proven by a restore.
+    pub proven_at: Option<Time>,
 }
 
 /// The oldest a newest complete point may be where no schedule says otherwise.
@@ -80,17 +93,32 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
         )),
         _ => {}
     }
+    let sources: Vec<SourceStatus> = config
+        .apps
+        .get(app)
+        .into_iter()
+        .flat_map(|app| app.sources.keys())
+        .map(|source| of_source(source, regular()))
+        .collect();
+    if let Some(newest) = &newest_complete {
+        let since_proof = newest_proven.as_ref().and_then(|point| point.proven()).map(|proof| proof.at);
+        for source in &sources {
+            concerns.extend(source_left_out(config, app, source, &points, newest, now));
+            concerns.extend(source_unproven(app, source, since_proof, now));
+        }
+    }
     concerns.extend(
         damage::of(repository)?
             .into_iter()
             .map(|wrong| format!("{}: {}. {}", wrong.object, wrong.text, wrong.hint)),
     );
     concerns.extend(slots::of_app(config, app)?.into_iter().flat_map(|server| server.concerns));
-    let state = repository.state()?;
-    if let Some(lost) = &state.facts.lost {
+    let harm = check::known_harm(repository, &repository.state()?, &Silent)?;
+    let of_app = |id| points.iter().any(|point| point.id == id);
+    let lost = harm.values().filter(|needed_by| needed_by.iter().any(|id| of_app(*id))).count();
+    if lost > 0 {
         concerns.push(format!(
-            "packs that recovery points need are lost: {}; what is still there is stored again by: mainstay backup {app}",
-            lost.len()
+            "packs that recovery points need are lost: {lost}; what is still there is stored again by: mainstay backup {app}"
         ));
     }
     let repository = config.apps.get(app).map_or_else(String::new, |a| a.repository.clone());
@@ -101,8 +129,88 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
         newest,
         newest_complete,
         newest_proven,
+        sources,
         concerns,
     })
+}
+
+/// `newest_first`: the points of the application.
+fn of_source<'a>(source: &str, newest_first: impl Iterator<Item = &'a PointInfo>) -> SourceStatus {
+    let with: Vec<_> = newest_first.filter(|point| has_complete(point, source)).collect();
+    SourceStatus {
+        source: source.to_owned(),
+        newest_complete: with.first().map(|point| point.id),
+        finished: with.first().map(|point| point.summary.finished),
+        proven_at: with.iter().filter_map(|point| Some(point.proven()?.at)).max(),
+    }
+}
+
+fn has_complete(point: &PointInfo, source: &str) -> bool {
+    point.summary.sources.iter().any(|s| s.name == source && s.state == State::Complete)
+}
+
+/// A source that the newer points leave out, for longer than it should be.
+fn source_left_out(
+    config: &Config,
+    app: &str,
+    status: &SourceStatus,
+    points: &[PointInfo],
+    newest: &PointInfo,
+    now: Time,
+) -> Option<String> {
+    let SourceStatus { source, newest_complete, finished, .. } = status;
+    let (Some(id), Some(finished)) = (newest_complete, finished) else {
+        return Some(format!(
+            "no recovery point has {source} complete; make one: mainstay backup {app} --source {source}"
+        ));
+    };
+    if *id == newest.id {
+        return None; // what is said of that point is said of it
+    }
+    let policies = config.apps.get(app).into_iter().flat_map(|app| &app.policies);
+    let of_source = |names: &[String]| names.is_empty() || names.contains(source);
+    let mut scheduled = policies
+        .filter(|(_, policy)| of_source(&policy.sources))
+        .filter_map(|(name, policy)| Some((name, policy.schedule.as_ref()?, policy.zone().ok()?)))
+        .peekable();
+    let is_late = if scheduled.peek().is_none() {
+        now.since(*finished) > STALE
+    } else {
+        // Late by a policy that has gone on without it: one that has not gone on at all is said to be late itself.
+        scheduled.any(|(name, schedule, zone)| {
+            let made: Vec<_> = points
+                .iter()
+                .rev()
+                .filter(|point| point.summary.policy.as_deref() == Some(name))
+                .filter(|point| point.summary.state == State::Complete)
+                .collect();
+            let with = made.iter().find(|point| has_complete(point, source));
+            let went_on = made.first().is_some_and(|first| !has_complete(first, source));
+            let since = with.map_or(*finished, |point| point.summary.finished.max(*finished));
+            went_on && schedule.next(since, &zone).is_some_and(|expected| now.since(expected) > LATE)
+        })
+    };
+    is_late.then(|| {
+        format!(
+            "the newest recovery point with {source} complete is {} of {finished}; newer ones leave it out: mainstay backup {app} \
+             --source {source}",
+            id.short()
+        )
+    })
+}
+
+/// A source that no restore has proven for long, though others of the application were.
+fn source_unproven(app: &str, status: &SourceStatus, of_app: Option<Time>, now: Time) -> Option<String> {
+    let is_recent = |at: Option<Time>| at.is_some_and(|at| now.since(at) <= PROOF_STALE);
+    let SourceStatus { source, newest_complete: Some(id), proven_at, .. } = status else { return None };
+    if !is_recent(of_app) || is_recent(*proven_at) {
+        return None; // said of the application, or nothing to say
+    }
+    let what = proven_at.map_or_else(
+        || format!("{source} was never proven by a restore"),
+        |at| format!("the last proof of {source} is {} days old", now.since(at) / DAY),
+    );
+    Some(format!("{what}; do it now: mainstay verify {app} --point {} --level restore", id.short()))
 }
 
 /// The latest restore test of all did not pass: what it was of, and what stood before it.

@@ -9,6 +9,7 @@ use crate::{
     prove,
     restore::Opened,
     scratch::Scratch,
+    scratch_folder::ScratchFolder,
 };
 use mainstay_domain::{Clock, Failure, Kind, Monitor, Result, point::SourceRecord};
 use mainstay_sources::postgres::{
@@ -20,10 +21,12 @@ use mainstay_sources::postgres::{
     compare::{self, Comparison},
     config::{Patterns, PostgresConfig, TableRule},
     facts::QualifiedName,
+    mask::{self, Mask, Masked},
     restore::{self, Options, Target},
     sandbox::{Sandbox, SandboxOptions},
     secret::SecretText,
     tools::{self, Purpose},
+    wire::ConnectSpec,
 };
 use std::{
     cell::Cell,
@@ -33,6 +36,11 @@ use std::{
 
 /// How long the server may take to recover: replay is as long as the log is.
 const RECOVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// A folder for the recovery, after what others that were killed have left is removed.
+pub fn folder(monitor: &dyn Monitor) -> Result<ScratchFolder> {
+    ScratchFolder::for_recovery(monitor)
+}
 
 /// A cluster that stands as it was at the moment asked for.
 pub struct Recovered {
@@ -108,6 +116,35 @@ fn wait_for_the_end(sandbox: &Sandbox, monitor: &dyn Monitor) -> Result<()> {
         std::thread::park_timeout(Duration::from_millis(100)); // between two looks at the server
     }
     Ok(())
+}
+
+impl Recovered {
+    /// Masks tables before they leave: nobody but us can look into this cluster.
+    ///
+    /// # Errors
+    /// `Refused`: the mask names none of the tables.
+    pub fn mask(
+        &self,
+        database: &str,
+        tables: &[QualifiedName],
+        mask: &Mask,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<Masked>> {
+        let mask = mask.only(tables).ok_or_else(|| {
+            Failure::new(Kind::Refused, "the mask names none of the tables that are taken back")
+                .hint("Write schema.table.column of them into the mask, or leave --mask out.")
+        })?;
+        monitor.step("mask", None);
+        let spec = ConnectSpec::socket(
+            self.sandbox.socket_directory(),
+            self.sandbox.port(),
+            &self.superuser,
+            database,
+        );
+        let masked = mask::apply(&spec, &mask)?;
+        monitor.done("mask", "");
+        Ok(masked)
+    }
 }
 
 /// Tables on their way, and where they lie meanwhile.

@@ -3,7 +3,7 @@
 use crate::points::{self, PointInfo};
 use mainstay_domain::{
     Clock, PointId, Time,
-    point::{Point, Proof, ProofLevel, State, Summary},
+    point::{Point, Proof, ProofLevel, SourceSummary, State, Summary},
     time::MINUTE,
 };
 use mainstay_keys::secret::Secret;
@@ -57,6 +57,36 @@ pub fn labelled(
     minutes: i64,
     labels: &[&str],
 ) -> PointInfo {
+    commit(repository, state, policy, minutes, labels, &["uploads"])
+}
+
+/// The same, of other sources than `uploads`.
+pub fn with_sources(
+    repository: &Repository,
+    state: State,
+    policy: Option<&str>,
+    minutes: i64,
+    sources: &[&str],
+) -> PointInfo {
+    commit(repository, state, policy, minutes, &[], sources)
+}
+
+fn commit(
+    repository: &Repository,
+    state: State,
+    policy: Option<&str>,
+    minutes: i64,
+    labels: &[&str],
+    sources: &[&str],
+) -> PointInfo {
+    let source = |name: &&str| SourceSummary {
+        name: (*name).to_owned(),
+        kind: "files".into(),
+        state,
+        bytes: 0,
+        items: 0,
+        partial: false,
+    };
     let at = NOW.plus(-minutes * MINUTE);
     let summary = Summary {
         app: "shop".into(),
@@ -67,7 +97,7 @@ pub fn labelled(
         finished: at,
         sequence: 1,
         state,
-        sources: Vec::new(),
+        sources: sources.iter().map(source).collect(),
         stored_bytes: 0,
         labels: labels.iter().map(|name| ((*name).to_owned(), String::new())).collect(),
         next_expected: None,

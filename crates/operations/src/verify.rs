@@ -24,7 +24,7 @@ pub fn check(
         ProofLevel::Packs => Depth::Packs,
         ProofLevel::Data | ProofLevel::Restore => Depth::Data,
     };
-    crate::scratch_folder::remove_leftovers_of_tests(monitor);
+    crate::scratch_folder::remove_all_leftovers(monitor);
     let ids: Vec<_> = points.iter().map(|point| point.id).collect();
     monitor.step("check", None);
     let report = check::check(repository, &ids, depth, access::threads(), monitor)?;
@@ -34,6 +34,9 @@ pub fn check(
     }
     monitor.done("check", "");
     repair::note_lost(repository, &report, monitor);
+    if depth > Depth::Objects {
+        repair::note_found(repository, monitor)?;
+    }
     // The deepest look that was taken: the others follow from it, and a log entry for each point is enough.
     record(repository, &ids, level, &report, monitor);
     Ok(report)

@@ -104,7 +104,7 @@ impl Incoming {
         put.map_err(|error| match Failure::from(error) {
             failure if failure.kind == Kind::Verification => failure.hint(format!(
                 "What is archived under this name cannot be read. PostgreSQL keeps its own file. When you have looked into the store: \
-                 `mainstay wal push --replace-damaged` with the path of {}.",
+                 `mainstay wal push --replace-damaged PATH`, with the path of {}.",
                 self.file
             )),
             failure => failure,

@@ -69,7 +69,7 @@ impl Shop {
 
     fn back_up(&self, sequence: u64) -> PointId {
         let at = Time(self.clock.0.fetch_add(DAY, Ordering::Relaxed) + DAY);
-        let tuning = Tuning { level: 1, ..Tuning::default() };
+        let tuning = Tuning { level: Some(1), ..Tuning::default() };
         let session = Session::begin(&self.repository, tuning).unwrap();
         let content = session.put_reader(Pool::Data, &mut &sequence.to_be_bytes().repeat(1000)[..]).unwrap();
         let source = SourceRecord {

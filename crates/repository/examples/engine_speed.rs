@@ -33,7 +33,7 @@ fn walk(directory: &Path, files: &mut Vec<PathBuf>) {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let level = arguments.get(3).map_or(3, |l| l.parse().unwrap());
+    let level = arguments.get(3).map(|l| l.parse().unwrap());
     let mut files = Vec::new();
     walk(Path::new(&arguments[1]), &mut files);
     let store: Arc<dyn Store> = Arc::new(LocalStore::new(&arguments[2]));

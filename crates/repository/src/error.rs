@@ -112,9 +112,10 @@ impl From<RepositoryError> for Failure {
                 Kind::Verification,
                 "Do not rely on it. Compare the fingerprint with your recovery kit and find out who could write to the store.",
             ),
-            E::NoRepository { .. } => {
-                (Kind::NoRepository, "Check the address, or make one with `mainstay init`.")
-            }
+            E::NoRepository { .. } => (
+                Kind::NoRepository,
+                "Is its disk mounted, and the address right? A new repository is made with `mainstay init`.",
+            ),
             E::Exists { .. } => {
                 (Kind::Usage, "Use it as it is; `mainstay init` never overwrites a repository.")
             }
@@ -133,7 +134,7 @@ impl From<RepositoryError> for Failure {
             ),
             E::FormatLost { .. } | E::KeysLost { .. } => (
                 Kind::Verification,
-                "The recovery kit holds a copy: restore with `mainstay recover --kit FILE`, put it back with `mainstay repair --kit \
+                "The recovery kit holds a copy: restore with `mainstay recover --store URL --kit FILE`, put it back with `mainstay repair --kit \
                  FILE`.",
             ),
             E::WrongKey => (

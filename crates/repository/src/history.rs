@@ -16,7 +16,7 @@ use crate::{
     trust::{Roles, Trust},
 };
 use mainstay_domain::{
-    Clock, EpochId, Failure, HoldId, HostId, Kind, ObjectId, PackId, PointId, SessionId,
+    Clock, EpochId, Failure, HoldId, HostId, Kind, ObjectId, PackId, PointId, SessionId, Time,
     point::{Hold, Proof, Summary},
 };
 use std::{
@@ -109,6 +109,11 @@ impl Repository {
         let mut doubts = state.doubts.clone();
         doubts.extend(beyond.into_iter().map(|n| (n, Doubt::Beyond)));
         Ok((state, doubts))
+    }
+
+    /// When an entry of the log was written, by its writer's clock. `None` if it cannot be relied on.
+    pub(crate) fn time_of_entry(&self, n: u64) -> Result<Option<Time>> {
+        self.log().time_of(n)
     }
 
     /// Declares doubtful entries to be looked at: they have no effect and stand in nobody's way any more.
@@ -273,7 +278,7 @@ impl Repository {
                 pack.short()
             );
             return Err(Failure::new(Kind::Refused, message)
-                .hint("It cannot be kept whole; restore what is left of it with `mainstay recover`.")
+                .hint("It cannot be kept whole; restore what is left of it with `mainstay recover --store URL --point ID --to-dir DIR`.")
                 .into());
         }
         crate::check::packs_are_there(self, &manifest.reach.packs)?;

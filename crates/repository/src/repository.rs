@@ -218,22 +218,28 @@ impl Repository {
         Ok(Reader::new(self, Arc::new(view)))
     }
 
-    /// Every manifest in the store that can be read, in the log or not: for when the log is lost.
-    pub fn all_manifests(&self) -> Result<Vec<(PointId, Manifest)>> {
+    /// Every manifest in the store that can be read and whose point is not live: it was dropped and is not yet collected, or its
+    /// Commit was lost.
+    pub fn unnamed_manifests(&self) -> Result<Vec<(PointId, Manifest)>> {
+        let live = self.state()?.facts.points;
         let mut found = Vec::new();
-        self.for_each_manifest(&mut |id, manifest| found.push((id, manifest)))?;
+        self.for_each_manifest(&|id| !live.contains_key(id), &mut |id, manifest| found.push((id, manifest)))?;
         found.sort_by_key(|(id, manifest)| (manifest.point.summary.finished, *id));
         Ok(found)
     }
 
-    /// Visits every manifest in the store that can be read, one at a time.
-    pub(crate) fn for_each_manifest(&self, visit: &mut dyn FnMut(PointId, Manifest)) -> Result<()> {
+    /// Visits every wanted manifest in the store that can be read, one at a time.
+    pub(crate) fn for_each_manifest(
+        &self,
+        wanted: &dyn Fn(&PointId) -> bool,
+        visit: &mut dyn FnMut(PointId, Manifest),
+    ) -> Result<()> {
         let mut names = Vec::new();
         self.store.list("manifests/", &mut |listed| {
             names.extend(listed.name.strip_prefix("manifests/").and_then(|id| id.parse::<PointId>().ok()));
             ControlFlow::Continue(())
         })?;
-        for id in names {
+        for id in names.into_iter().filter(|id| wanted(id)) {
             match self.manifest(&id) {
                 Ok(manifest) => visit(id, manifest),
                 Err(error) if error.is_damage() => {}

@@ -9,7 +9,7 @@ use crate::{
     error::{RepositoryError, Result},
     format::{self, Format},
     index,
-    log::{Facts, state::LivePoint},
+    log::{Facts, facts::LivePoint},
     repository::Repository,
     trust::{self, Trust},
 };
@@ -117,7 +117,7 @@ impl Repository {
     pub(crate) fn facts_without_log(&self) -> Result<Facts> {
         let mut facts = Facts::default();
         let mut found = Vec::new();
-        self.for_each_manifest(&mut |id, manifest| {
+        self.for_each_manifest(&|_| true, &mut |id, manifest| {
             let live = LivePoint {
                 committed_at: 0,
                 time: manifest.point.summary.finished,

@@ -94,7 +94,7 @@ fn find(repository: &Repository, id: &PackId) -> Result<(Pool, u64)> {
             return Ok((pool, size));
         }
     }
-    Err(RepositoryError::damaged(object_name(Pool::Data, id), "it is not there"))
+    Err(crate::check::not_there(&crate::check::of_no_kind(id)))
 }
 
 pub(crate) fn contents(repository: &Repository, pool: Pool, id: &PackId, size: u64) -> Result<Vec<Record>> {

@@ -12,7 +12,7 @@ use crate::{
     envelope::{Envelope, HEADER, KeyRole},
     error::{RepositoryError, Result},
     log::create_contested,
-    pack::{CODEC_STORED, CODEC_ZSTD, Compressor, chunk_id, decompress},
+    pack::{CODEC_STORED, CODEC_ZSTD, Compressor, Effort, chunk_id, decompress},
     repository::Repository,
     trust::Roles,
 };
@@ -338,12 +338,13 @@ impl<'r> Archive<'r> {
         let mut out = ENVELOPE.header(&[0; 16], &writer);
         ENVELOPE.seal_section(&mut out, KeyRole::Data, ENVELOPE.info, &facts, &writer);
         let start = out.len();
-        out.extend_from_slice(Compressor::new(LEVEL).stage(id, content).payload);
+        out.extend_from_slice(Compressor::new(Some(LEVEL)).stage(id, content, &Effort::Given).payload);
         let aad: [u8; HEADER] = *out.first_chunk().expect("it begins with its header");
         AeadKey::new(&key).seal([0; 12], &aad, &mut out, start);
         ENVELOPE.sign(&mut out, &writer.signer);
-        match self.open(&self.name(&writer.signer.host(), file), file, out.clone()) {
-            Ok(again) if again == content => Ok(out),
+        // Held against the content itself, of which `id` is the id.
+        match self.unpack(&self.name(&writer.signer.host(), file), file, out.clone()) {
+            Ok((facts, again)) if facts.content == id && again == content => Ok(out),
             _ => Err(RepositoryError::FaultyMachine),
         }
     }
@@ -352,8 +353,18 @@ impl<'r> Archive<'r> {
         Ok(self.open_whole(name, file, bytes)?.1)
     }
 
-    /// Decrypts where it lies: a segment has up to 1 GiB, and several are read at the same time.
-    fn open_whole(&self, name: &str, file: &WalFile, mut bytes: Vec<u8>) -> Result<(Facts, Vec<u8>)> {
+    fn open_whole(&self, name: &str, file: &WalFile, bytes: Vec<u8>) -> Result<(Facts, Vec<u8>)> {
+        let (facts, content) = self.unpack(name, file, bytes)?;
+        let key = self.repository.keyring().current().chunk_id_key();
+        if content.len() as u64 != facts.bytes || chunk_id(&key, &content) != facts.content {
+            return Err(RepositoryError::damaged(name, "it is not what was archived"));
+        }
+        Ok((facts, content))
+    }
+
+    /// What an object holds, before it is known to be what was archived. Decrypts where it lies: a segment has up to 1 GiB, and several
+    /// are read at the same time.
+    fn unpack(&self, name: &str, file: &WalFile, mut bytes: Vec<u8>) -> Result<(Facts, Vec<u8>)> {
         let damaged = |why| RepositoryError::damaged(name, why);
         let unsealer = self.repository.unsealer();
         let verified = ENVELOPE.verify(&bytes, &unsealer, name)?;
@@ -375,10 +386,6 @@ impl<'r> Archive<'r> {
                 decompress(data, &mut content).map_err(|_| damaged("it cannot be decompressed"))?;
             }
             _ => return Err(damaged("its codec is unknown")),
-        }
-        let key = self.repository.keyring().current().chunk_id_key();
-        if content.len() as u64 != facts.bytes || chunk_id(&key, &content) != facts.content {
-            return Err(damaged("it is not what was archived"));
         }
         Ok((facts, content))
     }

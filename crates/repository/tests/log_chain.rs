@@ -7,7 +7,7 @@ mod support;
 
 use mainstay_domain::{Kind, PackId, PointId, SessionId};
 use mainstay_repository::log::{
-    Doubt, Event, Protocol, Role, Rules,
+    Doubt, Event, Hint, Protocol, Role, Rules,
     entry::{self, object_name},
     event::{Acknowledge, Begin, Checkpoint, Condemn, Fence, Incarnate},
 };
@@ -141,7 +141,7 @@ fn a_store_that_overwrites_is_found_out_by_every_session() {
     let error = log.begin(Begin { session: id(1), wal_floor: None }).unwrap_err();
     let failure = mainstay_domain::Failure::from(error);
     assert_eq!(failure.kind, Kind::Preflight);
-    assert!(failure.hint.unwrap().contains("one machine own this store"));
+    assert!(failure.hint.unwrap().contains("Only one machine may write"));
 }
 
 #[test]
@@ -321,6 +321,45 @@ fn an_entry_far_beyond_the_end_blocks_deletion_until_it_is_acknowledged_and_a_ch
         store.create(&object_name(second), b"another").unwrap();
         assert_eq!(later.survey().unwrap(), [second].into(), "only what was looked at is acknowledged");
     }
+}
+
+#[test]
+fn whoever_opens_the_log_without_a_hint_appends_where_those_do_who_followed_it() {
+    // The search for the head doubles its steps, and lands on what only bears the name of an entry.
+    for (head, stray) in [(33, 63), (9_000, 16_383)] {
+        let (hosts, store) = with_log();
+        for n in 1..head {
+            store.create(&object_name(n), b"damaged, and a part of the log").unwrap();
+        }
+        let mut followed = hosts.open(&store, 0);
+        followed.append(|_| Ok(begin(1))).unwrap();
+        store.create(&object_name(stray), b"whoever put it there").unwrap();
+
+        let mut opened = hosts.open(&store, 1);
+        assert_eq!(opened.state(), followed.state(), "head {head}");
+        assert_eq!(opened.append(|_| Ok(begin(2))).unwrap(), head + 1);
+        assert_eq!(followed.append(|_| Ok(begin(3))).unwrap(), head + 2);
+        assert_eq!(
+            opened.survey().unwrap(),
+            [stray].into(),
+            "and nothing is given up before somebody has looked"
+        );
+        assert_eq!(opened.state(), followed.state());
+    }
+}
+
+#[test]
+fn an_entry_behind_lost_ones_is_the_head_if_it_was_written_for_its_place() {
+    let (hosts, store) = with_log();
+    let mut log = hosts.open(&store, 0);
+    for s in 1..=33 {
+        log.append(|_| Ok(begin(s))).unwrap();
+    }
+    let before = Hint { n: 62, hash: [7; 32], incarnation: log.hint().incarnation };
+    store.create(&object_name(63), &hosts.forge(before, begin(63), 0)).unwrap();
+    let opened = hosts.open(&store, 1);
+    assert_eq!(opened.state().head, 63);
+    assert!(opened.state().doubts.keys().copied().eq(34..63), "{:?}", opened.state().doubts);
 }
 
 #[test]

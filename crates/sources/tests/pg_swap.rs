@@ -82,6 +82,12 @@ CREATE UNIQUE INDEX totals_customer ON shop.totals (customer);
 COMMENT ON MATERIALIZED VIEW shop.totals IS 'sums';
 GRANT SELECT ON shop.totals TO auditor;
 ALTER MATERIALIZED VIEW shop.totals OWNER TO shop_owner;
+CREATE VIEW shop.best WITH (security_barrier = true) AS SELECT t.customer, t.cents, c.name COLLATE "C" AS name, 'x'::varchar(7) AS mark
+  FROM shop.totals t JOIN shop.customers c ON c.id = t.customer WHERE t.cents > 100 AND EXISTS (SELECT FROM shop."Orders");
+GRANT SELECT ON shop.best TO auditor;
+CREATE VIEW shop.best_names AS SELECT name FROM shop.best;
+CREATE MATERIALIZED VIEW shop.all_totals AS SELECT sum(cents) AS cents FROM shop.totals;
+CREATE MATERIALIZED VIEW shop.a_share AS SELECT t.customer, o.id FROM shop.all_totals a, shop.totals t JOIN shop."Orders" o USING (customer) WHERE o.cents * 20 > a.cents WITH NO DATA;
 CREATE FUNCTION shop.dear() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM shop."Orders" WHERE cents > 200; END;
 CREATE PUBLICATION everything_ordered FOR TABLE shop."Orders";
 
@@ -92,7 +98,7 @@ CREATE TABLE shop.history_2025 PARTITION OF shop.history FOR VALUES FROM (2025) 
 CREATE TABLE shop.history_2026 PARTITION OF shop.history FOR VALUES FROM (2026) TO (2027);
 INSERT INTO shop.history SELECT 2025 + n % 2, 'event ' || n FROM generate_series(1, 100) n;
 CREATE TABLE shop.animals (name text);
-CREATE TABLE shop.cats (lives int) INHERITS (shop.animals);
+CREATE TABLE shop.cats (name text, lives int) INHERITS (shop.animals);
 INSERT INTO shop.cats VALUES ('Tom', 7), ('Felix', 9);
 "#;
 
@@ -162,7 +168,7 @@ fn a_swapped_table_has_the_rows_of_then_and_everything_else_of_now() {
             );
         }
         let before = zoo::dump(&sandbox, "shop", "postgres");
-        let oids = "SELECT string_agg(oid::text, ' ' ORDER BY relname) FROM pg_class WHERE relkind = 'v' AND relname IN ('cheap', 'by_order')";
+        let oids = "SELECT string_agg(oid::text, ' ' ORDER BY relname) FROM pg_class WHERE relkind = 'v' AND relname IN ('cheap', 'by_order', 'best', 'best_names')";
         let views = ask(&sandbox, oids);
         sql(
             &sandbox,
@@ -229,10 +235,11 @@ fn what_cannot_follow_is_refused_by_name_and_nothing_is_changed() {
     let pairs = beside(&sandbox, &captured, &["Orders"]);
     let spec = sandbox.spec("shop");
     let events = beside_again(&sandbox, &captured);
+    let history = beside(&sandbox, &captured, &["history"]);
     sql(
         &sandbox,
         r#"CREATE FUNCTION shop.label(shop."Orders") RETURNS text LANGUAGE sql AS 'SELECT $1.note';
-           CREATE VIEW shop.of_totals AS SELECT sum(cents) FROM shop.totals;
+           CREATE FUNCTION shop.of_totals() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT sum(cents) FROM shop.totals; END;
            INSERT INTO shop."Orders" (id, number, cents) VALUES (9000, 9000, 1); INSERT INTO shop.lines VALUES (9000, 9000);
            ALTER TABLE shop.customers ADD COLUMN mail text"#,
     );
@@ -245,12 +252,23 @@ fn what_cannot_follow_is_refused_by_name_and_nothing_is_changed() {
         assert_eq!(failure.kind, Kind::Refused);
         for says in [
             "function shop.label(shop.\"Orders\") uses the row type",
-            "of_totals reads the materialized view shop.totals",
+            "function shop.of_totals() reads the materialized view shop.totals",
             "1 rows of shop.lines refer (by of_order) to rows that the restored shop.Orders does not have",
         ] {
             assert!(failure.message.contains(says), "{says}\n{failure}");
         }
+        let hint = failure.hint.unwrap();
+        assert!(
+            hint.contains(
+                "DROP ROUTINE shop.label(shop.\"Orders\"); After it: CREATE OR REPLACE FUNCTION shop.label"
+            ),
+            "{hint}"
+        );
     }
+    let failure = swap::swap(&spec, &history, "mainstay_before_x").unwrap_err();
+    let hint = failure.hint.clone().unwrap();
+    assert!(failure.message.contains("shop.history is partitioned"), "{failure}");
+    assert!(hint.contains("--table shop.history_2025 --table shop.history_2026"), "{hint}");
     let failure = swap::swap(&spec, &events, "mainstay_before_x").unwrap_err();
     assert!(failure.message.contains("column mail of shop.customers was not there then"), "{failure}");
     zoo::assert_same_dump(&before, &zoo::dump(&sandbox, "shop", "postgres"));

@@ -183,6 +183,10 @@ fn each_segment_says_which_place_of_which_cluster_it_is() {
             assert!(check_segment(segment.next(log.size), &bytes, system).is_err(), "another place");
             assert!(check_segment(*segment, &bytes, system + 1).is_err(), "another cluster");
             assert!(check_segment(*segment, &bytes[..bytes.len() / 2], system).is_err(), "half of it");
+            let mut other_pages = bytes.clone();
+            other_pages[36..40].copy_from_slice(&65536u32.to_ne_bytes());
+            let refused = check_segment(*segment, &other_pages, system).unwrap_err();
+            assert!(refused.message.contains("pages of 65536 bytes in its log"), "{refused}");
             assert!(
                 check_segment(segment.on(2), &bytes, system).is_ok(),
                 "copied when timeline 2 branched off"

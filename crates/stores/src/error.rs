@@ -37,7 +37,7 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
         let (kind, hint) = match &error {
             StoreError::NotFound { .. } => {
-                (Kind::Verification, "Run `mainstay verify --level objects` to see what else is missing.")
+                (Kind::Verification, "Run `mainstay verify APP --level objects` to see what else is missing.")
             }
             StoreError::AlreadyExists { .. } => {
                 (Kind::Busy, "Another writer was faster; run the command again.")
@@ -58,7 +58,7 @@ impl From<StoreError> for Failure {
             }
             StoreError::BadName { .. } => (
                 Kind::Verification,
-                "Something in the repository names it; run `mainstay verify --level objects`.",
+                "Something in the repository names it; run `mainstay verify APP --level objects`.",
             ),
         };
         let message = error.to_string();

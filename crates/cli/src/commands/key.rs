@@ -146,7 +146,15 @@ fn add(args: Add, context: &Context) -> Result<Exit> {
             .hint("Add --key-env, --key-file, --passphrase-env or another.")
     })?;
     let repository = args.of.open(context)?;
-    keys::add(&repository, &spec.read()?, &args.label, &*context.clock())?;
+    if let Some(known) = keys::add(&repository, &spec.read()?, &args.label, &*context.clock())? {
+        context.output.line(format_args!(
+            "It opens the repository already, as {:?} ({}). Nothing was changed.",
+            known.label,
+            &known.id[..8]
+        ));
+        context.output.json("key_known", &known);
+        return Ok(Exit::Done);
+    }
     context.output.line(format_args!("{:?} opens the repository now.", args.label));
     kit_is_stale(context);
     context.output.json("key_added", &json!({ "label": args.label }));

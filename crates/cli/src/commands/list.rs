@@ -42,6 +42,15 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
 
 /// A line for each point.
 pub fn show(context: &Context, found: &[PointInfo]) {
+    if found.is_empty() {
+        context.output.line("There is no recovery point yet. Make one: mainstay backup APP");
+    } else {
+        show_as(context, found, "point");
+    }
+}
+
+/// The same, under the name that they have in JSON.
+pub fn show_as(context: &Context, found: &[PointInfo], name: &str) {
     let now = context.clock().now();
     let mut table =
         Table::new(&["POINT", "FINISHED", "APP", "POLICY", "STATE", ">SIZE", ">NEW", "PROVEN", "HELD"]);
@@ -58,11 +67,7 @@ pub fn show(context: &Context, found: &[PointInfo]) {
             point::proven(info, now),
             info.holds.iter().map(|hold| plain(&hold.kind)).collect::<Vec<_>>().join(", "),
         ]);
-        context.output.json("point", info);
+        context.output.json(name, info);
     }
-    if table.is_empty() {
-        context.output.line("There is no recovery point yet. Make one: mainstay backup APP");
-    } else {
-        context.output.line(table.render());
-    }
+    context.output.line(table.render());
 }

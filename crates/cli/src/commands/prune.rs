@@ -9,17 +9,18 @@ use crate::{
 use mainstay_domain::{ByteSize, Result, retention::Decision, time::Span};
 use mainstay_operations::{
     access,
-    prune::{self, GRACE, Plan},
+    prune::{self, GRACE, PATIENCE, Plan},
     wal::retention,
 };
-use mainstay_repository::collect::Collected;
+use mainstay_repository::collect::{Collected, Waiting};
 use serde_json::json;
 
 /// Give up recovery points that no policy keeps, and give back their space
 ///
 /// Every point is listed with the rule that keeps it, or why nothing does. Held points, the newest complete point and the
-/// last proven one always stay. Space is given back in two steps: what nothing needs is condemned by one run and deleted by a
-/// later one, so that a backup that runs at the same time loses nothing. Archived log that lies before every base backup that is
+/// last proven one always stay. Space is given back in two steps: what nothing needs is condemned, and deleted once every backup
+/// that began before has ended, so that a backup that runs at the same time loses nothing. Where none runs, one prune does both;
+/// otherwise a later one deletes. A backup that was killed counts as running until it has shown nothing new for 6 hours. Archived log that lies before every base backup that is
 /// left goes at once.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -57,6 +58,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
                 count(plan.garbage.condemned_objects as u64, "object"),
                 ByteSize(plan.garbage.condemned_bytes)
             ));
+            show_waiting(context, &plan.garbage.waiting_for);
             continue;
         }
         if plan.dropped().next().is_some() {
@@ -150,18 +152,25 @@ fn show(context: &Context, name: &str, plan: &Plan) {
 fn show_collected(context: &Context, collected: &Collected) {
     let out = &context.output;
     out.line(format_args!(
-        "Deleted {} ({}). Condemned {} ({}): they are deleted when every backup that began before has ended.",
+        "Deleted {} ({}).",
         count(collected.deleted_objects as u64, "object"),
-        ByteSize(collected.deleted_bytes),
-        count(collected.condemned_objects as u64, "object"),
-        ByteSize(collected.condemned_bytes)
+        ByteSize(collected.deleted_bytes)
     ));
-    if !collected.waiting_for.is_empty() {
+    if collected.condemned_objects > 0 && !collected.waiting_for.is_empty() {
         out.line(format_args!(
-            "Waiting for {}: what a backup may still need stays until it has ended.",
-            count(collected.waiting_for.len() as u64, "running session")
+            "Condemned {} ({}): they are deleted when every backup that began before has ended.",
+            count(collected.condemned_objects as u64, "object"),
+            ByteSize(collected.condemned_bytes)
         ));
     }
+    if !collected.fenced.is_empty() {
+        out.line(format_args!(
+            "Ended {} that had shown nothing new for {}.",
+            count(collected.fenced.len() as u64, "session"),
+            Span { nanoseconds: PATIENCE }
+        ));
+    }
+    show_waiting(context, &collected.waiting_for);
     for stranger in &collected.strangers {
         out.line(format_args!("  not ours, and left alone: {stranger}"));
     }
@@ -170,7 +179,40 @@ fn show_collected(context: &Context, collected: &Collected) {
         &json!({
             "deleted_objects": collected.deleted_objects, "deleted_bytes": collected.deleted_bytes,
             "condemned_objects": collected.condemned_objects, "condemned_bytes": collected.condemned_bytes,
-            "waiting_for": collected.waiting_for.len(), "strangers": collected.strangers,
+            "waiting_for": collected.waiting_for.len(), "sessions": collected.waiting_for.iter().map(|waiting| json!({
+                "session": waiting.session, "since": waiting.since, "objects": waiting.objects, "bytes": waiting.bytes,
+                "until": waiting.until,
+            })).collect::<Vec<_>>(),
+            "fenced": collected.fenced.len(), "strangers": collected.strangers,
         }),
     );
+}
+
+/// Backups that are at work or were killed: nobody can tell but by waiting.
+fn show_waiting(context: &Context, waiting: &[Waiting]) {
+    if waiting.is_empty() {
+        return;
+    }
+    let out = &context.output;
+    out.line(format_args!(
+        "Waiting for {} that began and has not ended: a backup that runs, or one that was killed. What it stored stays until then.",
+        count(waiting.len() as u64, "session")
+    ));
+    for Waiting { session, since, objects, bytes, until } in waiting {
+        let since = since.map_or_else(String::new, |since| format!(" began {},", time::local(since)));
+        let stored = format!("{} ({})", count(*objects, "pack"), ByteSize(*bytes));
+        let until = match until {
+            Some(until) if *until <= context.clock().now() => {
+                "the next prune ends it, unless it has stored more by then".to_owned()
+            }
+            Some(until) => {
+                format!("a prune after {} ends it, unless it has stored more by then", time::local(*until))
+            }
+            None => format!(
+                "a prune ends it that comes {} after the next one, unless it has stored more by then",
+                Span { nanoseconds: PATIENCE }
+            ),
+        };
+        out.line(format_args!("  {}:{since} stored {stored}; {until}.", session.short()));
+    }
 }

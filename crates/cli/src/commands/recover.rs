@@ -5,21 +5,25 @@ use super::{
     point::{self, Chosen},
     restore::{self, How},
 };
-use crate::{context::Context, exit::Exit};
+use crate::{context::Context, exit::Exit, output};
 use mainstay_domain::{Failure, Kind, RepositoryId, Result};
 use mainstay_keys::{
     kit,
     secret::Secret,
     source::{CommandLine, KeySpec, Place},
 };
-use mainstay_operations::{points, recover};
+use mainstay_operations::{
+    points::{self, PointInfo},
+    recover,
+};
 use serde_json::json;
 use std::{collections::BTreeSet, path::PathBuf};
 
 /// Recover with nothing but a store and a key: no configuration, no cache, no server
 ///
 /// Without a destination it shows the repository's fingerprint, to be compared with the recovery kit, and lists what can be
-/// restored.
+/// restored: also points that lie in the store and that its log does not name, which are restored by `--point ID`. Nothing is
+/// written to the repository.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where the repository is: a folder, or an address such as file:///mnt/backup
@@ -105,12 +109,22 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     }
     out.json("repository", &json!({ "repository": repository.id(), "store": repository.store().describe() }));
     let found = points::list(&repository, args.app.as_deref())?;
-    if let (Some(app), true) = (&args.app, found.is_empty()) {
-        return Err(unknown_app(app, &points::list(&repository, None)?));
+    // Nobody's restore may fail for want of a listing.
+    let unnamed = recover::unnamed(&repository, args.app.as_deref()).unwrap_or_else(|failure| {
+        output::note(format_args!("warning: what the log does not name cannot be listed: {failure}"));
+        Vec::new()
+    });
+    if let (Some(app), true, true) = (&args.app, found.is_empty(), unnamed.is_empty()) {
+        let mut all = points::list(&repository, None)?;
+        all.extend(recover::unnamed(&repository, None)?);
+        return Err(unknown_app(app, &all));
     }
     if !args.how.has_destination() {
-        list::show(context, &found);
+        show(context, &found, &unnamed);
         return Ok(Exit::Done);
+    }
+    if let Some(info) = by_id(&args.how.point, &found, unnamed)? {
+        return restore::restore_point(&args.how, context, None, &Chosen { repository, info });
     }
     let app = match (&args.app, found.first()) {
         (Some(app), _) => app.clone(),
@@ -126,7 +140,11 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             }
         },
         (None, None) => {
-            return Err(Failure::new(Kind::NoRepository, "the repository holds no recovery point"));
+            return Err(Failure::new(
+                Kind::NoRepository,
+                "the repository holds no recovery point that its log names",
+            )
+            .hint("Without a destination, what else lies there is listed; name one of them: --point ID."));
         }
     };
     let info = points::find(&repository, &app, &args.how.point)?;
@@ -135,13 +153,41 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     restore::restore_point(&args.how, context, None, &chosen)
 }
 
-fn unknown_app(app: &str, all: &[points::PointInfo]) -> Failure {
+fn show(context: &Context, found: &[PointInfo], unnamed: &[PointInfo]) {
+    match (found, unnamed) {
+        ([], [_, ..]) => {}
+        _ => list::show(context, found),
+    }
+    if !unnamed.is_empty() {
+        context.output.line(
+            "\nIn the store, and not named by its log (deleted and not yet collected, or the entry was lost). What is left of one is \
+             restored by --point ID:\n",
+        );
+        list::show_as(context, unnamed, "unnamed_point");
+    }
+}
+
+/// The point whose id begins with `words`, if it is one that the log does not name.
+fn by_id(words: &str, found: &[PointInfo], unnamed: Vec<PointInfo>) -> Result<Option<PointInfo>> {
+    let prefix = words.to_ascii_lowercase();
+    let begins = |point: &PointInfo| prefix.len() >= 4 && point.id.to_string().starts_with(&prefix);
+    if found.iter().any(begins) {
+        return Ok(None);
+    }
+    let mut matching: Vec<_> = unnamed.into_iter().filter(begins).collect();
+    if matching.len() > 1 {
+        return Err(Failure::usage(format!("{words:?} is the beginning of several recovery points"))
+            .hint("Write more of it."));
+    }
+    Ok(matching.pop())
+}
+
+fn unknown_app(app: &str, all: &[PointInfo]) -> Failure {
     let apps: BTreeSet<&str> = all.iter().map(|point| point.summary.app.as_str()).collect();
     let names: Vec<&str> = apps.into_iter().collect();
     Failure::new(Kind::NoRepository, format!("the repository holds no recovery point of {app}")).hint(
         match names[..] {
-            [] => "It holds none of any application; `mainstay doctor` looks for what its log does not name."
-                .to_owned(),
+            [] => "It holds none of any application, in its log or beside it.".to_owned(),
             _ => format!("It holds those of: {}.", names.join(", ")),
         },
     )

@@ -208,13 +208,25 @@ fn packs(context: &Context, name: &str, repository: &Repository) -> Result<bool>
     if !repaired.found.is_empty() {
         out.line(format_args!("{name}: {} whole again.", count(repaired.found.len() as u64, "pack")));
     }
+    if !repaired.made_good.is_empty() {
+        out.line(format_args!(
+            "{name}: {} lost, and everything that recovery points need of it lies elsewhere.",
+            count(repaired.made_good.len() as u64, "pack")
+        ));
+    }
     out.line(match repaired.lost.len() {
+        0 if !repaired.made_good.is_empty() => format!("{name}: every recovery point is whole."),
         0 => format!("{name}: every pack that a recovery point needs is whole."),
         lost => format!(
             "{name}: {} lost. The next backup stores again what lay there and can still be captured.",
             count(lost as u64, "pack")
         ),
     });
-    out.json("repair", &json!({ "repository": name, "lost": repaired.lost, "found": repaired.found }));
+    out.json(
+        "repair",
+        &json!({
+            "repository": name, "lost": repaired.lost, "made_good": repaired.made_good, "found": repaired.found,
+        }),
+    );
     Ok(repaired.report.is_clean())
 }

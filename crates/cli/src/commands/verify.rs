@@ -79,6 +79,7 @@ fn look(args: &Args, context: &Context, level: ProofLevel) -> Result<Exit> {
     report.findings.extend(damage.into_iter().map(|wrong| Finding {
         object: wrong.object,
         problem: format!("{}. {}", wrong.text, wrong.hint),
+        pack: None,
         points: Vec::new(),
     }));
     let out = &context.output;
@@ -104,6 +105,7 @@ fn look(args: &Args, context: &Context, level: ProofLevel) -> Result<Exit> {
         "verified",
         &json!({
             "level": level, "clean": report.is_clean(), "points": points, "objects": report.objects, "bytes": report.bytes,
+            "made_good": report.made_good,
             "findings": report.findings.iter().map(|f| json!({
                 "object": f.object, "problem": f.problem, "points": f.points,
             })).collect::<Vec<_>>(),

@@ -126,20 +126,37 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
         archive_all(&self.server);
     }
 
-    /// A server that is started on what a restore with these arguments brings.
+    /// A server that is started on what a restore with these arguments brings. PostgreSQL's own programs look through it: each file before
+    /// the start, and every table and index when it is where it was sent.
     pub fn restored(&self, arguments: &[&str]) -> Sandbox {
         let server = Sandbox::start_on(&SandboxOptions::new(self.tools.clone()), &|data: &Path| {
             // The sandbox's own folder is private to its server's user, which is who restores.
+            let to = data.to_str().unwrap();
             let ran = self.run(
-                &[&["restore", "bank", "--source", "db", "--to-dir", data.to_str().unwrap()], arguments]
-                    .concat(),
+                &[&["restore", "bank", "--source", "db", "--to-dir", to, "--manifest"], arguments].concat(),
             );
             assert_eq!(ran.code, 0, "{arguments:?}\n{}", ran.all());
+            self.checked("pg_verifybackup", &[to]);
             Ok(())
         })
         .unwrap();
         out_of_recovery(&server);
+        let (sockets, port) = (server.socket_directory().display().to_string(), server.port().to_string());
+        let connection = ["-h", &sockets, "-p", &port, "-U", "postgres"];
+        self.checked("pg_amcheck", &[&connection[..], &["--all", "--install-missing"]].concat());
         server
+    }
+
+    /// A program of the server's version that finds nothing wrong.
+    pub fn checked(&self, program: &str, arguments: &[&str]) {
+        let mut command = Command::new(self.tools.program(program));
+        command.args(arguments).current_dir("/");
+        if rustix::process::geteuid().is_root() {
+            let (uid, gid) = self.owner();
+            command.uid(uid).gid(gid);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{program} {arguments:?}\n{output:?}");
     }
 
     /// Restarts the server. It must be stopped by whoever asked for that: it is not the sandbox's child any more.
@@ -148,16 +165,34 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
         Restarted(self)
     }
 
+    /// Stops the server; its directory stays.
+    pub fn stop(&self) {
+        self.pg_ctl("stop");
+    }
+
+    /// Starts a server where it was, on what lies in the directory by now. It archives nothing.
+    pub fn start_again(&self) -> Restarted<'_> {
+        self.start_again_with("-c archive_mode=off")
+    }
+
+    /// The same with these settings.
+    pub fn start_again_with(&self, settings: &str) -> Restarted<'_> {
+        let (sockets, port) = (self.server.socket_directory().display().to_string(), self.server.port());
+        self.pg_ctl_with(
+            "start",
+            &["-o", &format!("-p {port} -k {sockets} -c listen_addresses='' {settings}")],
+        );
+        Restarted(self)
+    }
+
     fn pg_ctl(&self, action: &str) {
+        self.pg_ctl_with(action, &[]);
+    }
+
+    fn pg_ctl_with(&self, action: &str, more: &[&str]) {
         let mut command = Command::new(self.tools.program("pg_ctl"));
-        command.arg("-D").arg(self.server.data_directory()).args([
-            "-m",
-            "fast",
-            "-w",
-            "-l",
-            "/dev/null",
-            action,
-        ]);
+        command.arg("-D").arg(self.server.data_directory()).args(["-m", "fast", "-w", "-l", "/dev/null"]);
+        command.args(more).arg(action);
         if rustix::process::geteuid().is_root() {
             let (uid, gid) = self.owner();
             command.uid(uid).gid(gid);

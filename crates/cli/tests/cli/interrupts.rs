@@ -279,3 +279,25 @@ fn a_backup_that_is_killed_at_any_moment_harms_nothing() {
     place.done(&["prune", "--yes"]);
     place.done(&["verify", "shop", "--level", "restore"]);
 }
+
+#[test]
+fn a_prune_says_what_killed_backups_left_and_until_when_it_waits() {
+    let place = large_shop();
+    for killed in 1..=2 {
+        let packs = place.files("store/packs").len();
+        let mut child = place.start(&["backup", "shop"]);
+        assert!(
+            wait_for(&mut child, || place.files("store/packs").len() > packs),
+            "it ended before it could be killed"
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let preview = place.done(&["prune", "--dry-run"]);
+        assert!(preview.contains(&format!("Waiting for {killed} session")), "{preview}");
+    }
+    let preview = place.done(&["prune", "--dry-run"]);
+    assert!(preview.contains("a prune ends it that comes 6h after the next one"), "{preview}");
+    let pruned = place.done(&["prune", "--yes"]);
+    assert!(pruned.contains("Waiting for 2 sessions") && pruned.contains("; a prune after 2"), "{pruned}");
+    assert!(place.done(&["prune", "--dry-run"]).contains("; a prune after 2"));
+}

@@ -150,3 +150,16 @@ fn a_fingerprint_is_taken_as_it_is_printed() {
     let again = place.done(&["recover", "--store", "store", "--fingerprint", &printed]);
     assert!(again.contains("It is the one that was asked for."), "{again}");
 }
+
+#[test]
+fn a_key_that_opens_the_repository_already_is_not_added_again() {
+    let place = shop();
+    place.write("second.key", &"ab".repeat(32));
+    let add = |label| place.done(&["key", "add", "--label", label, "--key-file", "second.key"]);
+    assert!(add("safe").contains("opens the repository now"));
+    let before = place.files("store/keys");
+    assert_eq!(before.len(), 2);
+    let again = add("another name");
+    assert!(again.contains("already, as \"safe\"") && again.contains("Nothing was changed"), "{again}");
+    assert_eq!(place.files("store/keys"), before);
+}

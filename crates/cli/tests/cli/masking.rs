@@ -1,7 +1,11 @@
 //! A staging copy: masked before anybody can open it under its name.
 
-use crate::databases::Shop;
-use std::fs;
+use crate::{
+    clusters::{Bank, newest},
+    databases::Shop,
+    started::{Stopped, bank, connect, free_port, start},
+};
+use std::{fs, path::Path};
 
 /// The application with a mask.
 fn masked(shop: &Shop, mask: &str) {
@@ -102,4 +106,132 @@ fn a_copy_that_cannot_be_masked_is_no_copy() {
     }
     let ran = shop.run(&["restore", "shop", "--to-database", "staging", "--mask", "nobody"]);
     assert!(ran.code == 2, "{}", ran.all());
+}
+
+/// A cluster with people in two of its databases, and a mask.
+fn people() -> Bank {
+    let bank = bank(newest());
+    bank.sql("CREATE DATABASE other");
+    for database in ["postgres", "other"] {
+        let mut session = bank.server.connect(database).unwrap();
+        session.execute("CREATE TABLE people (id int PRIMARY KEY, mail text)").unwrap();
+        session.execute("INSERT INTO people SELECT n, 'person' || n || '@real.example' FROM generate_series(1, 300) n").unwrap();
+    }
+    bank.done(&["backup", "bank"]);
+    bank.sql("INSERT INTO people VALUES (301, 'late@real.example')");
+    bank.archive_all();
+    bank
+}
+
+fn mask_of(bank: &Bank, mask: &str) {
+    let text = fs::read_to_string(bank.place.at("mainstay.yaml")).unwrap();
+    let text = text
+        .split(" masks:")
+        .next()
+        .unwrap()
+        .replace("bank: { repository: main,", "bank: { repository: main, masks: { staging: { MASK } },");
+    fs::write(bank.place.at("mainstay.yaml"), text.replace("MASK", mask)).unwrap();
+}
+
+/// Whether any file below a folder holds these bytes.
+fn holds(folder: &Path, what: &[u8]) -> bool {
+    fs::read_dir(folder).unwrap().flatten().any(|entry| match entry.file_type().unwrap().is_dir() {
+        true => holds(&entry.path(), what),
+        false => {
+            fs::read(entry.path()).is_ok_and(|bytes| bytes.windows(what.len()).any(|window| window == what))
+        }
+    })
+}
+
+#[test]
+fn a_whole_server_is_masked_in_every_database_before_anybody_can_connect() {
+    let bank = people();
+    mask_of(&bank, "public.people.mail: email");
+    let (to, port) = (bank.place.at("staging"), free_port());
+    let _stopped = Stopped(&bank, to.clone());
+    let ran = start(&bank, &to, port, &["--at", "latest", "--mask", "staging"]);
+    assert!(ran.code == 0, "{}", ran.all());
+    assert!(ran.stdout.contains("masked: mail of public.people in other (300 rows)"), "{}", ran.all());
+    assert!(ran.stdout.contains("masked: mail of public.people in postgres (301 rows)"), "{}", ran.all());
+    let real = connect(port)
+        .query_text(
+            "SELECT count(*) || ' ' || count(*) FILTER (WHERE mail LIKE '%@example.invalid') FROM people",
+        )
+        .unwrap();
+    assert_eq!(real.as_deref(), Some("301 301"));
+    // Nor in the files: old rows, and the log that brought them.
+    connect(port).execute("CHECKPOINT").unwrap();
+    assert!(!holds(&to, b"@real.example"));
+}
+
+#[test]
+fn a_server_that_cannot_be_masked_is_never_opened() {
+    let bank = people();
+    for (mask, code, says) in [
+        ("public.people.mail: \"no_such_function(mail)\"", 1, "masking public.people"),
+        (
+            "public.people.mail: email, public.persons.mail: email",
+            13,
+            "tables that are not there: public.persons",
+        ),
+    ] {
+        let text = fs::read_to_string(bank.place.at("mainstay.yaml")).unwrap();
+        mask_of(&bank, mask);
+        let (to, port) = (bank.place.at("staging"), free_port());
+        let _stopped = Stopped(&bank, to.clone());
+        let ran = start(&bank, &to, port, &["--at", "latest", "--mask", "staging"]);
+        assert!(ran.code == code && ran.stderr.contains(says), "{mask}\n{}", ran.all());
+        assert!(ran.stderr.contains("is not masked, and no server runs on it"), "{}", ran.all());
+        assert!(!to.join("postmaster.pid").exists() && !to.join("global/pg_control").exists(), "{mask}");
+        fs::remove_dir_all(&to).unwrap();
+        fs::write(bank.place.at("mainstay.yaml"), text).unwrap();
+    }
+    mask_of(&bank, "public.people.mail: email");
+    let to = bank.place.at("staging");
+    let ran = bank.run(&[
+        "restore",
+        "bank",
+        "--source",
+        "db",
+        "--to-dir",
+        to.to_str().unwrap(),
+        "--at",
+        "latest",
+        "--mask",
+        "staging",
+    ]);
+    assert!(ran.code == 2 && ran.stderr.contains("--start --port"), "{}", ran.all());
+    let ran = start(&bank, &to, free_port(), &["--immediate", "--action", "pause", "--mask", "staging"]);
+    assert!(ran.code == 2 && !to.exists(), "{}", ran.all());
+}
+
+#[test]
+fn a_table_that_is_taken_back_is_masked_before_it_leaves_the_recovered_cluster() {
+    let bank = people();
+    mask_of(&bank, "public.people.mail: email");
+    let back = [
+        "restore",
+        "bank",
+        "--source",
+        "db",
+        "--at",
+        "latest",
+        "--to-database",
+        "postgres",
+        "--to-schema",
+        "seen",
+        "--yes",
+        "--mask",
+        "staging",
+    ];
+    let ran = bank.run(&[&back[..], &["--table", "people"]].concat());
+    assert!(
+        ran.code == 0 && ran.stdout.contains("masked: mail of public.people (301 rows)"),
+        "{}",
+        ran.all()
+    );
+    assert_eq!(bank.sql("SELECT count(*) FROM seen.people WHERE mail LIKE '%@example.invalid'"), "301");
+    assert_eq!(bank.sql("SELECT count(*) FROM people WHERE mail LIKE '%@real.example'"), "301");
+    let ran = bank.run(&[&back[..], &["--table", "ledger"]].concat());
+    assert!(ran.code == 13 && ran.stderr.contains("names none of the tables"), "{}", ran.all());
 }

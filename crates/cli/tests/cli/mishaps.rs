@@ -36,7 +36,7 @@ fn where_there_is_no_repository_it_says_how_to_make_one() {
     assert_seen!(place.run(&["backup", "shop"]), @"
     exit 10
     err| error: repository main: there is no repository in file://PLACE/store
-    err| hint: Check the address, or make one with `mainstay init`.
+    err| hint: Is its disk mounted, and the address right? A new repository is made with `mainstay init`.
     ");
 }
 
@@ -326,4 +326,24 @@ apps:
     assert!(config.contains(&b));
     place.write("mainstay.yaml", &config.replace(&b, ""));
     place.done(&["delete", &full, "--yes"]);
+}
+
+#[test]
+fn a_store_whose_disk_is_not_mounted_is_left_as_it_is() {
+    for folder_is_there in [true, false] {
+        let place = shop();
+        fs::rename(place.at("store"), place.at("elsewhere")).unwrap();
+        if folder_is_there {
+            fs::create_dir(place.at("store")).unwrap();
+        }
+        let doctor = place.run(&["doctor"]);
+        assert_ne!(doctor.code, 0);
+        assert!(doctor.stdout.contains("Is its disk mounted"), "{}", doctor.all());
+        assert!(!doctor.stdout.contains("can be written"), "{}", doctor.all());
+        let backup = place.run(&["backup", "shop", "--quiet"]);
+        assert_eq!(backup.code, 10);
+        assert!(backup.stderr.contains("Is its disk mounted"), "{}", backup.all());
+        let left = fs::read_dir(place.at("store")).map(|entries| entries.count());
+        assert_eq!(left.ok(), folder_is_there.then_some(0), "nothing was made");
+    }
 }

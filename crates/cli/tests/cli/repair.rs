@@ -128,6 +128,62 @@ fn a_backup_heals_what_a_lost_pack_took() {
 }
 
 #[test]
+fn what_was_stored_again_is_whole_to_all_who_look_and_what_cannot_be_had_again_is_not() {
+    for lost in ["data", "tree"] {
+        let place = shop();
+        place.done(&["backup", "shop"]);
+        let before = below(place.at("store/packs"));
+        fs::write(place.at("uploads/more.txt"), "more").unwrap();
+        place.done(&["backup", "shop"]);
+        // Of the second point: nobody can capture again which files there were at the first.
+        let mut old: Vec<_> = below(place.at("store/packs").join(lost));
+        old.retain(|pack| !before.contains(pack));
+        fs::remove_file(&old[0]).unwrap();
+        fs::remove_dir_all(place.at("cache")).ok();
+        let verified = place.run(&["verify", "shop"]);
+        assert_eq!(verified.code, 4, "{lost}: {}", verified.all());
+        let name =
+            format!("packs/{lost}/{}", old[0].parent().unwrap().file_name().unwrap().to_str().unwrap());
+        assert!(verified.stdout.contains(&name), "{lost}: named by its kind: {}", verified.all());
+        assert!(place.done(&["status"]).contains("are lost: 1"));
+
+        place.done(&["backup", "shop", "--full"]);
+        let status = place.done(&["status"]);
+        assert!(!status.contains("lost"), "{lost}: {status}");
+        for level in ["objects", "packs", "data"] {
+            let verified = place.done(&["verify", "shop", "--level", level]);
+            assert!(verified.contains("Intact"), "{lost}: {verified}");
+        }
+        let repaired = place.done(&["repair", "--packs", "--quiet"]);
+        assert!(
+            repaired.contains("1 pack lost, and everything that recovery points need of it lies elsewhere")
+        );
+        assert!(!place.run(&["doctor"]).stdout.contains("lost"));
+        // The copies go away as well.
+        for pack in below(place.at("store/packs")) {
+            fs::remove_file(pack).unwrap();
+        }
+        assert_eq!(place.run(&["verify", "shop"]).code, 4);
+        assert!(place.done(&["status"]).contains("are lost"));
+    }
+}
+
+#[test]
+fn a_pack_of_which_nobody_knows_what_it_held_is_named_without_a_kind() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    for folder in ["store/packs", "store/index"] {
+        for object in below(place.at(folder)) {
+            fs::remove_file(object).unwrap();
+        }
+    }
+    fs::remove_dir_all(place.at("cache")).ok();
+    fs::remove_dir_all(place.at(".cache")).ok();
+    let verified = place.run(&["verify", "shop"]).stdout;
+    assert!(verified.contains("  pack ") && !verified.contains("packs/"), "{verified}");
+}
+
+#[test]
 fn repair_names_lost_packs_and_says_when_they_are_whole_again() {
     let place = shop();
     place.done(&["backup", "shop"]);
@@ -141,6 +197,12 @@ fn repair_names_lost_packs_and_says_when_they_are_whole_again() {
     let found = place.run(&["repair", "--packs", "--quiet"]);
     assert_eq!(found.code, 4);
     assert!(found.stdout.contains("main: 1 pack lost."), "{}", found.all());
+    fs::write(&packs[0], &bytes).unwrap();
+    place.done(&["verify", "shop", "--level", "packs"]);
+    assert!(!place.done(&["status"]).contains("lost"), "whoever reads it says so");
+
+    fs::remove_file(&packs[0]).unwrap();
+    assert_eq!(place.run(&["repair", "--packs", "--quiet"]).code, 4);
     fs::write(&packs[0], bytes).unwrap();
     assert_seen!(place.run(&["repair", "--packs", "--quiet"]), @"
     exit 0
@@ -201,7 +263,7 @@ fn what_a_store_has_lost_of_itself_comes_back_from_the_recovery_kit() {
     assert_seen!(recover(&[]), @"
     exit 4
     err| error: file://PLACE/store has lost the object `format`, which says what its repository is
-    err| hint: The recovery kit holds a copy: restore with `mainstay recover --kit FILE`, put it back with `mainstay repair --kit FILE`.
+    err| hint: The recovery kit holds a copy: restore with `mainstay recover --store URL --kit FILE`, put it back with `mainstay repair --kit FILE`.
     ");
     let listed = recover(&["--kit", kit]);
     assert_eq!(listed.code, 0, "{}", listed.all());
@@ -310,12 +372,62 @@ fn what_a_repository_has_lost_of_itself_is_said_by_every_command_that_believes_i
         let verified = place.run(&["verify", "shop", "--level", "objects"]);
         assert_eq!(verified.code, 4, "{harm}: {}", verified.all());
         if harm != "a pack is cut off" {
-            for command in [&["list"][..], &["show", "shop"], &["find", "shop", "one"]] {
+            for command in [
+                &["list"][..],
+                &["show", "shop"],
+                &["find", "shop", "one"],
+                &["restore", "shop", "--to-dir", "back", "--yes"],
+                &["recover", "--store", "store"],
+                &["recover", "--store", "store", "--to-dir", "again", "--yes"],
+            ] {
                 let ran = place.run(command);
+                assert_eq!(ran.code, 0, "{harm}: {command:?}\n{}", ran.all());
                 assert!(ran.stderr.contains("warning: "), "{harm}: {command:?}\n{}", ran.all());
             }
+            let backup = place.run(&["backup", "shop"]);
+            assert!(backup.code == 13 || backup.stderr.contains("warning: "), "{harm}: {}", backup.all());
+            assert_eq!(backup.code == 13, harm.contains("trust"), "{harm}: {}", backup.all());
             let doctor = place.run(&["doctor"]);
             assert!(doctor.code != 0 || !harm.contains("trust"), "{harm}: {}", doctor.all());
         }
     }
+}
+
+#[test]
+fn a_point_whose_manifest_is_lost_is_in_nobodys_way_once_it_is_given_up() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    fs::write(place.at("uploads/more.txt"), "more").unwrap();
+    place.done(&["backup", "shop"]);
+    let id = place.json(&["list"], "point")[0]["id"].as_str().unwrap().to_owned();
+    fs::remove_file(place.at("store/manifests").join(&id)).unwrap();
+    assert_seen!(place.run(&["prune", "--yes"]), @"
+    exit 4
+    err| error: nothing is deleted: what recovery point <id> needs cannot be known, manifests/<id> is not in file://PLACE/store
+    err| hint: Give it up with `mainstay delete <id>`; the others are as they were.
+    ");
+    assert_eq!(place.run(&["prune", "--dry-run"]).code, 4);
+    place.done(&["delete", &id[..8], "--yes"]);
+    place.done(&["prune", "--yes"]);
+    place.done(&["verify", "shop", "--level", "data"]);
+}
+
+#[test]
+fn recover_restores_a_point_that_the_log_does_not_name() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    fs::write(place.at("uploads/letters/two.txt"), "another\n").unwrap();
+    place.done(&["backup", "shop"]);
+    let id = place.json(&["list"], "point")[0]["id"].as_str().unwrap().to_owned();
+    place.done(&["delete", &id[..8], "--yes"]);
+    let store = place.files("store");
+    let listed = place.done(&["recover", "--store", "store"]);
+    let (named, unnamed) = listed.split_once("not named by its log").expect(&listed);
+    assert!(!named.contains(&id[..8]) && unnamed.contains(&id[..8]), "{listed}");
+    place.done(&["recover", "--store", "store", "--point", &id[..8], "--to-dir", "back", "--yes"]);
+    let letter = below(place.at("back")).into_iter().find(|path| path.ends_with("letters/two.txt")).unwrap();
+    assert_eq!(fs::read_to_string(letter).unwrap(), "second letter\n");
+    assert_eq!(place.files("store"), store, "nothing was written");
+    place.done(&["repair", "--adopt", &id]);
+    assert!(!place.done(&["recover", "--store", "store"]).contains("not named by its log"));
 }

@@ -3,6 +3,7 @@
 use crate::{
     Place,
     clusters::{Bank, ids, newest},
+    timelines::{has, standby, with_key_file},
 };
 use mainstay_sources::postgres::sandbox::{Sandbox, SandboxOptions};
 use std::{fs, os::unix::fs::FileExt};
@@ -102,8 +103,112 @@ fn a_delta_restore_puts_right_what_differs_and_keeps_the_log_that_was_there() {
 }
 
 #[test]
+fn a_stopped_cluster_and_its_tablespaces_are_put_back_and_what_was_there_can_be_had_again() {
+    let bank = Bank::new(newest());
+    let space = bank.place.at("space");
+    fs::create_dir(&space).unwrap();
+    bank.give(&space);
+    bank.sql(&format!("CREATE TABLESPACE fast LOCATION '{}'", space.display()));
+    bank.sql("CREATE TABLE in_space (id int) TABLESPACE fast");
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    bank.sql("INSERT INTO in_space SELECT generate_series(1, 5000)");
+    bank.done(&["backup", "bank"]);
+    bank.sql("INSERT INTO ledger VALUES (2)");
+    bank.sql("DELETE FROM in_space WHERE id > 10");
+    bank.sql("VACUUM in_space");
+    bank.stop();
+    let data = bank.server.data_directory();
+    let ran = bank.done(&[
+        "restore",
+        "bank",
+        "--source",
+        "db",
+        "--to-dir",
+        data.to_str().unwrap(),
+        "--immediate",
+        "--delta",
+        "--yes",
+    ]);
+    assert!(ran.stdout.contains("a safety copy, kept for 7 days"), "{}", ran.all());
+    let spaces: Vec<_> = fs::read_dir(data.join("pg_tblspc")).unwrap().flatten().collect();
+    let oid = spaces.first().map(|link| link.file_name().into_string().unwrap());
+    {
+        let _running = bank.start_again();
+        crate::clusters::out_of_recovery(&bank.server);
+        assert_eq!(ids(&bank.server), "1 1");
+        assert_eq!(bank.sql("SELECT count(*) FROM in_space"), "5000");
+        assert_eq!(
+            bank.sql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'fast'"),
+            space.to_str().unwrap()
+        );
+    }
+    // What the plan and the list say of it, and the way back that was told.
+    let list = bank.done(&["list"]);
+    assert!(list.stdout.contains("safety copy"), "{}", list.all());
+    let told = ran.stdout.lines().find(|line| line.trim_start().starts_with("mainstay restore")).unwrap();
+    let way: Vec<&str> = told.split_whitespace().skip(1).chain(["--yes"]).collect();
+    bank.done(&way);
+    let oid = oid.unwrap_or_else(|| {
+        let link = fs::read_dir(data.join("pg_tblspc")).unwrap().flatten().next().unwrap();
+        link.file_name().into_string().unwrap()
+    });
+    let point = way[way.iter().position(|word| *word == "--point").unwrap() + 1];
+    bank.done(&[
+        "restore",
+        "bank",
+        "--point",
+        point,
+        "--source",
+        &format!("db-stopped-tablespace-{oid}"),
+        "--to-dir",
+        space.to_str().unwrap(),
+        "--delete",
+        "--check-content",
+        "--yes",
+    ]);
+    let _running = bank.start_again();
+    assert_eq!(ids(&bank.server), "2 2");
+    assert_eq!(bank.sql("SELECT count(*) FROM in_space"), "10");
+}
+
+#[test]
+fn without_its_safety_copy_a_stopped_cluster_is_not_overwritten() {
+    let bank = Bank::new(newest());
+    bank.done(&["backup", "bank"]);
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    bank.stop();
+    let data = bank.server.data_directory();
+    let restore = [
+        "restore",
+        "bank",
+        "--source",
+        "db",
+        "--to-dir",
+        data.to_str().unwrap(),
+        "--immediate",
+        "--delta",
+        "--yes",
+    ];
+    // A link that leads nowhere: not all of it can be read.
+    std::os::unix::fs::symlink("/nowhere/at/all", data.join("base/lost")).unwrap();
+    let ran = bank.run(&restore);
+    assert!(ran.code == 13 && ran.stderr.contains("could not be backed up first"), "{}", ran.all());
+    assert!(
+        ran.stderr.contains("/nowhere/at/all") && data.join("global/pg_control").exists(),
+        "{}",
+        ran.all()
+    );
+    let ran = bank.done(&[&restore[..], &["--no-backup"]].concat());
+    assert!(!ran.stdout.contains("safety copy"), "{}", ran.all());
+    let ran =
+        bank.run(&["restore", "bank", "--source", "db", "--to-dir", "new", "--immediate", "--no-backup"]);
+    assert_eq!(ran.code, 2, "nothing is overwritten there\n{}", ran.all());
+}
+
+#[test]
 fn a_primary_that_was_given_higher_limits_is_followed_beyond_that() {
     let bank = Bank::new(newest());
+    let config = with_key_file(&bank);
     bank.done(&["backup", "bank"]);
     bank.sql("INSERT INTO ledger VALUES (1)");
     // Stopped, and started again with more of everything; the server's own program, on the same directory.
@@ -112,11 +217,126 @@ fn a_primary_that_was_given_higher_limits_is_followed_beyond_that() {
     let _running = bank.restart();
     bank.sql("INSERT INTO ledger VALUES (2)");
     bank.archive_all();
-    let server = bank.restored(&["--at", "latest"]);
-    assert_eq!(ids(&server), "2 2");
-    let settings = settings_of(&server);
-    assert!(settings.contains("max_connections = '170'"), "{settings}");
-    assert!(settings.contains("max_prepared_transactions = '7'"), "{settings}");
+    let raised = |server: &Sandbox| {
+        let settings = settings_of(server);
+        assert!(settings.contains("max_connections = '170'"), "{settings}");
+        assert!(settings.contains("max_prepared_transactions = '7'"), "{settings}");
+    };
+    // Whether the log is brought or fetched, and by one that never comes to an end.
+    for how in ["copy", "fetch"] {
+        let server = bank.restored(&["--config", &config, "--at", "latest", "--wal", how]);
+        assert_eq!(ids(&server), "2 2", "{how}");
+        raised(&server);
+    }
+    let server = standby(&bank, &config);
+    has(&server, 2);
+    raised(&server);
+}
+
+#[test]
+fn a_base_backup_goes_only_where_a_server_of_its_kind_could_run() {
+    let bank = Bank::new(newest());
+    bank.done(&["backup", "bank"]);
+    // What another version has left, stopped.
+    let older = crate::started::oldest();
+    assert!(older.major < bank.tools.major);
+    let options = SandboxOptions::new(older.clone());
+    let other = Sandbox::start(&options).unwrap();
+    let data = bank.place.at("older");
+    let copied = std::process::Command::new("cp").arg("-a").arg(other.data_directory()).arg(&data).status();
+    assert!(copied.unwrap().success());
+    fs::remove_file(data.join("postmaster.pid")).unwrap();
+    let to = data.to_str().unwrap();
+    let ran = bank.run(&["restore", "bank", "--source", "db", "--to-dir", to, "--delta", "--yes"]);
+    let says = format!(
+        "is the data directory of PostgreSQL {}, and the base backup is of PostgreSQL {}",
+        older.major, bank.tools.major
+    );
+    assert!(ran.code == 13 && ran.stderr.contains(&says), "{}", ran.all());
+    assert!(data.join("global/pg_control").exists(), "nothing was touched");
+}
+
+#[test]
+fn every_page_of_a_restored_cluster_has_the_checksum_that_it_should() {
+    let bank = Bank::with(newest(), &["--data-checksums"]);
+    bank.sql("INSERT INTO ledger SELECT n, repeat('x', 500) FROM generate_series(1, 5000) n");
+    bank.done(&["backup", "bank"]);
+    bank.sql("UPDATE ledger SET note = 'y' WHERE id % 3 = 0");
+    bank.archive_all();
+    bank.stop();
+    let data = bank.server.data_directory();
+    let to = data.to_str().unwrap();
+    bank.done(&["restore", "bank", "--source", "db", "--to-dir", to, "--at", "latest", "--delta", "--yes"]);
+    {
+        let _running = bank.start_again();
+        crate::clusters::out_of_recovery(&bank.server);
+        assert_eq!(bank.sql("SELECT count(*) FROM ledger WHERE note = 'y'"), "1666");
+    }
+    bank.checked("pg_checksums", &["--check", "-D", to]);
+}
+
+#[test]
+fn a_clone_of_the_machine_cannot_archive_into_its_originals_archive() {
+    let bank = Bank::new(newest());
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    bank.done(&["backup", "bank"]);
+    bank.archive_all();
+    bank.stop();
+    let archiving = SandboxOptions::new(bank.tools.clone())
+        .setting("archive_mode", "on")
+        .setting("archive_command", &bank.push)
+        .setting("full_page_writes", "on");
+    // A snapshot of the disk, say: the same cluster twice, and both go on.
+    let clone = Sandbox::start_on(&archiving, &|data| {
+        let copied = std::process::Command::new("cp")
+            .arg("-a")
+            .arg(bank.server.data_directory())
+            .arg(data)
+            .status()?;
+        assert!(copied.success());
+        Ok(())
+    })
+    .unwrap();
+    let push = bank.push.replace('\'', "'\\''");
+    let _running = bank.start_again_with(&format!("-c archive_mode=on -c archive_command='{push}'"));
+    bank.sql("INSERT INTO ledger VALUES (2)");
+    bank.archive_all();
+    clone.connect("postgres").unwrap().execute("INSERT INTO ledger VALUES (100)").unwrap();
+    clone.connect("postgres").unwrap().query("SELECT pg_switch_wal()").unwrap();
+    crate::clusters::until(&clone, "SELECT failed_count > 0 FROM pg_stat_archiver");
+    assert!(clone.log_tail().contains("is in the archive already"), "{}", clone.log_tail());
+    bank.sql("INSERT INTO ledger VALUES (3)");
+    bank.archive_all();
+    assert_eq!(ids(&bank.restored(&["--at", "latest"])), "3 3");
+}
+
+#[test]
+fn two_clusters_that_archive_into_one_repository_are_kept_apart() {
+    let bank = Bank::new(newest());
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    bank.done(&["backup", "bank"]);
+    let other = Sandbox::start(
+        &SandboxOptions::new(bank.tools.clone())
+            .setting("archive_mode", "on")
+            .setting("archive_command", &bank.push)
+            .setting("full_page_writes", "on"),
+    )
+    .unwrap();
+    // The same names of segments from both.
+    for id in 2..5 {
+        bank.sql(&format!("INSERT INTO ledger VALUES ({id})"));
+        bank.archive_all();
+        other.connect("postgres").unwrap().execute(&format!("CREATE TABLE t{id} (id int)")).unwrap();
+        crate::clusters::archive_all(&other);
+    }
+    let status = bank.done(&["wal", "status", "--json"]);
+    assert_eq!(
+        status.stdout.lines().filter(|line| line.contains("\"timelines\"")).count(),
+        2,
+        "{}",
+        status.all()
+    );
+    assert_eq!(ids(&bank.restored(&["--at", "latest"])), "4 4");
 }
 
 #[test]

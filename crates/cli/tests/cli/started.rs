@@ -19,12 +19,17 @@ use std::{
 /// Where the set-up script puts servers of all versions.
 const TREES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql");
 
+pub(crate) fn oldest() -> Tools {
+    let installed = tools::installed(Purpose::Server, Some(Path::new(TREES)));
+    installed.into_iter().min_by_key(|tools| tools.major).expect("`make setup` installs PostgreSQL")
+}
+
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn connect(port: u16) -> Connection {
+pub(crate) fn connect(port: u16) -> Connection {
     Connection::connect(&ConnectSpec::socket(Path::new("/tmp"), port, "postgres", "postgres")).unwrap()
 }
 
@@ -33,7 +38,7 @@ fn rows(port: u16) -> Option<String> {
 }
 
 /// Ends what a test started, also when it fails.
-struct Stopped<'b>(&'b Bank, PathBuf);
+pub(crate) struct Stopped<'b>(pub &'b Bank, pub PathBuf);
 
 impl Drop for Stopped<'_> {
     fn drop(&mut self) {
@@ -47,7 +52,7 @@ impl Drop for Stopped<'_> {
     }
 }
 
-fn bank(tools: Tools) -> Bank {
+pub(crate) fn bank(tools: Tools) -> Bank {
     let bank = Bank::new(tools);
     // Where copies listen, whatever the distribution's default is.
     bank.sql("ALTER SYSTEM SET unix_socket_directories = '/tmp'");
@@ -64,7 +69,7 @@ fn history(bank: &Bank) -> String {
     moment
 }
 
-fn start(bank: &Bank, to: &Path, port: u16, more: &[&str]) -> Ran {
+pub(crate) fn start(bank: &Bank, to: &Path, port: u16, more: &[&str]) -> Ran {
     let (to, port) = (to.to_str().unwrap().to_owned(), port.to_string());
     let base = ["restore", "bank", "--source", "db", "--to-dir", &to, "--start", "--port", &port];
     bank.run(&[&base[..], more].concat())
@@ -72,11 +77,8 @@ fn start(bank: &Bank, to: &Path, port: u16, more: &[&str]) -> Ran {
 
 #[test]
 fn a_started_cluster_stands_at_the_moment_and_says_how_to_reach_it() {
-    let mut installed = tools::installed(Purpose::Server, Some(Path::new(TREES)));
-    installed.sort_by_key(|tools| tools.major);
     // The words that a server says of itself are those of its version.
-    let oldest = installed.swap_remove(0);
-    for tools in [oldest, newest()] {
+    for tools in [oldest(), newest()] {
         stands_at_the_moment(&bank(tools));
     }
 }
@@ -132,4 +134,49 @@ fn what_keeps_a_started_cluster_from_its_target_is_shown_in_its_own_words() {
     assert!(ran.code == 1, "{}", ran.all());
     assert!(ran.stderr.contains("not_to_be_found") && ran.stderr.contains("FATAL"), "{}", ran.all());
     assert!(to.join("global/pg_control").exists(), "the files are in place");
+}
+
+#[test]
+fn a_started_standby_follows_its_primary_beyond_what_is_archived() {
+    let bank = bank(newest());
+    let config = crate::timelines::with_key_file(&bank);
+    history(&bank);
+    let (to, port) = (bank.place.at("standby"), free_port());
+    let _stopped = Stopped(&bank, to.clone());
+    let (text, number) = (to.to_str().unwrap(), port.to_string());
+    let restore = [
+        "--config",
+        &config,
+        "restore",
+        "bank",
+        "--source",
+        "db",
+        "--to-dir",
+        text,
+        "--standby",
+        "--start",
+        "--port",
+        &number,
+        "--primary-url-env",
+        "PRIMARY",
+    ];
+    let ran = bank.run(&restore);
+    assert!(ran.code == 2 && ran.stderr.contains("the variable PRIMARY is not set"), "{}", ran.all());
+    assert!(!to.exists(), "nothing was restored");
+    let primary = format!(
+        "host={} port={} user=postgres",
+        bank.server.socket_directory().display(),
+        bank.server.port()
+    );
+    let ran = bank.place.ran(bank.command(&restore).env("PRIMARY", primary).output().unwrap());
+    assert!(ran.code == 0 && ran.stdout.contains("follows the archive and answers queries"), "{}", ran.all());
+    // In a segment that is not archived yet.
+    bank.sql("INSERT INTO ledger VALUES (4)");
+    let follows = "SELECT count(*) = 1 FROM pg_stat_replication WHERE state = 'streaming'";
+    crate::clusters::until(&bank.server, follows);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while rows(port).as_deref() != Some("4") {
+        assert!(std::time::Instant::now() < deadline, "the standby does not follow");
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
 }

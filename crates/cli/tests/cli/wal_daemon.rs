@@ -200,6 +200,7 @@ fn a_fetch_is_answered_from_what_was_fetched_ahead_and_absence_is_never_the_daem
         assert!(fs::read(&target).unwrap() == fs::read(path).unwrap());
     }
     assert_eq!(status(&bank)["known_prefetched"], 2);
+    assert_eq!(status(&bank)["placed"], 2, "nothing was copied: the files lay in pg_wal and got their name");
     assert_eq!(fetch(&paths[3]).code, 1, "not there");
     assert_eq!(push(&bank, &paths[3]).code, 0);
     assert_eq!(fetch(&paths[3]).code, 0, "and there from the moment on when it is");

@@ -19,6 +19,10 @@ pub enum Reason {
     Newest,
     /// Keeps: something newer is complete, but does not hold these sources.
     NewestOf { sources: Vec<String> },
+    /// Keeps: newer ones hold only parts of these sources.
+    NewestWhole { sources: Vec<String> },
+    /// Keeps: as `NewestOf`, of sources that are not backed up any more. Nothing will ever take its place, so a person decides.
+    NewestOfRemoved { sources: Vec<String>, point: PointId },
     /// Keeps: not complete, and nothing complete has followed.
     NothingCompleteSince { state: State },
     /// Keeps: known to be damaged, and nothing whole and complete has followed.
@@ -60,6 +64,22 @@ impl fmt::Display for Reason {
             Reason::LastProven => f.write_str("the last point proven by a restore"),
             Reason::Newest => f.write_str("the newest complete point"),
             Reason::NewestOf { sources } => write!(f, "the newest complete one of {}", sources.join(", ")),
+            Reason::NewestWhole { sources } => {
+                write!(
+                    f,
+                    "the newest that has all of {}; newer ones leave parts of it out",
+                    sources.join(", ")
+                )
+            }
+            Reason::NewestOfRemoved { sources, point } => {
+                let are = if sources.len() == 1 { "is" } else { "are" };
+                write!(
+                    f,
+                    "the newest complete one of {}, which {are} no longer in the configuration: `mainstay delete {}` lets it go",
+                    sources.join(", "),
+                    point.short()
+                )
+            }
             Reason::NothingCompleteSince { state } => {
                 write!(f, "{state}, but no complete point has followed")
             }

@@ -195,6 +195,23 @@ fn a_point_with_some_sources_takes_no_place_of_one_with_others() {
 }
 
 #[test]
+fn a_point_with_a_part_of_a_source_takes_no_place_of_one_with_all_of_it() {
+    let part = |n: i64| {
+        let mut sample = day(n).of(&["db"]);
+        sample.summary.sources[0].partial = true;
+        sample
+    };
+    let whole = day(1).of(&["db"]);
+    let samples = [part(0), whole.clone(), part(2), part(3), part(4)];
+    let decisions = run(&samples, last(1), at_day(30));
+    assert_eq!(kept_days(&samples, &decisions), [1, 4], "a whole one takes the place of a part");
+    assert_eq!(decision(&decisions, &whole).reasons, [Reason::NewestWhole { sources: vec!["db".into()] }]);
+
+    let samples = [samples.to_vec(), vec![day(5).of(&["db"])]].concat();
+    assert_eq!(kept_days(&samples, &run(&samples, last(1), at_day(30))), [5]);
+}
+
+#[test]
 fn each_rule_keeps_the_newest_of_its_latest_hours_days_weeks_months_and_years() {
     let days: Vec<Sample> = (0..400).map(day).collect();
     let now = at_day(400); // 2027-02-05; the grace covers days 396 to 399
@@ -340,6 +357,15 @@ fn the_last_proven_point_stays() {
         [0, 1, 20],
         "a proof from the future proves nothing yet"
     );
+}
+
+#[test]
+fn the_last_proven_point_of_each_source_stays() {
+    let proven =
+        |n: i64, sources: &[&str]| day(n).of(sources).proven(at_day(n + 1), ProofLevel::Restore, true);
+    let samples = [proven(0, &["a", "b"]), proven(2, &["a", "b"]), proven(4, &["a"]), day(6).of(&["a", "b"])];
+    let decisions = run(&samples, last(1), at_day(30));
+    assert_eq!(kept_days(&samples, &decisions), [2, 4, 6]);
 }
 
 #[test]

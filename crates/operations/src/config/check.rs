@@ -67,8 +67,10 @@ impl Config {
             let message = format!("is {required}, but must be from 1 to the number of stores ({stores})");
             found.add(format!("{place}.copies_required"), message);
         }
-        if !(1..=19).contains(&repository.compression.level) {
-            let message = format!("is {}, but must be from 1 to 19", repository.compression.level);
+        if let Some(level) = repository.compression.level
+            && !(1..=19).contains(&level)
+        {
+            let message = format!("is {level}, but must be from 1 to 19");
             found.add(format!("{place}.compression.level"), message);
         }
         if !(16 << 20..=64 << 20).contains(&repository.pack_size.0) {

@@ -86,18 +86,12 @@ pub struct RepositoryConfig {
 }
 
 /// How chunks are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Compression {
-    /// zstd level, 1 (fast) to 19 (small).
-    #[serde(default = "default_level")]
-    pub level: i32,
-}
-
-impl Default for Compression {
-    fn default() -> Self {
-        Compression { level: default_level() }
-    }
+    /// zstd level, 1 (fast) to 19 (small). By default 1 or 3, whichever pays: small samples of what is stored are tried at both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<i32>,
 }
 
 /// How deeply a backup is read back at its end.
@@ -259,9 +253,6 @@ fn one() -> u32 {
 }
 fn ten_minutes() -> Span {
     Span { nanoseconds: 10 * mainstay_domain::time::MINUTE }
-}
-fn default_level() -> i32 {
-    3
 }
 fn default_pack_size() -> ByteSize {
     ByteSize(16 << 20)

@@ -40,7 +40,7 @@ fn what_is_not_said_has_its_documented_default() {
     let main = &config.repositories["main"];
     assert_eq!(
         (main.copies_required, main.compression.level, main.pack_size.0, main.verify_after),
-        (1, 3, 16 << 20, VerifyAfter::Packs)
+        (1, None, 16 << 20, VerifyAfter::Packs)
     );
     assert_eq!(config.apps["shop"].environment, "production");
     assert_eq!(config.apps["shop"].policies["nightly"].zone().unwrap(), jiff::tz::TimeZone::UTC);

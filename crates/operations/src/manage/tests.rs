@@ -1,7 +1,7 @@
 //! What may be given up by hand, whoever else is at work.
 
 use super::*;
-use crate::testing::{NOW, labelled, left, open, point, proof, store};
+use crate::testing::{NOW, labelled, left, open, point, proof, store, with_sources};
 use mainstay_domain::point::SAFETY_COPY;
 
 fn delete_all(repository: &Repository, chosen: &[PointInfo]) -> Result<()> {
@@ -106,4 +106,18 @@ fn a_point_that_is_known_to_be_damaged_is_not_relied_on() {
     assert!(refused.message.contains("the last complete one"), "{refused}");
     here.record_proof(bad.id, look(ProofLevel::Data, true, NOW.plus(2))).unwrap();
     delete_all(&here, std::slice::from_ref(&good)).unwrap();
+}
+
+#[test]
+fn the_last_proven_point_of_a_source_stays_as_long_as_the_source_is_backed_up() {
+    let store = store();
+    let here = open(&store);
+    let both = with_sources(&here, State::Complete, None, 9, &["db", "uploads"]);
+    let uploads = with_sources(&here, State::Complete, None, 5, &["uploads"]);
+    with_sources(&here, State::Complete, None, 1, &["db", "uploads"]);
+    proof(&here, both.id, true, NOW);
+    proof(&here, uploads.id, true, NOW);
+    let refused = delete_all(&here, std::slice::from_ref(&both)).unwrap_err();
+    assert!(refused.message.ends_with("the last proven one of shop with db"), "{refused}");
+    delete(&here, &[both], &|_, source| source != "db", "me", "test", NOW, |_| {}).unwrap();
 }

@@ -1,13 +1,20 @@
-//! Puts the log that replay needs into a restored data directory.
+//! Puts the log that replay needs into a restored data directory; or, where it is left in the archive, reads what a server must know
+//! of it beforehand.
 
-use super::Resolved;
+use super::{Resolved, limits::Limits};
 use crate::wal::write;
-use mainstay_domain::{Failure, Kind, Monitor, Result, wal::WalFile};
-use mainstay_sources::postgres::{
-    cluster::{facts::RECOVERY_SETTINGS, restore as files},
-    wal::{Mark, Scanner},
+use mainstay_domain::{
+    Failure, Kind, Monitor, Result, Severity,
+    wal::{Segment, WalFile},
 };
-use std::path::Path;
+use mainstay_sources::postgres::cluster::restore::{self as files, Settings};
+use std::{
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 /// Bytes of segments that are held at the same time while they are brought.
 const HELD: u64 = 128 << 20;
@@ -17,10 +24,9 @@ impl Resolved<'_> {
     ///
     /// Returns the settings of which replay needs more than the base backup knew: a server that finds itself below them in the
     /// middle of its recovery stops there and waits.
-    pub fn bring_log(&self, data: &Path, sync: bool, monitor: &dyn Monitor) -> Result<Vec<(String, String)>> {
+    pub fn bring_log(&self, data: &Path, sync: bool, monitor: &dyn Monitor) -> Result<Settings> {
         let folder = data.join("pg_wal");
-        let size = self.facts.segment_size.bytes();
-        monitor.step("log", Some(self.segments.len() as u64 * size));
+        monitor.step("log", Some(self.segments.len() as u64 * self.facts.segment_size.bytes()));
         // All of them, strays too: the new timeline takes the first number that no history has, and must not take one of
         // a timeline that is archived.
         let histories =
@@ -30,73 +36,96 @@ impl Resolved<'_> {
             .into_iter()
             .chain(self.segments.iter().map(|segment| WalFile::Segment(*segment)))
             .collect();
-        let next = std::sync::atomic::AtomicUsize::new(0);
-        let limits = std::sync::Mutex::new([0; RECOVERY_SETTINGS.len()]);
-        let outcome = std::sync::Mutex::new(Ok(()));
-        std::thread::scope(|scope| {
-            // Each thread holds a segment; one has up to 1 GiB.
-            for _ in 0..crate::access::threads().min((HELD / size) as usize).max(1) {
-                scope.spawn(|| {
-                    while let Some(file) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
-                    {
-                        let done = self.bring(file, &folder, sync, &limits, monitor);
-                        if let Err(failure) = done {
-                            let mut outcome = outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                            if outcome.is_ok() {
-                                *outcome = Err(failure);
-                            }
-                            next.store(wanted.len(), std::sync::atomic::Ordering::Relaxed);
-                        }
-                    }
-                });
+        let limits = Limits::default();
+        self.each(&wanted, monitor, &|file| {
+            let content = self.brought(file)?;
+            if let WalFile::Segment(segment) = file {
+                limits.see(segment.start(self.facts.segment_size), &content);
             }
-        });
-        outcome.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())?;
+            let path = folder.join(file.to_string());
+            write(&path, &content, sync)?;
+            monitor.advance(1, content.len() as u64);
+            files::give_to_owner_of(&folder, &path)
+        })?;
         if sync {
             std::fs::File::open(&folder).and_then(|directory| directory.sync_all()).map_err(|error| {
                 Failure::failed(format!("{} cannot be made durable", folder.display())).caused_by(error)
             })?;
         }
         monitor.done("log", "");
-        let limits = limits.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let known = |name: &str| {
-            let found = self.facts.settings.iter().find(|(known, _)| known == name);
-            found.and_then(|(_, value)| value.parse::<u32>().ok()).unwrap_or_default()
-        };
-        let grown = RECOVERY_SETTINGS.iter().zip(limits).filter(|(name, limit)| *limit > known(name));
-        Ok(grown.map(|(name, limit)| ((*name).to_owned(), limit.to_string())).collect())
+        Ok(limits.beyond(&self.facts))
     }
 
-    fn bring(
-        &self,
-        file: &WalFile,
-        folder: &Path,
-        sync: bool,
-        limits: &std::sync::Mutex<[u32; RECOVERY_SETTINGS.len()]>,
-        monitor: &dyn Monitor,
-    ) -> Result<()> {
-        if monitor.cancelled() {
-            return Err(Failure::new(Kind::Cancelled, "the restore was stopped"));
-        }
-        // Of a damaged history the name alone is of use: it keeps the server from taking its number for a new timeline.
-        let name_only = self.holdings.damaged().any(|timeline| *file == WalFile::History(timeline));
-        let content = match name_only {
-            true => b"# damaged in the archive\n".to_vec(),
-            false => self.holdings.content(file)?.ok_or_else(|| {
-                Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
-            })?,
+    /// The same settings where the server fetches the log by itself. A `standby` goes on for ever, over every failover: of it they are
+    /// those of everything that is archived by now.
+    pub fn limits_of_fetched(&self, standby: bool, monitor: &dyn Monitor) -> Result<Settings> {
+        let size = self.facts.segment_size;
+        let first = Segment::holding(self.facts.timeline, self.facts.start, size).number(size);
+        let wanted: Vec<Segment> = match standby {
+            true => self.holdings.begun().filter(|segment| segment.number(size) >= first).collect(),
+            false => self.segments.clone(),
         };
-        let path = folder.join(file.to_string());
-        if let WalFile::Segment(segment) = file {
-            Scanner::default().feed(segment.start(self.facts.segment_size), &content, |mark| {
-                if let Mark::Limits { limits: found, .. } = mark {
-                    let mut limits = limits.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                    limits.iter_mut().zip(found).for_each(|(limit, found)| *limit = found.max(*limit));
-                }
-            });
+        monitor.step("limits", Some(wanted.len() as u64 * size.bytes()));
+        let limits = Limits::default();
+        self.each(&wanted, monitor, &|segment| {
+            match self.brought(&WalFile::Segment(*segment)) {
+                Ok(content) => limits.see(segment.start(size), &content),
+                // It may never come to that one: it may lie on another line of history, or stream what it holds from its primary.
+                Err(failure) if standby && failure.kind == Kind::Verification => monitor.notice(
+                    Severity::Warning,
+                    &format!(
+                        "{segment} cannot be looked through for what the server must be set to: {failure}"
+                    ),
+                ),
+                Err(failure) => return Err(failure),
+            }
+            monitor.advance(1, size.bytes());
+            Ok(())
+        })?;
+        monitor.done("limits", "");
+        Ok(limits.beyond(&self.facts))
+    }
+
+    fn brought(&self, file: &WalFile) -> Result<Vec<u8>> {
+        // Of a damaged history the name alone is of use: it keeps the server from taking its number for a new timeline.
+        if self.holdings.damaged().any(|timeline| *file == WalFile::History(timeline)) {
+            return Ok(b"# damaged in the archive\n".to_vec());
         }
-        write(&path, &content, sync)?;
-        monitor.advance(1, content.len() as u64);
-        files::give_to_owner_of(folder, &path)
+        self.holdings.content(file)?.ok_or_else(|| {
+            Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
+        })
+    }
+
+    /// Does something with each, by several threads, until one fails.
+    fn each<T: Sync>(
+        &self,
+        wanted: &[T],
+        monitor: &dyn Monitor,
+        work: &(dyn Fn(&T) -> Result<()> + Sync),
+    ) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let outcome = Mutex::new(Ok(()));
+        // Each thread holds a segment; one has up to 1 GiB.
+        let threads = crate::access::threads().min((HELD / self.facts.segment_size.bytes()) as usize).max(1);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some(item) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let done = match monitor.cancelled() {
+                            true => Err(Failure::new(Kind::Cancelled, "the restore was stopped")),
+                            false => work(item),
+                        };
+                        if let Err(failure) = done {
+                            let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+                            if outcome.is_ok() {
+                                *outcome = Err(failure);
+                            }
+                            next.store(wanted.len(), Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }

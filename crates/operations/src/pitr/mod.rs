@@ -8,7 +8,9 @@ mod aim;
 mod base;
 mod bring;
 mod follow;
+mod limits;
 mod lines;
+pub mod masked;
 pub mod start;
 
 use crate::{points::PointInfo, restore::Opened, wal::Holdings};
@@ -200,7 +202,10 @@ pub fn restore(
 ) -> Result<files::Report> {
     let mut bring_log = |data: &Path| match log {
         Log::Brought => resolved.bring_log(data, options.sync, monitor),
-        Log::Fetched => Ok(Vec::new()),
+        Log::Fetched => {
+            let standby = options.recovery.as_ref().is_some_and(|recovery| recovery.standby);
+            resolved.limits_of_fetched(standby, monitor)
+        }
     };
     files::restore(&opened.reader, &opened.record, options, &mut bring_log, monitor)
 }

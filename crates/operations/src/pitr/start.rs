@@ -20,7 +20,7 @@ use std::path::PathBuf;
 /// What a server is started with.
 #[derive(Debug)]
 pub struct Starter {
-    tools: Tools,
+    pub(super) tools: Tools,
     port: u16,
 }
 

@@ -1,7 +1,7 @@
 //! What is said of tests that did not pass.
 
 use super::*;
-use crate::testing::{NOW, open, point, proof, store};
+use crate::testing::{NOW, open, point, proof, store, with_sources};
 use mainstay_domain::time::HOUR;
 
 #[test]
@@ -68,4 +68,82 @@ apps:
     point(&repository, State::Incomplete, Some("hourly"), 0);
     assert_eq!(late(2), [true, false], "an incomplete one does not count");
     assert_eq!(late(30), [true, true]);
+}
+
+/// A point of these sources, made by hand.
+fn of_sources(repository: &Repository, minutes: i64, sources: &[&str]) -> PointInfo {
+    with_sources(repository, State::Complete, None, minutes, sources)
+}
+
+#[test]
+fn a_source_that_newer_points_leave_out_is_named() {
+    let store = store();
+    let repository = open(&store);
+    let config = "version: 1
+stores: { local: { url: \"file:///nowhere\" } }
+repositories: { main: { key: { env: KEY }, stores: [local] } }
+apps:
+  shop:
+    repository: main
+    sources:
+      db: { files: { paths: [\"/nowhere\"] } }
+      uploads: { files: { paths: [\"/nowhere\"] } }
+    policies: {}
+";
+    let config = Config::parse(config, std::path::Path::new("mainstay.yaml")).unwrap();
+    let status = || of_app(&config, &repository, "shop", NOW).unwrap();
+    let of_db = || -> Vec<String> { status().concerns.into_iter().filter(|c| c.contains("db")).collect() };
+
+    of_sources(&repository, 90 * 60, &["uploads"]);
+    assert_eq!(of_db(), ["no recovery point has db complete; make one: mainstay backup shop --source db"]);
+    let old = of_sources(&repository, 40 * 60, &["db", "uploads"]);
+    let new = of_sources(&repository, 60, &["uploads"]);
+    let left_out = of_db();
+    assert!(
+        matches!(&left_out[..], [said] if said.contains(&old.id.short()) && said.contains("newer ones leave it out")),
+        "{left_out:?}"
+    );
+    proof(&repository, new.id, true, NOW);
+    let unproven = of_db().pop().unwrap();
+    assert!(unproven.starts_with("db was never proven by a restore"), "{unproven}");
+    assert!(unproven.contains(&format!("--point {}", old.id.short())), "{unproven}");
+
+    let both = of_sources(&repository, 30, &["db", "uploads"]);
+    proof(&repository, both.id, true, NOW);
+    assert_eq!(status().concerns, Vec::<String>::new());
+}
+
+#[test]
+fn a_source_is_late_by_the_policies_that_are_to_back_it_up() {
+    let store = store();
+    let repository = open(&store);
+    let config = "version: 1
+stores: { local: { url: \"file:///nowhere\" } }
+repositories: { main: { key: { env: KEY }, stores: [local] } }
+apps:
+  shop:
+    repository: main
+    sources:
+      db: { files: { paths: [\"/nowhere\"] } }
+      uploads: { files: { paths: [\"/nowhere\"] } }
+    policies:
+      hourly: { sources: [db], schedule: \"0 * * * *\", keep: { last: 3 } }
+      nightly: { schedule: \"0 3 * * *\", keep: { last: 3 } }
+";
+    let config = Config::parse(config, std::path::Path::new("mainstay.yaml")).unwrap();
+    let left_out = || -> Vec<String> {
+        let said = of_app(&config, &repository, "shop", NOW).unwrap().concerns;
+        said.into_iter().filter(|said| said.contains("leave it out")).collect()
+    };
+    let made = |policy, minutes, sources: &[&str]| {
+        with_sources(&repository, State::Complete, Some(policy), minutes, sources)
+    };
+    made("nightly", 45 * 60, &["db", "uploads"]);
+    made("hourly", 5, &["db"]);
+    assert_eq!(left_out(), Vec::<String>::new(), "the nightly policy is late, and says so itself");
+    // Somebody runs it with fewer sources.
+    made("nightly", 20 * 60, &["db"]);
+    assert!(matches!(&left_out()[..], [said] if said.contains("uploads")), "{:?}", left_out());
+    made("nightly", 10, &["db", "uploads"]);
+    assert_eq!(left_out(), Vec::<String>::new());
 }

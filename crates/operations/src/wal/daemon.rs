@@ -11,6 +11,7 @@ mod ahead;
 pub mod client;
 mod prefetch;
 mod socket;
+mod spool;
 mod turns;
 mod words;
 
@@ -26,7 +27,7 @@ use ahead::Ahead;
 use mainstay_domain::{Clock, Failure, Monitor, Result, Severity, time::SECOND, wal::WalFile};
 use mainstay_repository::{Repository, wal::Put};
 use mainstay_sources::postgres::cluster::{StartDaemon, WalConfig};
-use prefetch::Prefetch;
+use prefetch::{Fetched, Prefetch};
 use rustix::event::Timespec;
 use socket::Place;
 use std::{
@@ -117,13 +118,14 @@ pub fn fetch(
     clock: Arc<dyn Clock>,
 ) -> Result<(bool, Asked<()>)> {
     let asked = match name.parse() {
-        Ok(file @ WalFile::Segment(_)) => client::fetch(place, config, &file, control_of(path)?.system),
+        Ok(file @ WalFile::Segment(_)) => client::fetch(place, config, &file, control_of(path)?.system, path),
         _ => Asked::Declined(format!("{name} is no segment")),
     };
     let asked = match asked {
-        Asked::Done(content) => {
+        Asked::Done(Fetched::Content(content)) => {
             return super::write(path, &content, false).map(|()| (true, Asked::Done(())));
         }
+        Asked::Done(Fetched::Placed { .. }) => return Ok((true, Asked::Done(()))),
         Asked::Declined(why) => Asked::Declined(why),
         Asked::Nobody => Asked::Nobody,
     };
@@ -234,7 +236,8 @@ impl<'d> Daemon<'d> {
         let call: Call = words::hear(&mut BufReader::new(&stream))?;
         let (send, receive) = sync_channel(1);
         thread::scope(|scope| {
-            scope.spawn(move || drop(send.send(self.answer(call))));
+            let one_user = socket::is_own_user(&stream);
+            scope.spawn(move || drop(send.send(self.answer(call, one_user))));
             loop {
                 match receive.recv_timeout(words::BEAT) {
                     Ok((answer, content)) => {
@@ -248,7 +251,8 @@ impl<'d> Daemon<'d> {
         })
     }
 
-    fn answer(&self, call: Call) -> Reply {
+    /// `one_user`: whoever calls runs as the user that we are.
+    fn answer(&self, call: Call, one_user: bool) -> Reply {
         let answered = self.check(&call).and_then(|()| match &call.ask {
             Ask::Status => Ok((Answer::Status(self.status()), Vec::new())),
             Ask::Push { path, identity } => self.current().and_then(|()| {
@@ -258,10 +262,16 @@ impl<'d> Daemon<'d> {
                 };
                 Ok((Answer::Durable { stored }, Vec::new()))
             }),
-            Ask::Fetch { file, system } => self.current().and_then(|()| {
+            Ask::Fetch { file, system, to } => self.current().and_then(|()| {
                 let segment = file.parse().map_err(|_| Failure::usage(format!("{file} is no segment")))?;
-                match self.prefetch.fetch(self.repository, *system, segment)? {
-                    Some(content) => Ok((Answer::Content { bytes: content.len() as u64 }, content)),
+                let to = Some(to).filter(|to| one_user && to.is_here());
+                match self.prefetch.fetch(self.repository, *system, segment, to)? {
+                    Some(Fetched::Content(content)) => {
+                        Ok((Answer::Content { bytes: content.len() as u64 }, content))
+                    }
+                    Some(Fetched::Placed { bytes, inode }) => {
+                        Ok((Answer::Placed { bytes, inode }, Vec::new()))
+                    }
                     None => Err(Failure::failed(format!("{file} is not there"))),
                 }
             }),
@@ -306,6 +316,7 @@ impl<'d> Daemon<'d> {
             fetched: self.prefetch.fetched.load(Relaxed),
             prefetched: self.prefetch.prefetched.load(Relaxed),
             known_prefetched: self.prefetch.known_prefetched.load(Relaxed),
+            placed: self.prefetch.placed.load(Relaxed),
             declined: self.declined.load(Relaxed),
         }
     }

@@ -22,7 +22,7 @@ use mainstay_domain::{
 };
 use mainstay_repository::{Repository, wal::Archive};
 use mainstay_sources::postgres::{
-    cluster::ClusterConfig,
+    cluster::{ClusterConfig, build::refuse_log_pages},
     replication::{Identity, LogStream, Message, Session, Status, Streamed, Trouble},
     wal::Ancestry,
     wire::ConnectSpec,
@@ -202,6 +202,7 @@ impl Receiver<'_> {
         let called = names.contains(name.as_str()) || names.contains('*');
         self.synchronous.fetch_or(called, Ordering::Relaxed);
         let size = session.segment_size()?;
+        refuse_log_pages(session.setting("wal_block_size")?.parse().unwrap_or_default())?;
         let repository = self.repository;
         let archive = Archive::of(repository, identity.system);
         loop {
@@ -221,7 +222,7 @@ impl Receiver<'_> {
                 format!("another cluster ({system}, not {before}) answers at {}", self.spec.describe()),
             )
             .hint(
-                "If that is meant, start `mainstay wal receive` again: its log has an archive of its own.",
+                "If that is meant, start `mainstay wal receive APP` again: its log has an archive of its own.",
             )),
             _ => Ok(()),
         }

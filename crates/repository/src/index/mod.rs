@@ -120,6 +120,12 @@ impl View {
         self.state.read().unwrap_or_else(|poisoned| poisoned.into_inner()).numbers.contains_key(id)
     }
 
+    /// Whether a pack is one of data or of trees, if any segment names it.
+    pub fn pool_of(&self, id: &PackId) -> Option<Pool> {
+        let state = self.state.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        state.numbers.get(id).map(|number| state.packs[number.0 as usize].1)
+    }
+
     pub fn pack(&self, number: PackNumber) -> (PackId, Pool) {
         self.state.read().unwrap_or_else(|poisoned| poisoned.into_inner()).packs[number.0 as usize]
     }

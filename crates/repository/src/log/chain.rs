@@ -6,14 +6,16 @@
 //! append the head is read again: a store that lost it was rolled back, and nothing more is written to it.
 
 use super::{
+    doubt::Doubt,
     entry::{self, Body, EntryHash, object_name},
     event::{Begin, Event, Incarnate},
+    facts::Facts,
     reader::{self, NEXT, WIDE},
     rules::{Ignored, Protocol, Role, Rules, permitted},
-    state::{Doubt, Facts, State},
+    state::State,
 };
 use crate::error::{RepositoryError, Result};
-use mainstay_domain::{Clock, EpochId, Failure, HostId, Incarnation, Kind, RepositoryId};
+use mainstay_domain::{Clock, EpochId, Failure, HostId, Incarnation, Kind, RepositoryId, Time};
 use mainstay_keys::sign::Signer;
 use mainstay_stores::{Store, StoreError};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -92,13 +94,13 @@ impl Log {
             None => false,
         };
         let from = hint.filter(|_| seen).map_or(0, |hint| hint.n);
-        let head = reader::find_head(&*store, from, WIDE, &Facts::default())?;
+        let head = reader::find_head(&*store, &context, from, WIDE, &Facts::default())?;
         let (state, head_hash) = reader::start(&*store, &context, head)?;
         let mut log = Log { store, context, state, head_hash, lost: None, gone: false };
         log.fold_to(head)?;
         if log.state.facts.is_stray(head) {
             // The search may have run into what does not belong to the log; what was folded says that by now.
-            let head = reader::find_head(&*log.store, from, WIDE, &log.state.facts)?;
+            let head = reader::find_head(&*log.store, &log.context, from, WIDE, &log.state.facts)?;
             (log.state, log.head_hash) = reader::start(&*log.store, &log.context, head)?;
             log.fold_to(head)?;
         }
@@ -139,6 +141,12 @@ impl Log {
         })
     }
 
+    /// When an entry was written, as its signer says. `None` if it is not there or cannot be relied on.
+    pub(crate) fn time_of(&self, n: u64) -> Result<Option<Time>> {
+        let Some(bytes) = reader::read_entry(&*self.store, n)? else { return Ok(None) };
+        Ok(reader::examine(&bytes, n, &self.context, None, None).ok().map(|(stamp, ..)| stamp.time))
+    }
+
     pub fn state(&self) -> &State {
         &self.state
     }
@@ -162,7 +170,7 @@ impl Log {
         if !is_there(&*self.store, self.state.head, &self.head_hash)? {
             return Err(self.rolled_back());
         }
-        let head = reader::find_head(&*self.store, self.state.head, NEXT, &self.state.facts)?;
+        let head = reader::find_head(&*self.store, &self.context, self.state.head, NEXT, &self.state.facts)?;
         self.fold_to(head)
     }
 
@@ -200,10 +208,11 @@ impl Log {
             {
                 continue;
             }
-            if n > self.state.head.saturating_add(MAX_GAP) {
+            let is_far = n > self.state.head.saturating_add(MAX_GAP);
+            if is_far || reader::is_astray(&*self.store, &self.context, n, self.state.head)? {
                 beyond.insert(n);
             } else {
-                self.fold_to(reader::find_head(&*self.store, n, WIDE, &self.state.facts)?)?;
+                self.fold_to(reader::find_head(&*self.store, &self.context, n, WIDE, &self.state.facts)?)?;
             }
         }
         Ok(beyond)
@@ -308,7 +317,7 @@ impl Log {
                 self.store.describe()
             ),
         )
-        .hint("Let one machine own this store and others reach it by `mainstay replicate`.")
+        .hint("Only one machine may write to such a store; let the others use a store of their own.")
         .into())
     }
 
@@ -435,7 +444,7 @@ fn no_effect(ignored: &Ignored) -> RepositoryError {
     match ignored {
         Ignored::SessionOver(_) => RepositoryError::Fenced,
         Ignored::PointHeld => Failure::new(Kind::Refused, "a hold is on this recovery point")
-            .hint("`mainstay show` names the hold; `mainstay hold release` ends it.")
+            .hint("`mainstay show POINT` names the hold; `mainstay hold release POINT --reason WHY` ends it.")
             .into(),
         other => Failure::new(Kind::Failed, format!("the log did not accept the entry: {other}"))
             .hint("Run the command again.")

@@ -4,7 +4,7 @@
 //! must be able to follow the protocol. The sealed section is `u32 epoch ‖ encapsulated key ‖ ciphertext` to the epoch's
 //! index key, with the body as authenticated data.
 
-use super::{event::Event, state::Doubt};
+use super::{doubt::Doubt, event::Event};
 use mainstay_domain::{EpochId, HostId, Incarnation, RepositoryId, Time};
 use mainstay_keys::{
     hpke,

@@ -5,7 +5,7 @@
 //! not be opened. A tag from a later version is not an error: it becomes [`Event::Unknown`], and unless it is marked as a
 //! note nothing is deleted until a version that knows it has spoken.
 
-use super::state::Facts;
+use super::facts::Facts;
 use mainstay_domain::{
     HoldId, Incarnation, ObjectId, PackId, PointId, SessionId,
     point::{Hold, Proof, Summary},

@@ -15,14 +15,18 @@
 //! (`crate::collect`).
 
 pub mod chain;
+mod doubt;
 pub mod entry;
 pub mod event;
+pub mod facts;
 mod reader;
 pub mod rules;
 pub mod state;
 
 pub(crate) use chain::create_settled as create_contested;
 pub use chain::{Hint, Log, LogContext, Trusted};
+pub use doubt::Doubt;
 pub use event::Event;
+pub use facts::Facts;
 pub use rules::{Ignored, Protocol, Role, Rules};
-pub use state::{Doubt, Facts, State};
+pub use state::State;

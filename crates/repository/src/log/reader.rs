@@ -7,10 +7,12 @@
 
 use super::{
     chain::LogContext,
+    doubt::Doubt,
     entry::{self, Body, EntryHash, PREFIX, Parsed, Seal, object_name},
     event::Event,
+    facts::Facts,
     rules::permitted,
-    state::{Doubt, Facts, Stamp, State},
+    state::{Stamp, State},
 };
 use crate::error::{RepositoryError, Result};
 use mainstay_stores::{Store, StoreError};
@@ -36,9 +38,47 @@ pub(super) const NEXT: u64 = 2;
 /// The largest n whose entry is there, at or after `from` (which is there). Doubles the step, then halves the interval, then
 /// looks `reach` entries ahead for what lies behind a gap (damage). What it cannot see that way, a hint or a listing does.
 ///
+/// The steps may land on an object far beyond the end that only bears an entry's name. Whoever took it for the head would append
+/// behind it, and everybody who follows the log from a head that he has seen, before it. So what lies behind a gap that `reach`
+/// does not cross is the head only if it is an entry that was written for this very place.
+///
 /// `facts`: what is known so far. Strays that it names end no gap: they are there only for a log that has come to them.
-pub(super) fn find_head(store: &dyn Store, from: u64, reach: u64, facts: &Facts) -> Result<u64> {
+pub(super) fn find_head(
+    store: &dyn Store,
+    context: &LogContext,
+    from: u64,
+    reach: u64,
+    facts: &Facts,
+) -> Result<u64> {
+    // Nothing from here on is looked at.
+    let mut limit = u64::MAX;
+    loop {
+        let head = search_head(store, from, reach, facts, limit)?;
+        if head == from || !is_astray(store, context, head, from)? {
+            return Ok(head);
+        }
+        limit = head;
+    }
+}
+
+/// Whether an object that is named as entry `n` lies by itself and was not written for this place. `head` is an entry before.
+pub(super) fn is_astray(store: &dyn Store, context: &LogContext, n: u64, head: u64) -> Result<bool> {
+    for before in (n.saturating_sub(WIDE).max(head)..n).rev() {
+        if before == head || store.stat(&object_name(before))?.is_some() {
+            return Ok(false);
+        }
+    }
+    let Some(bytes) = read_entry(store, n)? else { return Ok(true) };
+    let is_ours = verified(&bytes, context)
+        .is_ok_and(|parsed| parsed.body.n == n && parsed.body.repository == context.repository);
+    Ok(!is_ours)
+}
+
+fn search_head(store: &dyn Store, from: u64, reach: u64, facts: &Facts, limit: u64) -> Result<u64> {
     let there = |n: u64| -> Result<bool> {
+        if n >= limit {
+            return Ok(false);
+        }
         let mut first = n;
         while facts.is_stray(first) && first > from + 1 {
             first -= 1;

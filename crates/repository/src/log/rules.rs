@@ -6,7 +6,8 @@
 
 use super::{
     event::{Commit, Condemn, DropPoint, Event, Sweep},
-    state::{OpenSession, State},
+    facts::OpenSession,
+    state::State,
 };
 use mainstay_domain::{HostId, ObjectId, PackId, SessionId, Time};
 use std::{collections::BTreeSet, fmt};

@@ -5,9 +5,11 @@
 //! before it lets go of it; [`Opened`] reads them.
 
 mod build;
+mod compress;
 mod read;
 
-pub use build::{Builder, Built, Compressor, Staged, WriteContext};
+pub use build::{Builder, Built, WriteContext};
+pub use compress::{Choice, Compressor, Effort};
 pub use read::Opened;
 pub(crate) use read::thread_decompress as decompress;
 

@@ -7,7 +7,7 @@
 use super::spare::Spare;
 use crate::{
     error::{RepositoryError, Result},
-    pack::{Blob, Builder, Built, Compressor, WriteContext, object_name},
+    pack::{Blob, Builder, Built, Choice, Compressor, Effort, WriteContext, object_name},
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 use mainstay_domain::{ChunkId, Failure, PackId, stream::Pool};
@@ -24,8 +24,8 @@ use std::{
 /// Sizes that bound memory and shape packs.
 #[derive(Debug, Clone, Copy)]
 pub struct Tuning {
-    /// zstd level, 1 to 19.
-    pub level: i32,
+    /// zstd level, 1 to 19; `None`: 1 or 3, whichever pays for what is stored.
+    pub level: Option<i32>,
     /// A pack is finished when it reaches this many bytes.
     pub pack_bytes: usize,
     /// Threads that compress.
@@ -37,7 +37,7 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
-        Tuning { level: 3, pack_bytes: 16 << 20, compressors: cores.clamp(2, 8), in_flight: 16 << 20 }
+        Tuning { level: None, pack_bytes: 16 << 20, compressors: cores.clamp(2, 8), in_flight: 16 << 20 }
     }
 }
 
@@ -48,6 +48,12 @@ struct Job {
     pool: Pool,
     chunk: ChunkId,
     plain: Vec<u8>,
+    effort: Effort,
+}
+
+thread_local! {
+    /// What pays for the chunks of this thread.
+    static CHOICE: Arc<Choice> = Arc::default();
 }
 
 pub struct Pipeline {
@@ -107,9 +113,10 @@ impl Pipeline {
     pub fn submit(&self, pool: Pool, chunk: ChunkId, plain: &[u8]) -> Result<()> {
         let cost = self.shared.cost(plain.len());
         self.shared.budget.take(cost);
+        let effort = self.shared.tuning.level.map_or_else(|| CHOICE.with(Choice::next), |_| Effort::Given);
         let jobs = self.jobs.as_ref().expect("jobs are closed only by close");
         let sent = self.shared.check().and_then(|()| {
-            jobs.send(Job { pool, chunk, plain: self.shared.spare.copy(plain) })
+            jobs.send(Job { pool, chunk, plain: self.shared.spare.copy(plain), effort })
                 .map_err(|_| RepositoryError::Session("the session has ended".into()))
         });
         if sent.is_err() {
@@ -172,7 +179,7 @@ impl Shared {
     }
 
     fn compress(&self, compressor: &mut Compressor, job: Job) -> Result<()> {
-        let staged = compressor.stage(job.chunk, &job.plain);
+        let staged = compressor.stage(job.chunk, &job.plain, &job.effort);
         let slot = slot_of(job.pool);
         let full = {
             let mut open = lock(&self.open[slot]);

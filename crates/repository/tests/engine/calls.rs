@@ -123,7 +123,7 @@ fn looking_at_what_a_prune_would_do_writes_nothing() {
     let first = back_up(&repository, &[("a", noise(1, 100_000))]);
     repository.drop_point(first.point, "test", "to be collected").unwrap();
     recording.take();
-    let seen = mainstay_repository::collect::preview(&repository).unwrap();
+    let seen = mainstay_repository::collect::preview(&repository, 0).unwrap();
     assert!(seen.condemned_objects > 0);
     assert!(recording.take().iter().all(|call| !call.verb.writes()));
 }

@@ -7,7 +7,7 @@ use mainstay_domain::{
 };
 use mainstay_repository::{
     Repository, Session,
-    check::{Depth, check, check_written},
+    check::{Depth, check, check_written, known_harm},
     collect::collect,
     pack,
 };
@@ -50,6 +50,54 @@ fn the_copy_that_a_lost_pack_lives_on_stays_as_long_as_a_point_needs_it() {
         second.reach.packs.iter().all(|id| !left.contains(&pack::object_name(Pool::Data, id))),
         "not for ever"
     );
+}
+
+#[test]
+fn a_lost_pack_harms_only_the_points_that_need_what_lies_nowhere_else() {
+    let (memory, store) = prepared();
+    let (kept, gone) = (noise(1, 20_000), noise(2, 20_000));
+    let first = back_up(&open(&store), &[("a", kept.clone()), ("b", gone.clone())]);
+    let second = back_up(&open(&store), &[("a", kept.clone()), ("c", noise(3, 9_000))]).point;
+    let both = [first.point, second];
+    lose(&memory, &first.reach.packs);
+    let look = |depth| check(&open(&store), &both, depth, 1, &Silent).unwrap();
+    let harm = || known_harm(&open(&store), &open(&store).state().unwrap(), &Silent).unwrap();
+    let report = look(Depth::Packs);
+    assert!(report.findings.iter().any(|finding| finding.points == both), "{:?}", report.findings);
+    open(&store).record_lost(&report.lost_packs(), &BTreeSet::new()).unwrap();
+    assert_eq!(harm().into_values().flatten().collect::<BTreeSet<_>>(), both.into());
+
+    // What only the first point has cannot be captured any more.
+    let third = back_up(&open(&store), &[("a", kept.clone())]);
+    assert!(third.stored_bytes > 20_000, "nobody relies on what is lost");
+    for depth in [Depth::Objects, Depth::Packs, Depth::Data] {
+        let report = look(depth);
+        assert!(!report.findings.is_empty());
+        assert!(
+            report.findings.iter().all(|finding| finding.points == [first.point]),
+            "{:?}",
+            report.findings
+        );
+    }
+    assert_eq!(harm().into_values().flatten().collect::<Vec<_>>(), [first.point]);
+
+    // The point that brought the copies may go; the second lives on, and no later one relies on what is lost.
+    open(&store).drop_point(first.point, "test", "it is damaged").unwrap();
+    open(&store).drop_point(third.point, "test", "it has expired").unwrap();
+    for _ in 0..3 {
+        collect(&open(&store), 0, &Silent).unwrap();
+    }
+    let report = check(&open(&store), &[second], Depth::Data, 1, &Silent).unwrap();
+    assert_eq!(report.findings, []);
+    assert!(!report.made_good.is_empty() && harm().is_empty());
+    assert!(read(&open(&store), &second, 0).unwrap() == kept);
+    let fourth = back_up(&open(&store), &[("a", kept), ("b", gone)]);
+    assert!(fourth.reach.packs.iter().all(|pack| !first.reach.packs.contains(pack)));
+
+    // Copies that are damaged make nothing good.
+    lose(&memory, &third.reach.packs);
+    lose(&memory, &fourth.reach.packs);
+    assert!(!check(&open(&store), &[second], Depth::Objects, 1, &Silent).unwrap().is_clean());
 }
 
 #[test]

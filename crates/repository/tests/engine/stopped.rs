@@ -2,13 +2,14 @@
 
 use crate::support::*;
 use mainstay_domain::{
-    Failure, Kind, Monitor,
+    Failure, Kind, Monitor, Silent,
     monitor::Event,
     stream::{Pool, Sink},
 };
 use mainstay_repository::{
     Repository, Session, Tuning,
     check::{Depth, check},
+    collect::{collect, preview},
 };
 use mainstay_stores::{FailingStore, Fault, MemoryStore, Store, Verb};
 use std::sync::{
@@ -107,4 +108,37 @@ fn a_store_that_goes_away_during_a_check_is_no_finding() {
             Err(error) => assert_eq!(Failure::from(error).kind, Kind::Failed),
         }
     }
+}
+
+#[test]
+fn what_a_killed_session_stored_is_named_with_its_end_and_goes_after_that() {
+    const PATIENCE: i64 = 1_000_000_000_000;
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    create(&store);
+    let point = back_up(&open(&store), &[("a", noise(1, 50_000))]).point;
+    let repository = open(&store);
+    let session = Session::begin(&repository, tuning()).unwrap();
+    let mut seed = 2;
+    while preview(&open(&store), PATIENCE).unwrap().waiting_for[0].objects < 2 {
+        session.put_reader(Pool::Data, &mut noise(seed, 100_000).as_slice()).unwrap();
+        seed += 1;
+    }
+    let killed = session.id();
+    drop(session); // as a killed process: it neither commits nor ends its session
+
+    let seen = preview(&open(&store), PATIENCE).unwrap();
+    assert_eq!(seen.condemned_objects, 0, "it might be at work");
+    let [waiting] = &seen.waiting_for[..] else { panic!("{:?}", seen.waiting_for) };
+    assert_eq!((waiting.session, waiting.until), (killed, None), "no collection has seen it yet");
+    assert!(waiting.since.is_some() && waiting.objects > 0 && waiting.bytes > 60_000, "{waiting:?}");
+
+    let collected = collect(&open(&store), PATIENCE, &Silent).unwrap();
+    let until = collected.waiting_for[0].until.expect("it was seen");
+    assert!(until.since(waiting.since.unwrap()) >= PATIENCE);
+    assert_eq!(preview(&open(&store), PATIENCE).unwrap().waiting_for, collected.waiting_for);
+    while repository.clock().now() <= until {}
+    let collected = collect(&open(&store), PATIENCE, &Silent).unwrap();
+    assert_eq!((&collected.fenced[..], &collected.waiting_for[..]), (&[killed][..], &[][..]));
+    assert!(collected.deleted_bytes >= waiting.bytes, "{collected:?}");
+    assert!(check(&open(&store), &[point], Depth::Data, 1, &Silent).unwrap().is_clean());
 }

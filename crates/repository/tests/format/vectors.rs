@@ -24,7 +24,7 @@ use mainstay_repository::{
         event::{Begin, Commit},
     },
     manifest::{self, Reach},
-    pack::{self, Builder, Compressor, Opened, WriteContext, chunk_id},
+    pack::{self, Builder, Compressor, Effort, Opened, WriteContext, chunk_id},
     stream::Chunking,
     trust::{self, Roles, Trust, TrustedHost},
 };
@@ -233,7 +233,9 @@ fn random_objects(fixed: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>
     let mut segment = Segment::default();
     for (pool, chunks) in [(Pool::Data, data_chunks()), (Pool::Tree, vec![listing_chunk()])] {
         let mut builder = Builder::new(pool, Vec::new());
-        chunks.iter().for_each(|plain| builder.push(Compressor::new(1).stage(id_of(plain), plain)));
+        chunks.iter().for_each(|plain| {
+            builder.push(Compressor::new(Some(1)).stage(id_of(plain), plain, &Effort::Given))
+        });
         let built = builder.finish(&context, Vec::new()).unwrap().0;
         let number = segment.packs.len() as u32;
         segment.packs.push((built.id, pool));

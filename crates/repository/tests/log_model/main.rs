@@ -12,7 +12,7 @@ use mainstay_domain::{HostId, ObjectId, PackId, Time};
 use mainstay_repository::log::{
     Ignored, Protocol, Rules, State,
     event::{Commit, Condemn, Sweep},
-    state::OpenSession,
+    facts::OpenSession,
 };
 use world::{Bounds, Map, Model, Step, World};
 

@@ -57,7 +57,7 @@ pub fn plan_import(
     }
     if plan.is_empty() {
         return Err(Failure::usage("no table was captured that could be put back")
-            .hint("`mainstay ls` shows what a configuration holds; --to-dir brings its files back."));
+            .hint("`mainstay ls POINT` shows what a configuration holds; --to-dir brings its files back."));
     }
     if name.is_some() && plan.len() > 1 {
         return Err(

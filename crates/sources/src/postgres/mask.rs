@@ -97,6 +97,49 @@ impl Mask {
         }
     }
 
+    /// What of it is about these tables; `None`: nothing.
+    pub fn only(&self, tables: &[QualifiedName]) -> Option<Mask> {
+        let own: Vec<Column> =
+            self.0.iter().filter(|column| tables.contains(&column.table)).cloned().collect();
+        (!own.is_empty()).then_some(Mask(own))
+    }
+
+    /// The tables of it that a database has.
+    pub fn found_in(&self, spec: &ConnectSpec) -> Result<Vec<QualifiedName>> {
+        let mut connection = Connection::connect(spec)?;
+        let mut found = Vec::new();
+        for table in self.tables().into_keys() {
+            let name = quote_literal(&quote_qualified(&table.schema, &table.name));
+            let there =
+                connection.query_text(&format!("SELECT pg_catalog.to_regclass({name}) IS NOT NULL"))?;
+            if there.as_deref() == Some("t") {
+                found.push(table.clone());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes sure that each of its tables is one of these.
+    ///
+    /// # Errors
+    /// `Refused`, with those that are not: what is not there any more has perhaps another name now.
+    pub fn refuse_missing(&self, found: &[QualifiedName]) -> Result<()> {
+        let missing: Vec<String> = self
+            .tables()
+            .into_keys()
+            .filter(|table| !found.contains(table))
+            .map(ToString::to_string)
+            .collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::new(
+                Kind::Refused,
+                format!("the mask names tables that are not there: {}", missing.join(", ")),
+            )
+            .hint("Put the mask right in the configuration.")),
+        }
+    }
+
     fn tables(&self) -> BTreeMap<&QualifiedName, Vec<&Column>> {
         let mut tables: BTreeMap<&QualifiedName, Vec<&Column>> = BTreeMap::new();
         self.0.iter().for_each(|column| tables.entry(&column.table).or_default().push(column));
@@ -189,7 +232,7 @@ pub fn apply(spec: &ConnectSpec, mask: &Mask) -> Result<Vec<Masked>> {
             ))?;
             let Some(row) = found.iter().next() else {
                 return Err(Failure::verification(format!(
-                    "column {}.{} was not restored",
+                    "column {}.{} of the mask is not there",
                     table, column.column
                 )));
             };

@@ -11,15 +11,15 @@ use mainstay_domain::{ByteSize, Failure, Lsn, Result};
 use mainstay_operations::hooks::Around;
 use mainstay_operations::{
     config::Config,
-    pitr::{self, Log, Request, Resolved, start},
-    points, restore,
+    pitr::{self, Log, Request, Resolved, masked, start},
+    points, restore, safety, staging,
 };
 use mainstay_sources::postgres::cluster::{
     ClusterFacts,
     restore::{Action, Options, Recovery, Report, Target, refuse_partial},
     start::{Reached, Started},
 };
-use std::path::{PathBuf, absolute};
+use std::path::{Path, PathBuf, absolute};
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Clusters, to a point in time")]
@@ -46,7 +46,7 @@ pub struct Cluster {
     #[arg(long, value_name = "OID=FOLDER", requires = "to_dir", value_parser = tablespace)]
     tablespace: Vec<(u32, PathBuf)>,
     /// Put a stopped cluster back: write only files that differ, and remove the rest
-    #[arg(long, requires = "to_dir")]
+    #[arg(long, group = "overwrites", requires = "to_dir")]
     delta: bool,
     /// As a warm standby: it follows the archive, and takes over when it is promoted
     #[arg(long, requires = "to_dir", conflicts_with_all = ["at", "lsn", "xid", "name", "immediate", "timeline"])]
@@ -101,6 +101,11 @@ impl Cluster {
             || self.start
             || self.manifest
             || !self.tablespace.is_empty()
+    }
+
+    /// Whether what is restored is started by us.
+    pub fn starts(&self) -> bool {
+        self.start
     }
 
     pub fn target_given(&self) -> bool {
@@ -173,13 +178,17 @@ pub fn run(
     if how.dry_run {
         return Ok(Exit::Done);
     }
-    if options.delta && options.destination.join("PG_VERSION").exists() {
-        context.output.line(
-            "  safety copy   none can be made: a base backup needs a server that runs, and this one is stopped. Its log is set aside;",
-        );
-        context.output.line("                to have a way back to all else, copy the directory first\n");
-    }
     refuse_partial(&opened.record, &options)?;
+    let mask = how.database.mask.as_deref();
+    let mask = mask.map(|name| staging::mask_named(config, &base.summary.app, name)).transpose()?;
+    if let (Some(_), Some(recovery)) = (&mask, &options.recovery) {
+        masked::refuse_unmaskable(recovery)?;
+        if options.delta {
+            return Err(
+                Failure::usage("a masked copy does not take its original's place").hint("Leave --delta out.")
+            );
+        }
+    }
     let port = how.cluster.port.filter(|_| how.cluster.start);
     let bin_dir = || start::bin_dir(config, base, source);
     let starter = port.map(|port| start::prepare(&plan.facts, bin_dir(), port)).transpose()?;
@@ -192,18 +201,59 @@ pub fn run(
         )?;
     }
     hooks.begin(&context.progress)?;
+    if options.delta && !how.database.no_backup {
+        keep_way_back(context, config, chosen, base, source, &options.destination)?;
+    }
     let report = pitr::restore(&opened, &resolved, &options, log, &context.progress)?;
     context.progress.finish();
     show_report(context, &options, &report);
-    match starter {
-        Some(starter) => {
+    match (starter, &mask) {
+        (Some(starter), Some(mask)) => {
+            let (started, databases) =
+                starter.start_masked(&options, &plan.facts, mask, &context.progress)?;
+            context.progress.finish();
+            show_masked(context, &databases);
+            show_started(context, &options, &started, &plan.facts);
+        }
+        (Some(starter), None) => {
             let started = starter.start(&options, &context.progress)?;
             context.progress.finish();
             show_started(context, &options, &started, &plan.facts);
         }
-        None => show_next(context, &options, &plan.facts),
+        (None, _) => show_next(context, &options, &plan.facts),
     }
     Ok(Exit::Done)
+}
+
+/// Backs a stopped cluster up that is about to be overwritten. What an interrupted restore left has no control file: it is no cluster, and
+/// what was there before was backed up then.
+fn keep_way_back(
+    context: &Context,
+    config: Option<&Config>,
+    chosen: &Chosen,
+    base: &points::PointInfo,
+    source: &str,
+    data: &Path,
+) -> Result<()> {
+    if !data.join("global/pg_control").exists() {
+        return Ok(());
+    }
+    let (repository, clock) = (&chosen.repository, context.clock());
+    let point = safety::back_up_stopped(repository, config, base, source, data, &*clock, &context.progress)?;
+    context.progress.finish();
+    let (app, name, days) = (&base.summary.app, safety::name_of_stopped(source), safety::KEPT_DAYS);
+    let out = &context.output;
+    out.line(format_args!(
+        "The stopped cluster is recovery point {}: a safety copy, kept for {days} days; `latest` does not mean it. The way back:",
+        point.short()
+    ));
+    out.line(format_args!(
+        "  mainstay restore {app} --point {} --source {name} --to-dir {} --delete --check-content\n",
+        point.short(),
+        data.display()
+    ));
+    out.json("safety_copy", &serde_json::json!({ "point": point, "source": name }));
+    Ok(())
 }
 
 /// Which base backup and which segments lead to the moment that is asked for; without one, to the end of the point's own base
@@ -360,6 +410,22 @@ fn show_report(context: &Context, options: &Options, report: &Report) {
             "removed": report.removed, "notices": report.notices,
         }),
     );
+}
+
+fn show_masked(context: &Context, databases: &[masked::InDatabase]) {
+    let out = &context.output;
+    for in_database in databases {
+        for table in &in_database.tables {
+            out.line(format_args!(
+                "  masked: {} of {} in {} ({})",
+                table.columns.join(", "),
+                table.table,
+                in_database.database,
+                count(table.rows, "row")
+            ));
+        }
+    }
+    out.json("masked", &databases);
 }
 
 fn show_next(context: &Context, options: &Options, facts: &ClusterFacts) {

@@ -72,7 +72,8 @@ pub fn run(
         context.progress.finish();
         show_report(context, &copy.report);
         show_comparison(context, &copy.comparison);
-        show_masked(context, &database, &copy.masked);
+        show_masked(context, &copy.masked);
+        context.output.line(format_args!("Then masked, and named {database}."));
         return Ok(Exit::Done);
     }
     let row_key = (!wanted.no_compare).then(|| chosen.repository.keyring().current().row_key());
@@ -97,7 +98,7 @@ pub fn run(
     }
 }
 
-fn show_masked(context: &Context, database: &str, masked: &[Masked]) {
+pub fn show_masked(context: &Context, masked: &[Masked]) {
     let out = &context.output;
     for table in masked {
         out.line(format_args!(
@@ -107,7 +108,6 @@ fn show_masked(context: &Context, database: &str, masked: &[Masked]) {
             count(table.rows, "row")
         ));
     }
-    out.line(format_args!("Then masked, and named {database}."));
     out.json("masked", &masked);
 }
 

@@ -25,7 +25,7 @@ use mainstay_sources::postgres::{
     secret::{SecretFrom, SecretText},
     wire::ConnectSpec,
 };
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 /// Bring back files or a database from a recovery point
 ///
@@ -70,9 +70,9 @@ struct Files {
     /// The folder to restore into; made if it is not there
     #[arg(long, value_name = "FOLDER", conflicts_with = "to_database")]
     to_dir: Option<PathBuf>,
-    /// Only what this path or pattern names ('letters/**', 'a/b.png'); may be repeated
+    /// Only what this path or pattern names ('letters/**', 'a/b.png'), written as `mainstay ls` shows it; may be repeated
     #[arg(long, value_name = "PATTERN", requires = "to_dir")]
-    path: Vec<String>,
+    path: Vec<OsString>,
     /// Remove what the recovery point does not have
     #[arg(long, requires = "to_dir")]
     delete: bool,
@@ -98,13 +98,13 @@ struct Database {
     #[arg(long, value_name = "VARIABLE", conflicts_with = "to_dir")]
     to_url_env: Option<String>,
     /// Put the restored database in the place of the one that lives; the old one is kept under a dated name
-    #[arg(long, conflicts_with_all = ["to_dir", "to_database"])]
+    #[arg(long, group = "overwrites", conflicts_with_all = ["to_dir", "to_database"])]
     replace: bool,
     /// Replace even by a recovery point that lacks something, or restore a cluster from one; the plan lists what would be lost
     #[arg(long, conflicts_with = "to_database")]
     accept_partial: bool,
-    /// Do not back the current state up before it is replaced
-    #[arg(long, requires = "replace")]
+    /// Do not back the current state up before it is replaced (--replace, --delta)
+    #[arg(long, alias = "no-safety-backup", requires = "overwrites")]
     no_backup: bool,
     /// Drop the database that an earlier replacement kept under this name; with --to-database, the schema in it that an earlier
     /// swap kept
@@ -149,8 +149,8 @@ struct Database {
     /// Use the server's default where it does not know the recorded locale
     #[arg(long)]
     other_locale: bool,
-    /// Mask the copy as the configuration says under this name, before it gets its own name
-    #[arg(long, value_name = "NAME", requires = "to_database", conflicts_with_all = ["into_existing", "no_compare", "replace", "merge", "swap"])]
+    /// Mask the copy as the configuration says under this name, before it gets its own name; or, of a cluster, before it is opened (--start)
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["into_existing", "no_compare", "replace", "merge", "swap"])]
     mask: Option<String>,
     /// Do not compare the restored rows and objects with what was captured
     #[arg(long)]
@@ -175,6 +175,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
 /// Restores what `how` says from a point that was chosen. Without a configuration a database needs `--to-url-env`.
 pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chosen: &Chosen) -> Result<Exit> {
     let kind = how.kind()?;
+    how.refuse_mask_without_copy()?;
     let source = match &how.source {
         Some(source) => source.clone(),
         None => restore::only_source(&chosen.info, kind)?,
@@ -230,7 +231,7 @@ fn dispatch(
         ("command", ..) => Err(Failure::usage(format!(
             "{source} is no command's output, which alone can be given to a command"
         ))
-        .hint("`mainstay show` lists the kinds of a point's sources.")),
+        .hint("`mainstay show POINT` lists the kinds of a point's sources.")),
         ("files" | "redis", ..) if is("redis") => redis::run(how, context, hooks, config, chosen, source),
         ("redis", ..) => Err(Failure::usage(format!(
             "{source} is no Redis, and it is not said which database to restore into"
@@ -239,7 +240,7 @@ fn dispatch(
         ("files" | "cluster", ..) if of_cluster => cluster::run(how, context, hooks, config, chosen, source),
         ("cluster", ..) => {
             Err(Failure::usage(format!("{source} is no cluster, so it cannot be restored to a moment"))
-                .hint("`mainstay show` lists the kinds of a point's sources."))
+                .hint("`mainstay show POINT` lists the kinds of a point's sources."))
         }
         ("files", ..) => files::run(how, context, hooks, chosen, source),
         (_, false, _) => database::run(how, context, hooks, config, chosen, source),
@@ -265,6 +266,15 @@ impl How {
             chosen.info = better;
         }
         Ok(())
+    }
+
+    /// A mask that nobody would apply is worse than none.
+    fn refuse_mask_without_copy(&self) -> Result<()> {
+        match self.database.mask.is_none() || self.database.to_database.is_some() || self.cluster.starts() {
+            true => Ok(()),
+            false => Err(Failure::usage("a mask is for a database that is made anew, or for a cluster that is started")
+                .hint("Add --to-database NAME; or, for a cluster, --start --port PORT: it is masked before anybody can connect to it.")),
+        }
     }
 
     /// Whether it is said where to restore to.

@@ -11,8 +11,9 @@ use mainstay_domain::{ByteSize, Failure, Kind, Result, point::State};
 use mainstay_operations::hooks::Around;
 use mainstay_operations::{
     config::Config,
-    replace::{Request, back_up_first},
+    replace::Request,
     restore,
+    safety::{KEPT_DAYS, back_up_first},
 };
 use mainstay_sources::postgres::{
     replace::{self, HalfDone, Method, Plan, Replaced},
@@ -66,7 +67,7 @@ pub fn run(
     if !wanted.no_backup {
         let point = back_up_first(config, &chosen.info, source, context.clock(), &context.progress)?;
         context.output.line(format_args!(
-            "The current state is recovery point {}: a safety copy, kept for 30 days; `latest` does not mean it.",
+            "The current state is recovery point {}: a safety copy, kept for {KEPT_DAYS} days; `latest` does not mean it.",
             point.short()
         ));
     }

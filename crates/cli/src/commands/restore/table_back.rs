@@ -2,7 +2,7 @@
 
 use super::{
     How, cluster, connect_spec,
-    database::{qualified, show_comparison, show_plan, show_report},
+    database::{qualified, show_comparison, show_masked, show_plan, show_report},
     heading, merge, swap,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 };
 use mainstay_domain::{Failure, Kind, Result, point::State};
 use mainstay_operations::hooks::Around;
-use mainstay_operations::{config::Config, pitr::start, restore, table_back};
+use mainstay_operations::{config::Config, pitr::start, restore, staging, table_back};
 use mainstay_sources::postgres::{
     compare::Verdict,
     restore::{Options, Selection, Target},
@@ -39,10 +39,7 @@ pub fn run(
             Failure::usage("it is not said to which moment").hint("Add --at TIME, --lsn, --xid or --name.")
         );
     }
-    if wanted.mask.is_some() {
-        return Err(Failure::usage("tables of a cluster go beside what lives, where others see them at once: there is no mask for that")
-            .hint("Make the masked copy from a source of kind postgres, into a database that is made anew."));
-    }
+    let mask = wanted.mask.as_deref().map(|name| staging::mask_named(config, app, name)).transpose()?;
     let resolved = cluster::resolve(how, chosen, source)?;
     let opened = restore::open(&chosen.repository, &resolved.base, source)?;
     let spec = connect_spec(how, config, app, source)?;
@@ -73,15 +70,17 @@ pub fn run(
     if how.dry_run {
         return Ok(Exit::Done);
     }
-    let folder = tempfile::Builder::new()
-        .prefix("mainstay-recovery-")
-        .tempdir()
-        .map_err(|error| Failure::preflight("no folder for the recovery could be made").caused_by(error))?;
+    let folder = table_back::folder(&context.progress)?;
     let bin_dir = start::bin_dir(config, &chosen.info, source);
     let recovered =
         table_back::recover(&opened, &resolved, bin_dir.as_deref(), folder.path(), &context.progress)?;
     let row_key = chosen.repository.keyring().current().row_key();
     let from = wanted.source_database.as_deref().unwrap_or(&database);
+    if let Some(mask) = &mask {
+        let masked = recovered.mask(from, &selection.tables, mask, &context.progress)?;
+        context.progress.finish();
+        show_masked(context, &masked);
+    }
     let taken = recovered.take(from, &selection.tables, row_key, &*context.clock(), &context.progress)?;
     let plan = taken.plan(&target, &options)?;
     context.progress.finish();

@@ -3,14 +3,17 @@
 //! Whatever is wrong with a daemon (none there, killed, hung, of another version, another configuration or another user) costs
 //! time at worst, never a push or a fetch.
 
-use super::words::{self, Answer, Ask, Call, Identity, Status};
+use super::{
+    prefetch::Fetched,
+    words::{self, Answer, Ask, Call, Destination, Identity, Status},
+};
 use crate::{config::Config, wal::daemon::Whereabouts};
 use mainstay_domain::{Failure, Result, wal::WalFile};
 use mainstay_repository::wal::Put;
 use std::{
     fs,
     io::{self, BufReader, Read},
-    os::unix::net::UnixStream,
+    os::unix::{fs::MetadataExt, net::UnixStream},
     path::Path,
 };
 
@@ -37,15 +40,33 @@ pub fn push(place: &Whereabouts, config: &Config, path: &Path) -> Asked<Put> {
     })
 }
 
-/// Asks for a file of a cluster.
-pub fn fetch(place: &Whereabouts, config: &Config, file: &WalFile, system: u64) -> Asked<Vec<u8>> {
-    let ask = || Ok(Ask::Fetch { file: file.to_string(), system });
+/// Asks for a file of a cluster that is to come to `path`.
+pub fn fetch(
+    place: &Whereabouts,
+    config: &Config,
+    file: &WalFile,
+    system: u64,
+    path: &Path,
+) -> Asked<Fetched> {
+    let ask = || {
+        Ok(Ask::Fetch { file: file.to_string(), system, to: Destination::of(&std::path::absolute(path)?)? })
+    };
     ask_for(place, config, ask, |answer, stream| match answer {
         Answer::Content { bytes } => {
             // The daemon is believed, within reason: a segment has at most 1 GiB.
             let mut content = Vec::with_capacity(bytes.min(1 << 30) as usize);
             stream.take(bytes).read_to_end(&mut content)?;
-            if content.len() as u64 == bytes { Ok(content) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+            match content.len() as u64 == bytes {
+                true => Ok(Fetched::Content(content)),
+                false => Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+        Answer::Placed { bytes, inode } => {
+            let there = fs::metadata(path)?;
+            match (there.ino(), there.len()) == (inode, bytes) {
+                true => Ok(Fetched::Placed { bytes, inode }),
+                false => Err(nonsense()),
+            }
         }
         _ => Err(nonsense()),
     })

@@ -116,6 +116,12 @@ impl Socket {
     }
 }
 
+/// Whether the other side runs as the user that we are: what we make is its own.
+pub fn is_own_user(stream: &UnixStream) -> bool {
+    let peer = rustix::net::sockopt::socket_peercred(stream);
+    peer.is_ok_and(|peer| peer.uid == rustix::process::geteuid())
+}
+
 /// Whether the other side runs as a user whose words may be believed.
 pub fn is_ours(stream: &UnixStream) -> bool {
     let peer = rustix::net::sockopt::socket_peercred(stream);

@@ -1,6 +1,6 @@
 //! What is said over the socket of the WAL daemon: a line of JSON each way, and after `Content` so many bytes.
 //!
-//! The daemon has two things to say that count: *this very file is durable*, and *here are the bytes*. Everything else, a refusal
+//! The daemon has two things to say that count: *this very file is durable*, and *here are the bytes* (or the file). Everything else, a refusal
 //! and an absent file included, is `Declined`: the command then does the work itself, and what it finds is the truth. So no
 //! answer can fail a push, and none can be taken for the end of the log.
 
@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Of this program, and of these words.
-pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/1");
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/2");
 /// How often the daemon says that it is at work.
 pub const BEAT: Duration = Duration::from_secs(1);
 /// How long the other side may be silent.
@@ -33,7 +33,7 @@ pub struct Call {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Ask {
     Push { path: PathBuf, identity: Identity },
-    Fetch { file: String, system: u64 },
+    Fetch { file: String, system: u64, to: Destination },
     Status,
 }
 
@@ -48,6 +48,11 @@ pub enum Answer {
     /// So many bytes follow.
     Content {
         bytes: u64,
+    },
+    /// It is where it was to go: this very file.
+    Placed {
+        bytes: u64,
+        inode: u64,
     },
     Status(Status),
     Declined {
@@ -71,6 +76,8 @@ pub struct Status {
     pub prefetched: u64,
     /// Fetches answered from those.
     pub known_prefetched: u64,
+    /// And of those, without a copy: the file only got its name.
+    pub placed: u64,
     /// Requests that the command had to do itself.
     pub declined: u64,
 }
@@ -96,6 +103,31 @@ impl Identity {
             modified: (found.mtime(), found.mtime_nsec()),
             changed: (found.ctime(), found.ctime_nsec()),
         })
+    }
+}
+
+/// Where a segment is to go, as the caller sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destination {
+    pub path: PathBuf,
+    /// Device and inode of its folder.
+    directory: (u64, u64),
+}
+
+impl Destination {
+    /// `path` is absolute.
+    pub fn of(path: &Path) -> io::Result<Destination> {
+        let directory = fs::metadata(path.parent().unwrap_or(path))?;
+        Ok(Destination { path: path.to_owned(), directory: (directory.dev(), directory.ino()) })
+    }
+
+    pub fn folder(&self) -> Option<&Path> {
+        self.path.parent()
+    }
+
+    /// Whether this process sees the same folder there: the caller may live in another container.
+    pub fn is_here(&self) -> bool {
+        Destination::of(&self.path).is_ok_and(|here| here == *self)
     }
 }
 

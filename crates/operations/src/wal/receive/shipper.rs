@@ -368,7 +368,7 @@ fn compare(open: &Open, bytes: &[u8]) -> Result<()> {
     )
     .hint(
         "The server was set back to an earlier state without a new timeline, or another server answers at this address. Find out \
-         which one is right; a new base backup makes a fresh beginning, with: mainstay wal receive --accept-gap.",
+         which one is right; a new base backup makes a fresh beginning, with: mainstay wal receive APP --accept-gap.",
     ))
 }
 
@@ -445,7 +445,7 @@ fn send(shipping: &Shipping<'_>, archive: &Archive<'_>, work: Work, monitor: &dy
 
 fn taken(segment: Segment) -> Failure {
     Failure::new(Kind::Busy, format!("another receiver on this host archives fragments of {segment}"))
-        .hint("Run one `mainstay wal receive` for a server.")
+        .hint("Run one `mainstay wal receive APP` for a server.")
 }
 
 /// Tries until the store takes it. What no second attempt can mend is returned.

@@ -100,7 +100,7 @@ pub fn gap(segment: Segment, cause: Failure) -> Failure {
     )
     .hint(
         "Nothing after a gap can be reached from before it. If an archive_command or another receiver can still bring the segments, \
-         let it. Else accept the gap, and make a new base backup at once: mainstay wal receive --accept-gap.",
+         let it. Else accept the gap, and make a new base backup at once: mainstay wal receive APP --accept-gap.",
     )
     .caused_by(cause)
 }

@@ -127,7 +127,7 @@ impl Model<'_> {
     ) -> Condemn {
         let listed = |there: Set, ever: Set| seen & if deleted_too { ever } else { there };
         let known = state.live_index().fold(0, |set, segment| set | world.names(segment));
-        let doomed = |pick: fn(&mainstay_repository::log::state::Objects) -> Set| {
+        let doomed = |pick: fn(&mainstay_repository::log::facts::Objects) -> Set| {
             let facts = &state.facts;
             facts.condemned.values().chain(facts.sweeps.values()).fold(0, |set, objects| set | pick(objects))
         };

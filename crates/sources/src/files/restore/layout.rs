@@ -7,6 +7,7 @@
 use super::{
     Sought, Tally, count,
     decide::{Decision, decide},
+    jobs::Jobs,
     links::Turn,
     remove,
     unfinished::MARK,
@@ -17,10 +18,9 @@ use crate::files::{
     FilesError,
     browse::{Step, is_within, split_path},
     dirent::{Names, read_names},
-    problems::show_path,
+    names::show_path,
     stat::Stat,
 };
-use crossbeam_channel::Sender;
 use mainstay_domain::{
     Result, Severity,
     listing::{self, Entry, FileKind},
@@ -65,7 +65,7 @@ const OPEN_FRAMES: usize = 64;
 pub(crate) struct Layout<'a, 'w> {
     worker: &'w Worker<'a>,
     sought: &'w Sought<'a>,
-    jobs: Sender<Job>,
+    jobs: &'w Jobs,
     frames: Vec<Frame>,
     batch: Vec<Item>,
     batch_bytes: u64,
@@ -77,7 +77,7 @@ pub(crate) struct Layout<'a, 'w> {
 }
 
 impl<'a, 'w> Layout<'a, 'w> {
-    pub fn new(worker: &'w Worker<'a>, sought: &'w Sought<'a>, jobs: Sender<Job>) -> Self {
+    pub fn new(worker: &'w Worker<'a>, sought: &'w Sought<'a>, jobs: &'w Jobs) -> Self {
         Layout {
             worker,
             sought,
@@ -280,7 +280,7 @@ impl<'a, 'w> Layout<'a, 'w> {
         let decision = decide(&item.entry, item.existing.as_ref());
         let fd = made.fd.as_ref().expect("the last frame's is open").as_fd();
         match self.worker.clear_way(fd, &item.entry, decision) {
-            Ok(()) => self.worker.big(fd, &made.node, item, &self.jobs),
+            Ok(()) => self.worker.big(fd, &made.node, item, self.jobs),
             Err(trouble) => self.worker.written(&mut None, &made.node, &item.entry, Err(trouble)),
         }
     }
@@ -295,7 +295,7 @@ impl<'a, 'w> Layout<'a, 'w> {
         let made = frame.made.as_ref().expect("a batch is of a directory that was made");
         made.node.hold();
         // Workers leave only when this end is closed, or by a panic that ends the restore.
-        let _ = self.jobs.send(Job::Items { node: made.node.clone(), items });
+        self.jobs.send(Job::Items { node: made.node.clone(), items });
     }
 
     /// Makes the directory of a frame, and those above it; `false` if that failed, now or before.

@@ -7,6 +7,7 @@
 //! right is left; with `delete`, what the recovery point does not have is removed at the end, if all else went well.
 
 mod decide;
+mod jobs;
 mod layout;
 mod links;
 mod metadata;
@@ -27,7 +28,7 @@ use super::{
     selection::{Filter, Selected},
     tree::Tree,
 };
-use crossbeam_channel::bounded;
+use jobs::{Closing, Jobs};
 use layout::Layout;
 use mainstay_domain::{
     Failure, Monitor, Result, Severity,
@@ -36,6 +37,7 @@ use mainstay_domain::{
 };
 use rustix::fd::AsFd;
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -47,8 +49,8 @@ use worker::Worker;
 pub struct RestoreOptions {
     /// Made if it does not exist.
     pub destination: PathBuf,
-    /// Paths from the source's root (or as on the captured machine) and globs; none: everything.
-    pub paths: Vec<String>,
+    /// Paths from the source's root (or as on the captured machine) and globs, as they are typed; none: everything.
+    pub paths: Vec<OsString>,
     /// Remove what the recovery point does not have: in whole directories only, and nothing that the source excludes.
     pub delete: bool,
     /// Compare the content of files whose size and time are right already, instead of trusting them.
@@ -199,19 +201,22 @@ pub fn restore(
         0 => thread::available_parallelism().map_or(4, |n| usize::from(n) + 2).min(16),
         threads => threads,
     };
+    let jobs = Jobs::new(threads);
     let laid_out = thread::scope(|scope| {
-        let (send, jobs) = bounded(threads * 8);
-        for _ in 0..threads {
-            let (jobs, worker) = (jobs.clone(), &worker);
-            scope.spawn(move || worker.work(&jobs));
+        let _closing = Closing(&jobs);
+        for number in 0..threads {
+            let (jobs, worker) = (&jobs, &worker);
+            scope.spawn(move || {
+                let _closing = Closing(jobs);
+                worker.work(jobs, number);
+            });
         }
-        drop(jobs);
-        Layout::new(&worker, &sought, send).run(sought.steps(vault))
+        Layout::new(&worker, &sought, &jobs).run(sought.steps(vault))
     });
     worker.finish()?;
     let selected = laid_out?;
     if selected == 0 && !sought.filter.is_everything() {
-        return Err(FilesError::NothingMatches(options.paths.clone()).into());
+        return Err(FilesError::NothingMatches(sought.filter.shown()).into());
     }
     let mut notices = tally.notices();
     if unfinished {
@@ -233,7 +238,7 @@ pub fn restore(
             .map_err(|error| io_failure("syncing", &options.destination, error))?;
     }
     if record.state != State::Complete {
-        notices.push("what the backup of this source lacked is named by `mainstay show`".to_owned());
+        notices.push("what the backup of this source lacked is named by `mainstay show POINT`".to_owned());
     }
     let failed = problems.count(Severity::Error);
     let lacking = tally.without_content.load(Ordering::Relaxed);

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     files::{compare::same_bytes, tree::open_in},
-    postgres::cluster::pages::{HASH, PageKey, hash},
+    postgres::cluster::pages::{HASH, PageHasher},
 };
 use mainstay_domain::{
     Result,
@@ -56,7 +56,8 @@ impl Worker<'_> {
             return self.right(&fd, entry, (entry.size, 0));
         };
         let Some(hashes) = hashes(self.vault, content, pages) else { return Ok(false) };
-        let Some(patched) = put_right(self.vault, key, content, &hashes, fd.as_fd())? else {
+        let hasher = PageHasher::new(key);
+        let Some(patched) = put_right(self.vault, &hasher, content, &hashes, fd.as_fd())? else {
             return Ok(false);
         };
         if patched.0 + patched.1 != entry.size {
@@ -99,7 +100,7 @@ fn hashes(vault: &dyn Vault, content: &Content, pages: &Content) -> Option<Vec<u
 /// Goes through the frames; returns the bytes that were right and those that were written, or `None` if the file cannot be read.
 fn put_right(
     vault: &dyn Vault,
-    key: &PageKey,
+    hasher: &PageHasher,
     content: &Content,
     hashes: &[u8],
     fd: BorrowedFd<'_>,
@@ -113,7 +114,7 @@ fn put_right(
         let (own, rest) = known.split_at(length.div_ceil(PAGE) * HASH);
         known = rest;
         let Ok(there) = read(fd, &mut frame, length, at) else { return Ok(None) };
-        let wrong = wrong_pages(vault, key, &piece, own, &frame[..there])?;
+        let wrong = wrong_pages(vault, hasher, &piece, own, &frame[..there])?;
         let right =
             if wrong.is_empty() || piece.chunk.is_none() { vec![0; length] } else { vault.piece(&piece)? };
         let mut pages = wrong.iter().copied().peekable();
@@ -153,7 +154,7 @@ fn read(fd: BorrowedFd<'_>, frame: &mut Vec<u8>, length: usize, at: u64) -> rust
 /// the chunk's pages.
 fn wrong_pages(
     vault: &dyn Vault,
-    key: &PageKey,
+    hasher: &PageHasher,
     piece: &Piece,
     hashes: &[u8],
     there: &[u8],
@@ -174,7 +175,7 @@ fn wrong_pages(
         }
         match patched.iter().find(|(number, _)| usize::from(*number) == page) {
             Some((_, right)) => own == *right,
-            None => hash(key, own)[..] == hashes[page * HASH..][..HASH],
+            None => hasher.hash(own)[..] == hashes[page * HASH..][..HASH],
         }
     };
     Ok((0..length.div_ceil(PAGE)).filter(|page| !is_right(*page)).collect())

@@ -3,6 +3,7 @@
 use super::{
     RestoreOptions, Tally, count,
     decide::{Decision, decide},
+    jobs::Jobs,
     links::{First, Links, Turn, Waiting},
     metadata::{apply_to_file, apply_to_name},
     remove,
@@ -10,11 +11,11 @@ use super::{
 };
 use crate::files::{
     FilesError,
-    problems::{Problems, show_path},
+    names::show_path,
+    problems::Problems,
     stat::Stat,
     tree::{Tree, open_in},
 };
-use crossbeam_channel::Receiver;
 use mainstay_domain::{
     Failure, Kind, Monitor, Result, Severity,
     listing::{self, Entry, FileKind},
@@ -147,10 +148,10 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// What one thread does, until there are no more jobs.
-    pub fn work(&self, jobs: &Receiver<Job>) {
+    /// What thread number `number` does, until there are no more jobs.
+    pub fn work(&self, jobs: &Jobs, number: usize) {
         let mut opened = None;
-        for job in jobs {
+        while let Some(job) = jobs.take(number) {
             match job {
                 Job::Items { node, items } => {
                     let mut bytes = 0;

@@ -1,7 +1,9 @@
 //! File contents: written in order by one thread, or, if big, in slices by several.
 
-use super::worker::{Done, Item, Job, Node, Opened, Trouble, Worker};
-use crossbeam_channel::Sender;
+use super::{
+    jobs::Jobs,
+    worker::{Done, Item, Job, Node, Opened, Trouble, Worker},
+};
 use mainstay_domain::{
     Result,
     listing::Entry,
@@ -10,11 +12,14 @@ use mainstay_domain::{
 };
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
-    fs::{AtFlags, ftruncate, unlinkat},
+    fs::{Advice, AtFlags, fadvise, ftruncate, unlinkat},
 };
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    num::NonZeroU64,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 /// Files from this size on are written in slices by several threads.
@@ -60,6 +65,15 @@ pub(crate) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8], mut at: u64) -> ru
     Ok(())
 }
 
+/// Has the disk begin to write what was written to a file, so that it works while the next is decoded and not only in the end,
+/// when all of it is waited for. (Of `DONTNEED` this is what Linux does first; pages being written stay in the cache.) Only
+/// advice: nothing depends on it.
+fn start_writing_back(fd: impl AsFd, offset: u64, bytes: u64) {
+    if let Some(bytes) = NonZeroU64::new(bytes) {
+        let _ = fadvise(fd, offset, Some(bytes), Advice::DontNeed);
+    }
+}
+
 /// A big file on its way.
 pub(crate) struct Big {
     /// Held until the file is done.
@@ -77,7 +91,7 @@ pub(crate) struct Big {
 
 impl Worker<'_> {
     /// Opens a big file and hands out its slices. Called by the thread that reads the listing; `directory` is the node's.
-    pub fn big(&self, directory: BorrowedFd<'_>, node: &Arc<Node>, item: Item, jobs: &Sender<Job>) {
+    pub fn big(&self, directory: BorrowedFd<'_>, node: &Arc<Node>, item: Item, jobs: &Jobs) {
         let Item { entry, existing } = item;
         let (fd, temporary) = match self.temporary(directory) {
             Ok(opened) => opened,
@@ -99,7 +113,7 @@ impl Worker<'_> {
         let send = |start: u64, slice: &mut Vec<Piece>| {
             file.open.fetch_add(1, Ordering::Relaxed);
             let pieces = std::mem::take(slice);
-            let _ = jobs.send(Job::Slice { file: file.clone(), offset: start, pieces });
+            jobs.send(Job::Slice { file: file.clone(), offset: start, pieces });
         };
         for piece in self.vault.pieces(&content) {
             match piece {
@@ -131,7 +145,10 @@ impl Worker<'_> {
         if !self.is_stopped() && !file.failed() {
             let bytes = pieces.iter().map(|piece| piece.bytes).sum();
             match write_pieces(self.vault, &file.fd, offset, pieces.into_iter().map(Ok)) {
-                Ok(_) => self.monitor.event(Event::Advance { items: 0, bytes }),
+                Ok(_) => {
+                    start_writing_back(&file.fd, offset, bytes);
+                    self.monitor.event(Event::Advance { items: 0, bytes });
+                }
                 Err(trouble) => file.fail(trouble),
             }
         }

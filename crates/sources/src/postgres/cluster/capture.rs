@@ -6,7 +6,7 @@ use super::{
     control, exclude,
     facts::{Captured, ClusterFacts, Counts, FACTS_VERSION, Tablespace},
     old::OldListing,
-    pages::{Checking, PageKey},
+    pages::{Checking, PageHasher, PageKey},
     remote,
     server::{Backup, Server, connect, timeline_of_label},
     shared::{Shared, Suspects, Tally},
@@ -138,8 +138,9 @@ pub fn capture(
     let judged = server.data_checksums && server.block_size as usize == PAGE;
     let shared = Shared {
         sink,
-        key: options.page_key,
+        hasher: PageHasher::new(&options.page_key),
         full: options.full,
+        stopped: false,
         checking: judged.then_some(Checking { since: backup.start }),
         threads: config.threads(),
         clock: options.clock,

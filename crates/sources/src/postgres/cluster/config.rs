@@ -178,10 +178,15 @@ impl ClusterConfig {
 
     pub(crate) fn threads(&self) -> usize {
         match self.parallel {
-            0 => std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 16),
+            0 => all_threads(),
             threads => threads as usize,
         }
     }
+}
+
+/// One for each processor.
+pub(crate) fn all_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 16)
 }
 
 #[cfg(test)]

@@ -269,7 +269,7 @@ impl Laying<'_, '_> {
             frame[usize::from(*number) * PAGE..][..PAGE].copy_from_slice(page);
         }
         let chunk = self.shared.sink.put(Pool::Data, &frame)?;
-        slice.hashes.extend(frame.chunks(PAGE).flat_map(|page| pages::hash(&self.shared.key, page)));
+        slice.hashes.extend(frame.chunks(PAGE).flat_map(|page| self.shared.hasher.hash(page)));
         slice.changed_bytes += frame.len() as u64;
         Ok(Piece::plain(chunk, frame.len() as u64))
     }
@@ -314,8 +314,7 @@ impl Laying<'_, '_> {
             None => BTreeMap::new(),
         };
         for (number, page) in sent {
-            match pages::hash(&self.shared.key, page)[..] == old_hashes[usize::from(*number) * HASH..][..HASH]
-            {
+            match self.shared.hasher.hash(page)[..] == old_hashes[usize::from(*number) * HASH..][..HASH] {
                 true => over.remove(number),
                 false => over.insert(*number, page),
             };

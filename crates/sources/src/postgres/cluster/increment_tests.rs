@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     files::{Problems, testing::Memory},
     postgres::cluster::{
-        pages::{capture_slice, hash},
+        pages::{PageHasher, capture_slice},
         shared::{Suspects, Tally},
     },
 };
@@ -27,7 +27,8 @@ fn with_shared<T>(memory: &Memory, tally: &Tally, run: impl FnOnce(&Shared<'_>) 
     let (problems, suspects) = (Problems::default(), Suspects::default());
     run(&Shared {
         sink: memory,
-        key: KEY,
+        hasher: PageHasher::new(&KEY),
+        stopped: false,
         full: false,
         checking: None,
         threads: 1,
@@ -64,7 +65,9 @@ fn whole(memory: &Memory, bytes: Vec<u8>) -> Stored {
     if bytes.is_empty() {
         entry.content = Some(Content::default());
     } else {
-        let mut slice = capture_slice(memory, &KEY, bytes.len() as u64, 0, None, None, &mut fill).unwrap();
+        let mut slice =
+            capture_slice(memory, &PageHasher::new(&KEY), bytes.len() as u64, 0, None, None, &mut fill)
+                .unwrap();
         let read = match bytes.len() > FRAME {
             true => Read::Slice(slice),
             false => {
@@ -112,7 +115,8 @@ fn increment(memory: &Memory, old: &Stored, changed: &[(u32, Vec<u8>)], least: u
             .pieces(made.content.as_ref().unwrap())
             .flat_map(|piece| memory.get(&piece.unwrap().chunk.unwrap()).unwrap())
             .collect();
-        let of_chunks: Vec<u8> = chunks.chunks(PAGE).flat_map(|page| hash(&KEY, page)).collect();
+        let of_chunks: Vec<u8> =
+            chunks.chunks(PAGE).flat_map(|page| PageHasher::new(&KEY).hash(page)).collect();
         assert!(hashes == of_chunks);
     }
     assert_eq!(made.pages.is_some(), made.size > FRAME as u64);

@@ -7,6 +7,7 @@
 //! Which segments of the log an archive holds, and where recovery ends, is not known here (`crate::postgres::wal`).
 
 mod basis;
+pub mod build;
 mod capture;
 pub mod checksum;
 pub mod config;
@@ -24,6 +25,7 @@ pub mod restore;
 mod server;
 mod shared;
 pub mod start;
+pub mod stopped;
 mod tar;
 mod tree;
 

@@ -6,9 +6,12 @@
 //! stored anew (refolded). So patches never lie on patches, and a page's content decides, not its LSN: truncation and
 //! re-extension, reused filenodes, file-level copies and bit rot all change content.
 //!
-//! Hashes have 128 bits under a key of the repository's: nobody who can write pages can aim at a collision.
+//! The hash is that of GCM (its tag over the page, with one nonce for all): universal, 128 bits, five times as fast as BLAKE3 on a
+//! page. Whoever can write pages cannot aim at a collision, because neither the key nor any hash is ever to be seen: hashes lie in
+//! sealed packs.
 
 use super::checksum::{Page, judge};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use mainstay_domain::{
     Lsn, Result,
     stream::{Content, PAGE, Piece, Pool, Sink, encode_patch},
@@ -25,6 +28,22 @@ pub(super) const MOST_PATCHED: usize = FRAME_PAGES / 4;
 pub const HASH: usize = 16;
 
 pub type PageKey = [u8; 32];
+
+/// Hashes pages under a key.
+pub struct PageHasher(LessSafeKey);
+
+impl PageHasher {
+    pub fn new(key: &PageKey) -> PageHasher {
+        PageHasher(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("the key has 32 bytes")))
+    }
+
+    pub fn hash(&self, page: &[u8]) -> [u8; HASH] {
+        // The same nonce every time: what it would give away to who sees two tags, nobody sees.
+        let nonce = Nonce::assume_unique_for_key([0; 12]);
+        let tag = self.0.seal_in_place_separate_tag(nonce, Aad::from(page), &mut []);
+        *tag.expect("a page is short").as_ref().first_chunk().expect("a tag has 16 bytes")
+    }
+}
 
 /// What is known of a slice from an earlier capture: its frames, and the hashes of the pages of their chunks.
 #[derive(Debug, Clone, Default)]
@@ -58,7 +77,7 @@ pub struct Checking {
 /// a page that looks torn; `blocks` is the number of the slice's first block in its relation.
 pub fn capture_slice(
     sink: &dyn Sink,
-    key: &PageKey,
+    hasher: &PageHasher,
     length: u64,
     blocks: u32,
     before: Option<&Before>,
@@ -76,7 +95,7 @@ pub fn capture_slice(
             check(frame, first, checking, at, read, &mut slice)?;
         }
         let known = before.and_then(|before| known_frame(before, at, frame.len()));
-        let (piece, stored) = store(sink, key, frame, known, &mut slice.hashes)?;
+        let (piece, stored) = store(sink, hasher, frame, known, &mut slice.hashes)?;
         slice.frames.push(piece);
         slice.changed_bytes += stored;
         at += frame.len() as u64;
@@ -94,21 +113,16 @@ pub(super) fn known_frame(before: &Before, at: u64, length: usize) -> Option<(&P
     Some((piece, hashes))
 }
 
-pub fn hash(key: &PageKey, page: &[u8]) -> [u8; HASH] {
-    let whole = blake3::keyed_hash(key, page);
-    *whole.as_bytes().first_chunk().expect("a hash has 32 bytes")
-}
-
 /// Stores a frame as little as possible; appends the hashes of its chunk's pages. Returns the bytes handed over.
 fn store(
     sink: &dyn Sink,
-    key: &PageKey,
+    hasher: &PageHasher,
     frame: &[u8],
     known: Option<(&Piece, &[u8])>,
     hashes: &mut Vec<u8>,
 ) -> Result<(Piece, u64)> {
     let start = hashes.len();
-    frame.chunks(PAGE).for_each(|page| hashes.extend(hash(key, page)));
+    frame.chunks(PAGE).for_each(|page| hashes.extend(hasher.hash(page)));
     if let Some((old, old_hashes)) = known
         && frame.len().is_multiple_of(PAGE)
     {

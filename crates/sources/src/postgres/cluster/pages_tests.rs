@@ -15,7 +15,7 @@ fn capture(memory: &Memory, bytes: &[u8], before: Option<&Before>) -> Slice {
         out.copy_from_slice(&bytes[at as usize..][..out.len()]);
         Ok(())
     };
-    capture_slice(memory, &KEY, bytes.len() as u64, 0, before, None, &mut read).unwrap()
+    capture_slice(memory, &PageHasher::new(&KEY), bytes.len() as u64, 0, before, None, &mut read).unwrap()
 }
 
 fn before(slice: &Slice) -> Before {
@@ -24,6 +24,14 @@ fn before(slice: &Slice) -> Before {
 
 fn restored(memory: &Memory, slice: &Slice) -> Vec<u8> {
     slice.frames.iter().flat_map(|piece| memory.piece(piece).unwrap()).collect()
+}
+
+/// From `doc/format.md`, and from another implementation (Python's `cryptography`).
+#[test]
+fn pages_are_hashed_as_the_format_says() {
+    let page: Vec<u8> = (0..PAGE).map(|n| (n % 251) as u8).collect();
+    let hash = PageHasher::new(&KEY).hash(&page);
+    assert_eq!(hex::encode(hash), "8ce9f2f392b541841813551fce9fae02");
 }
 
 #[test]
@@ -97,7 +105,9 @@ fn a_torn_page_is_read_again_and_one_that_stays_wrong_is_named() {
         Ok(())
     };
     let checking = Some(Checking { since: Lsn(u64::MAX) });
-    let slice = capture_slice(&memory, &KEY, 4 * PAGE as u64, 100, None, checking, &mut read).unwrap();
+    let slice =
+        capture_slice(&memory, &PageHasher::new(&KEY), 4 * PAGE as u64, 100, None, checking, &mut read)
+            .unwrap();
     assert_eq!(slice.bad_blocks, [103]);
     assert_eq!(restored(&memory, &slice)[..3 * PAGE], good[..3 * PAGE]);
 }
@@ -111,6 +121,7 @@ fn a_page_that_says_it_was_written_meanwhile_is_kept_with_its_position() {
         Ok(())
     };
     let checking = Some(Checking { since: Lsn(1 << 30) });
-    let slice = capture_slice(&memory, &KEY, PAGE as u64, 7, None, checking, &mut read).unwrap();
+    let slice =
+        capture_slice(&memory, &PageHasher::new(&KEY), PAGE as u64, 7, None, checking, &mut read).unwrap();
     assert_eq!((slice.bad_blocks, slice.suspects), (vec![], vec![(7, Lsn(u64::MAX))]));
 }

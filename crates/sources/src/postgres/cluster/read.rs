@@ -109,7 +109,8 @@ pub fn store(
 ) -> Result<Read> {
     let Some(relation) = part.relation else { return plain(shared.sink, part.length, fill) };
     let first = relation.segment * SEGMENT_BLOCKS + (part.offset / PAGE as u64) as u32;
-    let slice = capture_slice(shared.sink, &shared.key, part.length, first, before, shared.checking, fill)?;
+    let slice =
+        capture_slice(shared.sink, &shared.hasher, part.length, first, before, shared.checking, fill)?;
     Ok(if part.sliced { Read::Slice(slice) } else { whole(slice) })
 }
 

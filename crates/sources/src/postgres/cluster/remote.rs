@@ -13,7 +13,7 @@ use super::{
     exclude::{self, Place, RelationFile},
     facts::{Captured, Tablespace},
     increment::{self, Changes, is_ground},
-    pages::{Checking, FRAME, SLICE},
+    pages::{Checking, FRAME, PageHasher, SLICE},
     read::{self, Part},
     server::{connect, timeline_of_label},
     shared::{Shared, Suspects, Tally, add},
@@ -178,8 +178,9 @@ fn stream(
     let judged = server.data_checksums && server.block_size as usize == PAGE;
     let shared = Shared {
         sink,
-        key: options.page_key,
+        hasher: PageHasher::new(&options.page_key),
         full: options.full,
+        stopped: false,
         checking: judged.then_some(Checking { since: start }),
         threads: 1,
         clock: options.clock,

@@ -3,7 +3,10 @@
 //! One session from `pg_backup_start` to `pg_backup_stop`: a session that ends takes its backup with it. While the backup
 //! runs, a temporary replication slot of that session keeps the log that it needs, where the server has a slot to give.
 
-use super::facts::{RECOVERY_SETTINGS, Tablespace};
+use super::{
+    build,
+    facts::{RECOVERY_SETTINGS, Tablespace},
+};
 use crate::postgres::wire::{ConnectSpec, Connection, WireError, quote_literal};
 use mainstay_domain::{
     Failure, Result, Severity,
@@ -47,6 +50,8 @@ const TOLD: [&str; 8] = [
 ];
 
 impl Server {
+    /// # Errors
+    /// `Preflight`: this user may not know; or its files cannot be read here.
     pub fn ask(connection: &mut Connection) -> Result<Server> {
         let version_num = connection.server_version_num();
         let rows = connection.query(
@@ -56,7 +61,7 @@ impl Server {
                     (SELECT setting::bigint * CASE unit WHEN '8kB' THEN 8192 WHEN 'B' THEN 1 ELSE 1 END
                        FROM pg_settings WHERE name = 'wal_segment_size'),
                     current_setting('block_size'), current_setting('data_checksums'),
-                    (SELECT rolname FROM pg_roles WHERE oid = 10)",
+                    (SELECT rolname FROM pg_roles WHERE oid = 10), current_setting('wal_block_size')",
         );
         let rows = rows.map_err(|error| refused(error, "read what a backup must know"))?;
         let row = rows.iter().next().ok_or_else(|| Failure::failed("the server says nothing of itself"))?;
@@ -64,6 +69,7 @@ impl Server {
         let segment_size = SegmentSize::try_from(number(5)).map_err(|error| {
             Failure::failed("the server's log has segments of an unknown size").caused_by(error)
         })?;
+        build::refuse_unreadable(number(6) as u32, number(9) as u32, &row.text(0))?;
         let mut server = Server {
             version_num,
             version_text: row.text(0),

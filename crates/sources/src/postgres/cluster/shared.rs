@@ -1,6 +1,6 @@
 //! What the captures of all trees of a cluster share: how to capture, what was counted, and which pages are still to be judged.
 
-use super::pages::{Checking, PageKey, Slice};
+use super::pages::{Checking, PageHasher, Slice};
 use crate::files::Problems;
 use mainstay_domain::{Clock, Lsn, Monitor, Severity, stream::Sink};
 use std::sync::{
@@ -11,11 +11,13 @@ use std::sync::{
 /// What the captures of all trees of a cluster have in common.
 pub struct Shared<'a> {
     pub sink: &'a dyn Sink,
-    pub key: PageKey,
+    pub hasher: PageHasher,
     /// Read every file again, whatever its metadata says.
     pub full: bool,
     /// Judge the pages' checksums.
     pub checking: Option<Checking>,
+    /// No server runs on it: then nothing is left out for one.
+    pub stopped: bool,
     pub threads: usize,
     pub clock: &'a dyn Clock,
     pub monitor: &'a dyn Monitor,

@@ -30,6 +30,8 @@ use std::{
 const RECOVERY: Duration = Duration::from_secs(24 * 3600);
 /// How long until it has at least its lock file.
 const FIRST_SIGN: Duration = Duration::from_secs(60);
+/// Only a part of the name of a socket in a folder of its own.
+const PRIVATE_PORT: u16 = 5432;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 /// Lines of the server's log that a failure shows.
@@ -101,6 +103,47 @@ pub fn start(
     recovery: &Recovery,
     monitor: &dyn Monitor,
 ) -> Result<Started> {
+    start_for(tools, data, port, recovery, None, monitor)
+}
+
+/// The same for us alone: it listens on a socket in `folder`, which nobody else can enter, and trusts whoever gets there.
+pub fn start_privately(
+    tools: &Tools,
+    data: &Path,
+    folder: &Path,
+    recovery: &Recovery,
+    monitor: &dyn Monitor,
+) -> Result<Started> {
+    start_for(tools, data, PRIVATE_PORT, recovery, Some(folder), monitor)
+}
+
+/// Stops a server that was started here, and waits until it has stopped.
+pub fn stop(tools: &Tools, data: &Path) -> Result<()> {
+    let failed = |why: String| {
+        Failure::failed(format!("the server on {} could not be stopped: {why}", data.display()))
+    };
+    let owner = fs::metadata(data).map_err(|error| failed(error.to_string()))?;
+    let mut command = tools::command(&tools.program("pg_ctl"), None);
+    command.args(["-s", "-w", "-t", "3600", "-m", "fast", "-D"]).arg(data).arg("stop");
+    if geteuid().is_root() {
+        command.uid(owner.uid()).gid(owner.gid());
+    }
+    let output =
+        command.current_dir("/").stdin(Stdio::null()).output().map_err(|error| failed(error.to_string()))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
+}
+
+fn start_for(
+    tools: &Tools,
+    data: &Path,
+    port: u16,
+    recovery: &Recovery,
+    privately: Option<&Path>,
+    monitor: &dyn Monitor,
+) -> Result<Started> {
     let owner = fs::metadata(data).map_err(|error| {
         Failure::failed(format!("{} cannot be looked at", data.display())).caused_by(error)
     })?;
@@ -115,7 +158,7 @@ pub fn start(
     make_log(&log, owner.uid(), owner.gid())?;
     let aim = aim(recovery);
     monitor.step("recovery", None);
-    launch(tools, data, port, aim, &log, (owner.uid(), owner.gid()))?;
+    launch(tools, data, port, aim, &log, privately, (owner.uid(), owner.gid()))?;
     let server = Waiting { data, log: &log, begun: Instant::now() };
     server.wait(aim, monitor)?;
     monitor.done("recovery", "");
@@ -138,12 +181,14 @@ fn make_log(log: &Path, uid: u32, gid: u32) -> Result<()> {
     given.map_err(|error| Failure::failed(format!("{} cannot be made", log.display())).caused_by(error))
 }
 
+#[allow(clippy::too_many_arguments)] // each becomes a setting
 fn launch(
     tools: &Tools,
     data: &Path,
     port: u16,
     aim: Reached,
     log: &Path,
+    privately: Option<&Path>,
     (uid, gid): (u32, u32),
 ) -> Result<()> {
     let mut settings: Vec<(&str, OsString)> = vec![
@@ -159,6 +204,24 @@ fn launch(
     ];
     if matches!(aim, Reached::Paused | Reached::Standby) {
         settings.push(("hot_standby", "on".into())); // else it would stop, or say nothing of itself
+    }
+    if let Some(folder) = privately {
+        let hba = folder.join("pg_hba.conf");
+        let written = fs::write(&hba, "local all all trust\n");
+        let given = written
+            .and_then(|()| if geteuid().is_root() { chown(&hba, Some(uid), Some(gid)) } else { Ok(()) });
+        given.map_err(|error| {
+            Failure::failed(format!("{} cannot be written", hba.display())).caused_by(error)
+        })?;
+        settings.extend([
+            ("listen_addresses", OsString::new()),
+            ("unix_socket_directories", folder.into()),
+            ("unix_socket_permissions", "0700".into()),
+            ("hba_file", hba.into()),
+            // Log that is not needed any more goes, instead of waiting under another name with what it held.
+            ("wal_recycle", "off".into()),
+            ("wal_keep_size", "0".into()),
+        ]);
     }
     let mut options = OsString::new();
     for (name, value) in settings {

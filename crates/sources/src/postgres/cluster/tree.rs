@@ -159,7 +159,7 @@ impl Walk<'_, '_> {
             let skipped = relation.is_some_and(|file| {
                 file.temporary || file.fork != Fork::Init && unlogged.contains(&file.filenode)
             });
-            if skipped || exclude::is_left_out(path, name, self.in_tablespace) {
+            if !self.shared.stopped && (skipped || exclude::is_left_out(path, name, self.in_tablespace)) {
                 continue;
             }
             let mut stat = match statat(&fd, &name[..], AtFlags::SYMLINK_NOFOLLOW) {
@@ -169,15 +169,17 @@ impl Walk<'_, '_> {
             };
             // The log may lie elsewhere, and so may what else is captured empty; tablespaces do, and have listings of their own.
             let top = path.is_empty() && !self.in_tablespace;
-            if stat.kind == FileKind::Symlink && top && exclude::is_emptied(name) {
+            if stat.kind == FileKind::Symlink && top && self.is_emptied(name) {
                 stat.kind = FileKind::Directory;
                 stat.mode = 0o700;
             }
-            if stat.kind == FileKind::Symlink && path[..] == *b"pg_tblspc" && !self.in_tablespace {
+            let to_tablespace =
+                stat.kind == FileKind::Symlink && path[..] == *b"pg_tblspc" && !self.in_tablespace;
+            if to_tablespace && !self.shared.stopped {
                 continue;
             }
             let mut followed = false;
-            if stat.kind == FileKind::Symlink {
+            if stat.kind == FileKind::Symlink && !to_tablespace {
                 match self.link(&fd, path, name)? {
                     Linked::Followed(found) => (stat, followed) = (found, true),
                     Linked::Kept => {}
@@ -202,7 +204,7 @@ impl Walk<'_, '_> {
             self.push(Pending::Directory(path.clone()))?;
             if followed {
                 self.directory_behind(&path)?;
-            } else if self.in_tablespace || !exclude::is_emptied(&path) {
+            } else if self.in_tablespace || !self.is_emptied(&path) {
                 self.directory(&path)?;
             } else if path[..] == *b"pg_wal" {
                 self.empty_below(&path)?;
@@ -210,6 +212,10 @@ impl Walk<'_, '_> {
         }
         self.within.pop();
         Ok(())
+    }
+
+    fn is_emptied(&self, directory: &[u8]) -> bool {
+        !self.shared.stopped && exclude::is_emptied(directory)
     }
 
     /// A link that somebody put into the data directory. Kept as it is, the backup would lack what it leads to, and a server

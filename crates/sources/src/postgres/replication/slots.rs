@@ -64,7 +64,7 @@ impl Slot {
             )),
             Standing::Lost => Some(format!(
                 "the server has given up the replication slot {name}: log that it should have kept is gone. Make a new base backup, \
-                 and go on with: mainstay wal receive --accept-gap"
+                 and go on with: mainstay wal receive APP --accept-gap"
             )),
         }
     }

@@ -236,7 +236,7 @@ fn relations(facts: &Facts, selection: &Selection) -> Result<BTreeSet<QualifiedN
     for wanted in &selection.tables {
         if inventory.table(&wanted.schema, &wanted.name).is_none() && !others(wanted) {
             return Err(Failure::usage(format!("table {wanted} is not in this recovery point"))
-                .hint("`mainstay ls` shows what is."));
+                .hint("`mainstay ls POINT` shows what is."));
         }
         found.insert(wanted.clone());
     }

@@ -112,7 +112,30 @@ impl<'a> Maker<'a> {
             }
         }
         self.own(entry, true)?;
+        self.take_from_parents(entry)?;
         self.move_partitioned(entry)
+    }
+
+    /// A table beside the living one is no child of a living parent: whoever reads that would read the restored rows too.
+    fn take_from_parents(&mut self, entry: &Entry) -> Result<()> {
+        let (archive, renames) = (self.work.archive, &self.chosen.renames);
+        let moved = |schema: &[u8], name: &[u8]| renames.of(schema, name) != (schema.to_vec(), name.to_vec());
+        if entry.kind != "TABLE" || !moved(&entry.schema, &entry.tag) {
+            return Ok(());
+        }
+        let inventory = &self.work.facts.inventory;
+        let table = inventory.table(&archive.text(&entry.schema), &archive.text(&entry.tag));
+        // A partition is made by itself, and attached afterwards where its parent is restored too.
+        let Some(table) = table.filter(|table| table.partition_bound.is_none()) else { return Ok(()) };
+        for parent in &table.inherits {
+            let (schema, name) = (archive.bytes(&parent.schema), archive.bytes(&parent.name));
+            if !moved(&schema, &name) {
+                let parent = [&sql::quote(&schema)[..], b".", &sql::quote(&name)].concat();
+                let sql = [b"ALTER TABLE ", &self.qualified(entry)[..], b" NO INHERIT ", &parent].concat();
+                self.tell(entry, Severity::Error, sql)?;
+            }
+        }
+        Ok(())
     }
 
     /// A foreign key that the rows break: it holds from now on, and is named. That is as it must be where rows were left out.

@@ -1,7 +1,7 @@
 //! What others have that hangs on the living table, found by PostgreSQL's own record of dependencies (`pg_depend`): what is not known
 //! here how to follow is refused by name, never passed over.
 
-use super::{Script, Swapped, comment};
+use super::{Script, Swapped, comment, materialized};
 use crate::postgres::wire::{Connection, Row, quote_ident};
 use mainstay_domain::Result;
 use std::collections::HashSet;
@@ -58,9 +58,10 @@ pub(super) fn follow(
             continue;
         }
         if row.bool(2) {
+            let way = way_around(connection, &class, &objid)?;
             script.refuse(
                 format!("{what} uses the row type of the table"),
-                "Change that to another type first; or put the rows back with --merge.",
+                &format!("{way} Or put the rows back with --merge."),
             );
             continue;
         }
@@ -77,7 +78,25 @@ pub(super) fn follow(
             _ => cannot(&what, script)?,
         }
     }
-    Ok(())
+    materialized::follow(connection, script)
+}
+
+/// What a person would have to do with something that is tied to the old table's row type: the type goes with the table.
+fn way_around(connection: &mut Connection, class: &str, oid: &str) -> Result<String> {
+    let found = match class {
+        "pg_proc" => one(
+            connection,
+            &format!(
+                "SELECT pg_catalog.format('DROP ROUTINE %s;', p.oid::pg_catalog.regprocedure), pg_catalog.pg_get_functiondef(p.oid)
+                   FROM pg_catalog.pg_proc p WHERE p.oid = {oid} AND p.prokind IN ('f', 'p')"
+            ),
+        )?,
+        _ => None,
+    };
+    Ok(match found {
+        Some(row) => format!("Before the swap: {} After it: {}.", row.text(0), row.text(1).trim_end()),
+        None => "Change that to another type first, such as jsonb: ALTER TABLE … ALTER COLUMN … TYPE jsonb USING to_jsonb(…).".to_owned(),
+    })
 }
 
 fn cannot(what: &str, script: &mut Script) -> Result<()> {
@@ -88,7 +107,7 @@ fn cannot(what: &str, script: &mut Script) -> Result<()> {
     Ok(())
 }
 
-fn one(connection: &mut Connection, sql: &str) -> Result<Option<Row>> {
+pub(super) fn one(connection: &mut Connection, sql: &str) -> Result<Option<Row>> {
     Ok(connection.query(sql)?.iter().next().cloned())
 }
 
@@ -181,7 +200,11 @@ fn reader(connection: &mut Connection, oid: &str, what: &str, script: &mut Scrip
             script.follows.push(format!("view {name}"));
             Ok(())
         }
-        ("m", _) => materialized(connection, &row.text(2), &name, &with, &text, script),
+        // Several may read one another: they come together, in order.
+        ("m", _) => {
+            script.materialized.push(row.text(2));
+            Ok(())
+        }
         (_, Some(rule)) => {
             script.last.push(format!("CREATE OR REPLACE RULE {rule}"));
             script.follows.push(what.to_owned());
@@ -189,57 +212,6 @@ fn reader(connection: &mut Connection, oid: &str, what: &str, script: &mut Scrip
         }
         _ => cannot(what, script),
     }
-}
-
-/// A materialized view is dropped and made anew: there is no other way.
-fn materialized(
-    connection: &mut Connection,
-    oid: &str,
-    name: &str,
-    with: &str,
-    query: &str,
-    script: &mut Script,
-) -> Result<()> {
-    let readers = connection.query(&format!(
-        "SELECT DISTINCT pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) FROM pg_catalog.pg_depend d
-          WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = {oid} AND d.deptype = 'n'
-            AND NOT (d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
-                     AND (SELECT ev_class FROM pg_catalog.pg_rewrite WHERE oid = d.objid) = {oid})"
-    ))?;
-    for reader in &readers {
-        script.refuse(
-            format!("{} reads the materialized view {name}, which must be made anew", reader.text(0)),
-            "Drop it and make it anew after the swap; or put the rows back with --merge.",
-        );
-    }
-    let about = one(
-        connection,
-        &format!(
-            "SELECT c.relispopulated, pg_catalog.pg_get_userbyid(c.relowner), pg_catalog.obj_description(c.oid, 'pg_class'), t.spcname
-               FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace WHERE c.oid = {oid}"
-        ),
-    )?;
-    let Some(about) = about else { return Ok(()) };
-    let data = if about.bool(0) { "WITH DATA" } else { "WITH NO DATA" };
-    let space = about.opt(3).map(|space| format!(" TABLESPACE {}", quote_ident(&space))).unwrap_or_default();
-    script.before.push(format!("DROP MATERIALIZED VIEW {name}"));
-    let last = &mut script.last;
-    last.push(format!(
-        "CREATE MATERIALIZED VIEW {name}{with}{space} AS {} {data}",
-        query.trim_end_matches(';')
-    ));
-    for index in &connection.query(&format!(
-        "SELECT pg_catalog.pg_get_indexdef(indexrelid) FROM pg_catalog.pg_index WHERE indrelid = {oid} ORDER BY indexrelid"
-    ))? {
-        last.push(index.text(0));
-    }
-    if let Some(text) = about.opt(2) {
-        last.push(comment(&format!("MATERIALIZED VIEW {name}"), Some(&text)));
-    }
-    last.push(format!("ALTER MATERIALIZED VIEW {name} OWNER TO {}", quote_ident(&about.text(1))));
-    last.extend(super::rights::grants(connection, oid, "TABLE", name)?);
-    script.follows.push(format!("materialized view {name}, made anew"));
-    Ok(())
 }
 
 /// A column of another table takes its values from one of the table's sequences.

@@ -12,6 +12,7 @@
 
 mod count;
 mod dependants;
+mod materialized;
 mod own;
 mod rights;
 
@@ -49,9 +50,18 @@ pub struct Plan {
 impl Plan {
     /// The failure that stands for all refusals.
     pub fn refuse(&self) -> Result<()> {
-        let Some(first) = self.refusals.first() else { return Ok(()) };
+        if self.refusals.is_empty() {
+            return Ok(());
+        }
         let all: Vec<&str> = self.refusals.iter().map(|refusal| refusal.message.as_str()).collect();
-        Err(Failure::new(Kind::Refused, all.join("; ")).hint(format!("{} Nothing was swapped.", first.hint)))
+        let mut hints: Vec<&str> = Vec::new();
+        for refusal in &self.refusals {
+            if !hints.contains(&refusal.hint.as_str()) {
+                hints.push(&refusal.hint);
+            }
+        }
+        Err(Failure::new(Kind::Refused, all.join("; "))
+            .hint(format!("{} Nothing was swapped.", hints.join(" "))))
     }
 }
 
@@ -62,6 +72,10 @@ struct Script {
     after: Vec<String>,
     /// When everything else is in place: what may read several of the tables.
     last: Vec<String>,
+    /// When that is in place, too: views that read what was made anew.
+    finally: Vec<String>,
+    /// Materialized views that read one of the tables, by their oids.
+    materialized: Vec<String>,
     follows: Vec<String>,
     notices: Vec<String>,
     refusals: Vec<Refusal>,
@@ -151,6 +165,7 @@ pub fn swap(spec: &ConnectSpec, pairs: &[Pair], kept: &str) -> Result<Plan> {
         .chain(moves(&mut connection, pairs, kept)?)
         .chain(script.after.iter().cloned())
         .chain(script.last.iter().cloned())
+        .chain(script.finally.iter().cloned())
         .collect();
     let plan = planned(script, pairs, kept);
     plan.refuse()?;

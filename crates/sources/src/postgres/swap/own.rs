@@ -30,10 +30,22 @@ pub(super) fn fits(connection: &mut Connection, one: &Swapped<'_>, script: &mut 
     )?;
     let alone = "Put the rows back with --merge, or swap it by hand.";
     if facts.iter().any(|row| row.text(0) != "r") {
-        script.refuse(
-            format!("{table} is partitioned, or no table"),
-            "Name its partitions one by one; or put the rows back with --merge.",
-        );
+        let partitions = rows(
+            connection,
+            &format!(
+                "SELECT pg_catalog.string_agg('--table ' || pg_catalog.format('%I.%I', n.nspname, c.relname), ' ' ORDER BY c.relname)
+                   FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition
+                   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE i.inhparent = {}",
+                one.live
+            ),
+        )?;
+        let hint = match partitions.first().and_then(|row| row.opt(0)) {
+            Some(all) => {
+                format!("Swap its partitions, in one command: {all}. Or put the rows back with --merge.")
+            }
+            None => "Put the rows back with --merge.".to_owned(),
+        };
+        script.refuse(format!("{table} is partitioned, or no table"), &hint);
         return Ok(false);
     }
     if let Some(live) = facts.first() {
@@ -380,6 +392,10 @@ fn inheritance(
             script.before.push(format!("ALTER TABLE {table} NO INHERIT {parent}"));
             if !then.iter().any(|other| other.text(0) == row.text(4)) {
                 script.last.push(format!("ALTER TABLE {table} INHERIT {parent}"));
+                script.notices.push(format!(
+                    "the columns that {} has from {parent} are its own too from now on: to drop one there does not drop it here",
+                    one.pair.live
+                ));
             }
             script.follows.push(format!("its inheritance from {parent}"));
         }

@@ -8,6 +8,8 @@ use mainstay_domain::{
 };
 
 pub const LONG_HEADER: usize = 40;
+/// The size of a page in every package; who builds a server can choose another (`--with-wal-blocksize`).
+const PAGE: u32 = 8192;
 const FLAG_LONG: u16 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,12 @@ pub fn check_header(name: Segment, bytes: &[u8], length: u64, system: u64) -> Re
         SegmentHeader::parse(bytes).ok_or_else(|| wrong("it does not begin as a segment does".into()))?;
     if header.system != system {
         return Err(wrong(format!("it was written by another cluster ({}, not {system})", header.system)));
+    }
+    if header.page_size != PAGE {
+        return Err(wrong(format!(
+            "its server was built with pages of {} bytes in its log, and only those of {PAGE} can be read",
+            header.page_size
+        )));
     }
     if length != header.segment_size.bytes() {
         return Err(wrong(format!(

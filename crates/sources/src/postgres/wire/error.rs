@@ -163,7 +163,7 @@ pub(super) fn refusal_hint(message: &ServerMessage, tls: bool) -> Option<String>
         "28000" => "The server does not know this user, or does not let it in this way.".to_owned(),
         "3D000" => "There is no database of this name on the server: check the end of the url.".to_owned(),
         "55000" if text.contains("not currently accepting connections") => {
-            "Somebody closed it (ALLOW_CONNECTIONS false). If a `mainstay restore --replace` broke off, begin it again: it opens \
+            "Somebody closed it (ALLOW_CONNECTIONS false). If a `mainstay restore APP --replace` broke off, begin it again: it opens \
              the database before it asks anything. Otherwise: ALTER DATABASE … WITH ALLOW_CONNECTIONS true."
                 .to_owned()
         }

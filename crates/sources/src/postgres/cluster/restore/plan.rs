@@ -1,7 +1,7 @@
 //! Where a base backup is to go, and what stands against it: looked at before anything is written.
 
 use super::{
-    super::{CONFIG, ClusterFacts, TABLESPACE, control},
+    super::{CONFIG, ClusterFacts, TABLESPACE, build, control},
     Recovery,
 };
 use mainstay_domain::{
@@ -95,9 +95,10 @@ pub struct Plan {
 /// Looks at the record and the destination, and refuses what cannot be.
 ///
 /// # Errors
-/// `Refused`: the destination holds something else, or a server runs on it.
+/// `Refused`: the destination holds something else, or a server runs on it. `Preflight`: no server here can run on these files.
 pub fn plan(record: &SourceRecord, options: &Options) -> Result<Plan> {
     let facts = ClusterFacts::from_json(&record.facts)?;
+    build::refuse_other_machine(&facts)?;
     let spaces = facts
         .tablespaces
         .iter()
@@ -174,6 +175,16 @@ fn refuse_unfit(directory: &Path, facts: &ClusterFacts, delta: bool) -> Result<(
         return refused(
             "belongs to a server that runs, or that was killed (postmaster.pid is there)",
             "Stop the server first: pg_ctl stop -D the directory.",
+        );
+    }
+    let version = fs::read_to_string(directory.join("PG_VERSION")).unwrap_or_default();
+    if let Some(other) = version.trim().parse::<u32>().ok().filter(|other| *other != facts.major()) {
+        return refused(
+            &format!(
+                "is the data directory of PostgreSQL {other}, and the base backup is of PostgreSQL {}",
+                facts.major()
+            ),
+            "Name a new directory, for a server of the base backup's version. From there to another version leads pg_upgrade.",
         );
     }
     // Without a control file it may be what an interrupted restore left. All else in the folder will be removed: so a
