@@ -8,7 +8,8 @@ mod memory;
 mod support;
 
 use mainstay_domain::{
-    Clock, Event, Monitor, SystemClock, Time,
+    Clock, Monitor, SystemClock, Time,
+    monitor::Event,
     point::{SourceRecord, State},
 };
 use mainstay_sources::postgres::{
@@ -66,6 +67,8 @@ fn options(tools: &Tools) -> SandboxOptions {
         .setting("summarize_wal", "on")
         .setting("wal_level", "replica")
         .setting("full_page_writes", "on")
+        // A commit that is not durable yet gives no hint to the next reader, who then changes every page.
+        .setting("synchronous_commit", "on")
 }
 
 fn capture(server: &Sandbox, memory: &Memory, previous: Option<&SourceRecord>) -> SourceRecord {
@@ -78,6 +81,18 @@ fn capture_telling(
     previous: Option<&SourceRecord>,
     full: bool,
 ) -> (SourceRecord, Vec<String>) {
+    let told = Told::default();
+    let record = capture_by(server, memory, previous, full, &told);
+    (record, told.0.into_inner().unwrap())
+}
+
+fn capture_by(
+    server: &Sandbox,
+    memory: &Memory,
+    previous: Option<&SourceRecord>,
+    full: bool,
+    monitor: &dyn Monitor,
+) -> SourceRecord {
     let url = format!("postgres://postgres@localhost/postgres?host={}", server.socket_directory().display());
     let config =
         ClusterConfig { method: Method::Replication, ..ClusterConfig::new(SecretText::Plain(url.into())) };
@@ -87,10 +102,9 @@ fn capture_telling(
         previous: previous.map(|record| (memory as _, record)),
         clock: &Later,
     };
-    let told = Told::default();
-    let record = cluster::capture(&config, memory, &options, &told).unwrap();
+    let record = cluster::capture(&config, memory, &options, monitor).unwrap();
     assert_eq!(record.state, State::Complete, "{:?}", record.problems);
-    (record, told.0.into_inner().unwrap())
+    record
 }
 
 fn facts(record: &SourceRecord) -> ClusterFacts {
@@ -167,6 +181,10 @@ fn restored(
 fn must_be_sound(server: &Sandbox) {
     let (host, port) = (server.socket_directory().to_str().unwrap().to_owned(), server.port().to_string());
     execute(server, "CREATE EXTENSION IF NOT EXISTS amcheck");
+    execute(server, "CREATE EXTENSION IF NOT EXISTS pg_visibility");
+    // An index-only scan believes the visibility map.
+    let wrong = "SELECT count(*) FROM pg_class, pg_check_visible(oid) WHERE relkind IN ('r', 'm') AND relpersistence = 'p'";
+    assert_eq!(text(server, wrong), "0", "{}: the visibility map is right", server.tools().major);
     let (tools, data) = (server.tools(), server.data_directory());
     let to = ["-h", &host, "-p", &port, "-U", "postgres"];
     program(tools, &data, "pg_amcheck", &[&to[..], &["--heapallindexed", "postgres"]].concat());
@@ -233,7 +251,7 @@ fn an_increment_is_a_whole_base_backup_whatever_happened_to_the_relations() {
         assert!(is_increment_on(&second, &first), "{major}: {:?}", facts(&second).captured);
         let (whole, changed) = (facts(&first).counts, facts(&second).counts);
         assert!(
-            changed.unchanged_files > whole.files / 2 && changed.changed_bytes < whole.changed_bytes / 2,
+            changed.unchanged_files > whole.files / 2 && changed.changed_bytes < whole.changed_bytes / 4 * 3,
             "{major}: {whole:?} {changed:?}"
         );
 
@@ -324,13 +342,13 @@ fn where_an_increment_cannot_be_had_the_backup_is_whole_and_says_why() {
     // The next one is built on that.
     assert!(is_increment_on(&capture(&server, &memory, Some(&record)), &record));
 
-    execute(&server, "ALTER SYSTEM SET summarize_wal = off");
-    execute(&server, "SELECT pg_reload_conf()");
-    until(&server, "SELECT current_setting('summarize_wal') = 'off'");
-    let record = capture(&server, &memory, Some(&record));
-    assert_eq!(why_whole(&record), "summarize_wal is off on the server");
     let restored = restored(&options, &memory, &record, &restore::Options::new("".into()));
     assert_eq!(text(&restored, "SELECT count(*) FROM t"), "20000");
+
+    let without = Sandbox::start(&SandboxOptions::new(tools)).unwrap();
+    let first = capture(&without, &memory, None);
+    let record = capture(&without, &memory, Some(&first));
+    assert_eq!(why_whole(&record), "summarize_wal is off on the server");
 }
 
 #[test]
@@ -342,17 +360,52 @@ fn what_cannot_be_read_of_the_backup_before_is_no_ground_and_comes_whole() {
         &server,
         "CREATE TABLE t AS SELECT n, repeat(md5(n::text), 4) f FROM generate_series(1, 20000) n",
     );
+    // Otherwise the first look at the rows would change every page.
+    execute(&server, "VACUUM t");
     let memory = Memory::default();
     let first = capture(&server, &memory, None);
     execute(&server, "UPDATE t SET f = 'x' WHERE n BETWEEN 1000 AND 1800");
-    memory.lose_where(|chunk| {
-        chunk.len() > 100 << 10 && chunk.windows(16).any(|part| part == b"a9b7ba70783b617e")
-    });
+    let row = text(&server, "SELECT md5('19000')");
+    let holds_row = |chunk: &[u8]| chunk.windows(row.len()).any(|part| part == row.as_bytes());
+    assert!(memory.lose_where(|chunk| chunk.len() > 100 << 10 && holds_row(chunk)) > 0);
     let record = capture(&server, &memory, Some(&first));
+    let why = why_whole(&record);
+    assert!(why.contains("this chunk is missing"), "{why}");
     let expected = everything(&server);
     let restored = restored(&options, &memory, &record, &restore::Options::new("".into()));
     assert_eq!(everything(&restored), expected);
     must_be_sound(&restored);
+}
+
+/// Lets the process that summarizes the log go on when the server has said that it waits for it.
+struct Impatient<'a>(rustix::process::Pid, &'a Told);
+
+impl Monitor for Impatient<'_> {
+    fn event(&self, event: Event<'_>) {
+        if matches!(event, Event::Notice { text, .. } if text.contains("waiting for WAL summarization")) {
+            rustix::process::kill_process(self.0, rustix::process::Signal::CONT).unwrap();
+        }
+        self.1.event(event);
+    }
+}
+
+#[test]
+fn while_the_server_still_summarizes_its_log_it_is_said_what_is_waited_for() {
+    let Some(tools) = versions().pop() else { return };
+    let server = Sandbox::start(&options(&tools)).unwrap();
+    execute(&server, "CREATE TABLE t AS SELECT generate_series(1, 20000) n");
+    let memory = Memory::default();
+    let first = capture(&server, &memory, None);
+    let process = text(&server, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsummarizer'");
+    let process = rustix::process::Pid::from_raw(process.parse().unwrap()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+    execute(&server, "UPDATE t SET n = n + 1");
+    let told = Told::default();
+    let record = capture_by(&server, &memory, Some(&first), false, &Impatient(process, &told));
+    rustix::process::kill_process(process, rustix::process::Signal::CONT).unwrap();
+    assert!(is_increment_on(&record, &first), "{:?}", facts(&record).captured);
+    let told = told.0.into_inner().unwrap();
+    assert!(told.iter().any(|text| text.contains("the server says: still waiting")), "{told:?}");
 }
 
 #[test]

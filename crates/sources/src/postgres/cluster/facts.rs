@@ -65,7 +65,9 @@ impl std::fmt::Display for Captured {
             Captured::Files => f.write_str("read from the data directory"),
             Captured::Whole { why: None } => f.write_str("sent by the server as a whole"),
             Captured::Whole { why: Some(why) } => write!(f, "sent by the server as a whole: {why}"),
-            Captured::Increment { since } => write!(f, "sent by the server: what it changed since {since}"),
+            Captured::Increment { since } => {
+                write!(f, "sent by the server: what changed since {since}, laid over the backup before")
+            }
         }
     }
 }

@@ -30,14 +30,16 @@ pub fn real_name(name: &[u8]) -> Option<&[u8]> {
     name.strip_prefix(PREFIX).filter(|name| RelationFile::parse(name).is_some())
 }
 
-/// Whether an increment may be built on what is stored of a file. The free space maps are not in the log, and are sent whole.
+/// Whether an increment may be built on what is stored of a file. The free space maps are not in the log; the visibility maps were
+/// not in the log of older minor releases wherever a page's bits were cleared, and an index-only scan believes them. Both are sent
+/// whole: they are small.
 pub fn is_ground(entry: &Entry) -> bool {
     let relation = RelationFile::parse(&entry.name);
     entry.kind == FileKind::Regular
         && entry.content.is_some()
         && entry.doubt.is_none()
         && entry.size.is_multiple_of(PAGE as u64)
-        && relation.is_some_and(|file| !file.temporary && file.fork != Fork::FreeSpace)
+        && relation.is_some_and(|file| !file.temporary && matches!(file.fork, Fork::Main | Fork::Init))
 }
 
 /// What an incremental file begins with.
