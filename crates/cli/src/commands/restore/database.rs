@@ -15,6 +15,7 @@ use mainstay_sources::postgres::{
     facts::QualifiedName,
     mask::Masked,
     restore::{Options, Plan, Report, Selection, Target},
+    wire::ConnectSpec,
 };
 use serde_json::json;
 
@@ -83,19 +84,33 @@ pub fn run(
     if let Some(comparison) = &comparison {
         show_comparison(context, comparison);
     }
-    match (report.state, comparison.map(|c| c.verdict())) {
-        (_, Some(Verdict::Different)) => Ok(Exit::With(Kind::Verification)),
-        (State::Complete, _) => {
-            let living = spec.with_database(&database);
-            if wanted.merge.is_some() || wanted.swap {
-                swap::show_counts(context, &living, &options.selection)?;
-            }
-            merge::run(how, context, &living, &options.selection)?;
-            swap::run(how, context, &chosen.info.summary.app, &living, &options.selection)?;
-            Ok(Exit::Done)
-        }
-        _ => Ok(Exit::With(Kind::Incomplete)),
+    let living = spec.with_database(&database);
+    let verdict = comparison.map(|comparison| comparison.verdict());
+    conclude(how, context, &chosen.info.summary.app, &living, &options.selection, report.state, verdict)
+}
+
+/// What follows when tables lie beside the living ones and were compared: rows put back, or places changed.
+pub fn conclude(
+    how: &How,
+    context: &Context,
+    app: &str,
+    living: &ConnectSpec,
+    selection: &Selection,
+    state: State,
+    verdict: Option<Verdict>,
+) -> Result<Exit> {
+    match (state, verdict) {
+        (_, Some(Verdict::Different)) => return Ok(Exit::With(Kind::Verification)),
+        (State::Complete, _) => {}
+        _ => return Ok(Exit::With(Kind::Incomplete)),
     }
+    // Taken back to a moment, they are counted against the living ones in any case.
+    if how.cluster.is_wanted() || how.database.merge.is_some() || how.database.swap {
+        swap::show_counts(context, living, selection)?;
+    }
+    merge::run(how, context, living, selection)?;
+    swap::run(how, context, app, living, selection)?;
+    Ok(Exit::Done)
 }
 
 pub fn show_masked(context: &Context, masked: &[Masked]) {

@@ -2,8 +2,8 @@
 
 use super::{
     How, cluster, connect_spec,
-    database::{qualified, show_comparison, show_masked, show_plan, show_report},
-    heading, merge, swap,
+    database::{self, qualified, show_comparison, show_masked, show_plan, show_report},
+    heading,
 };
 use crate::{
     commands::point::Chosen,
@@ -11,13 +11,10 @@ use crate::{
     exit::Exit,
     render::{confirm, time},
 };
-use mainstay_domain::{Failure, Kind, Result, point::State};
+use mainstay_domain::{Failure, Result};
 use mainstay_operations::hooks::Around;
 use mainstay_operations::{config::Config, pitr::start, restore, staging, table_back};
-use mainstay_sources::postgres::{
-    compare::Verdict,
-    restore::{Options, Selection, Target},
-};
+use mainstay_sources::postgres::restore::{Options, Selection, Target};
 
 pub fn run(
     how: &How,
@@ -92,14 +89,6 @@ pub fn run(
     context.progress.finish();
     show_report(context, &report);
     show_comparison(context, &comparison);
-    match (comparison.verdict(), report.state) {
-        (Verdict::Different, _) => return Ok(Exit::With(Kind::Verification)),
-        (_, State::Complete) => {}
-        _ => return Ok(Exit::With(Kind::Incomplete)),
-    }
     let living = spec.with_database(&database);
-    swap::show_counts(context, &living, &selection)?;
-    merge::run(how, context, &living, &selection)?;
-    swap::run(how, context, app, &living, &selection)?;
-    Ok(Exit::Done)
+    database::conclude(how, context, app, &living, &selection, report.state, Some(comparison.verdict()))
 }
