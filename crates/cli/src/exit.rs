@@ -2,7 +2,11 @@
 //!
 //! The codes are [`Kind::exit_code`]; `doc/reference/exit-codes.md` is generated from [`CODES`].
 
-use crate::{context::Context, output, render::failure};
+use crate::{
+    context::Context,
+    output::{self, Output},
+    render::failure,
+};
 use mainstay_domain::{Failure, Kind, Result};
 use std::process::ExitCode;
 
@@ -39,13 +43,33 @@ pub fn report(outcome: Result<Exit>, context: &Context) -> ExitCode {
     context.progress.finish();
     match outcome {
         Ok(Exit::Done) => ExitCode::SUCCESS,
-        Ok(Exit::With(kind)) => ExitCode::from(kind.exit_code()),
+        Ok(Exit::With(kind)) => {
+            // What it is about was said before; a program still finds the end where every failure has it.
+            let ended = Failure::new(kind, "not all of it is well: the lines before say what is not");
+            context.output.json("error", &failure::json(&ended));
+            ExitCode::from(kind.exit_code())
+        }
         Ok(Exit::Code(code)) => ExitCode::from(code),
         Err(error) => {
             show(&error, context);
             ExitCode::from(error.kind.exit_code())
         }
     }
+}
+
+/// What cannot be understood of the command line; a program that asked for JSON gets it there, too.
+pub fn refuse(error: &clap::Error) {
+    let _ = error.print();
+    let mut options = std::env::args_os().take_while(|word| word != "--");
+    if !error.use_stderr() || !options.any(|word| word == "--json") {
+        return;
+    }
+    let rendered = error.render().to_string();
+    let (said, more) = rendered.split_once("\n\n").unwrap_or((&rendered, ""));
+    let said: Vec<&str> = said.trim_start_matches("error: ").lines().map(str::trim).collect();
+    let more: Vec<&str> = more.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let failure = Failure::usage(said.join(" ")).hint(more.join("\n"));
+    Output::new(true).json("error", &failure::json(&failure));
 }
 
 /// What its reader sees of a failure.

@@ -32,7 +32,7 @@ fn run(wrong: Option<u8>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let usual = u8::try_from(error.exit_code()).unwrap_or(1);
-            let _ = error.print();
+            exit::refuse(&error);
             return ExitCode::from(wrong.filter(|_| error.use_stderr()).unwrap_or(usual));
         }
     };

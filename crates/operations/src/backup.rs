@@ -19,6 +19,7 @@ use mainstay_repository::{
     Committed, Repository, Session,
     check::{self, Report},
 };
+use mainstay_sources::postgres::facts::Priority;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Of more new bytes than this, a random sample is read back.
@@ -223,7 +224,7 @@ fn summarise(
         started,
         finished: now,
         sequence: last_sequence + 1,
-        state: state_of(records),
+        state: state_of(app, records),
         sources: records.iter().map(SourceRecord::in_brief).collect(),
         stored_bytes: 0,
         labels: request.labels.clone(),
@@ -232,10 +233,13 @@ fn summarise(
     }
 }
 
-/// A source of which nothing could be captured leaves the point incomplete, as the others are whole. One that was captured and
-/// failed nevertheless lacks what the user called critical: then the point has failed.
-fn state_of(records: &[SourceRecord]) -> State {
-    let lacks_what_is_critical = |r: &SourceRecord| r.state == State::Failed && !r.streams.is_empty();
+/// A source of which nothing could be captured leaves the point incomplete, as the others are whole. The point has failed if it
+/// lacks what the user called critical, whether a table could not be read or nothing of its database: a source that was
+/// captured and failed nevertheless, or that has critical tables.
+fn state_of(app: &AppConfig, records: &[SourceRecord]) -> State {
+    let lacks_what_is_critical = |r: &SourceRecord| {
+        r.state == State::Failed && (!r.streams.is_empty() || has_critical_tables(app, &r.name))
+    };
     let all = |state| records.iter().all(|record| record.state == state);
     if all(State::Failed) || records.iter().any(lacks_what_is_critical) {
         State::Failed
@@ -244,6 +248,11 @@ fn state_of(records: &[SourceRecord]) -> State {
     } else {
         State::Incomplete
     }
+}
+
+fn has_critical_tables(app: &AppConfig, source: &str) -> bool {
+    let Some(SourceConfig::Postgres(postgres)) = app.sources.get(source) else { return false };
+    postgres.tables.iter().any(|rule| rule.priority == Some(Priority::Critical))
 }
 
 fn next_expected(app: &AppConfig, request: &Request, after: Time) -> Option<Time> {
@@ -284,4 +293,52 @@ fn not_read_back(failure: Failure, app: &str, point: PointId) -> Failure {
 
 pub(crate) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_fails_for_what_is_critical_however_it_came_to_be_missing() {
+        let app = |rules: &str| -> AppConfig {
+            let text = format!(
+                r#"{{ "repository": "main", "sources": {{
+                    "db": {{ "postgres": {{ "url": "postgres://db/shop", "tables": [{rules}] }} }},
+                    "files": {{ "files": {{ "paths": ["/srv"] }} }} }} }}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let record = |name: &str, state: State, streams: usize| SourceRecord {
+            name: name.to_owned(),
+            kind: String::new(),
+            state,
+            started: Time(0),
+            finished: Time(0),
+            consistent_at: None,
+            streams: vec![
+                mainstay_domain::point::Stream {
+                    name: String::new(),
+                    content: mainstay_domain::stream::Content::default()
+                };
+                streams
+            ],
+            facts: String::new(),
+            problems: Vec::new(),
+            bytes: 0,
+            items: 0,
+            partial: false,
+        };
+        let critical = r#"{ "match": "orders", "priority": "critical" }"#;
+        for (rules, state, streams, expected) in [
+            (critical, State::Failed, 1, State::Failed),
+            (critical, State::Failed, 0, State::Failed),
+            ("", State::Failed, 0, State::Incomplete),
+            (critical, State::Incomplete, 1, State::Incomplete),
+            (critical, State::Complete, 1, State::Complete),
+        ] {
+            let records = [record("db", state, streams), record("files", State::Complete, 1)];
+            assert_eq!(state_of(&app(rules), &records), expected, "{rules:?} {state:?} {streams}");
+        }
+    }
 }

@@ -66,6 +66,17 @@ pub(crate) fn note_lost(repository: &Repository, report: &Report, monitor: &dyn 
     monitor.notice(Severity::Warning, &text);
 }
 
+/// Takes the mark off packs that were lost and are whole again. Best effort, as [`note_lost`].
+pub(crate) fn note_found(repository: &Repository, monitor: &dyn Monitor) -> Result<()> {
+    let lost = repository.refreshed_state()?.facts.lost.unwrap_or_default();
+    let found = check::whole_packs(repository, lost, monitor)?;
+    if !found.is_empty() {
+        // Left as it is, the next backup stores again what lies there already: nothing worse.
+        drop(repository.record_lost(&BTreeSet::new(), &found));
+    }
+    Ok(())
+}
+
 fn packs_in_words(number: usize) -> String {
     if number == 1 { "1 pack".to_owned() } else { format!("{number} packs") }
 }

@@ -34,6 +34,9 @@ pub fn check(
     }
     monitor.done("check", "");
     repair::note_lost(repository, &report, monitor);
+    if depth > Depth::Objects {
+        repair::note_found(repository, monitor)?;
+    }
     // The deepest look that was taken: the others follow from it, and a log entry for each point is enough.
     record(repository, &ids, level, &report, monitor);
     Ok(report)

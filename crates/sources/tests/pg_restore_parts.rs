@@ -156,6 +156,40 @@ fn a_table_comes_back_under_another_name_in_its_own_schema() {
 }
 
 #[test]
+fn a_view_without_its_table_is_missing_and_not_equal() {
+    let sandbox = support::sandbox();
+    let sql = "CREATE MATERIALIZED VIEW mine AS SELECT id FROM orders; CREATE SEQUENCE counter;
+               CREATE VIEW two AS SELECT 2 AS two";
+    database(&sandbox, "shop", SHOP).execute(sql).unwrap();
+    let (memory, record) = captured(&sandbox, "shop");
+    let restored = |into: &str, names: &[&str]| {
+        let selection =
+            Selection { tables: names.iter().map(|n| name("public", n)).collect(), ..Selection::default() };
+        let options = selecting(selection.clone());
+        let report = restore(&memory, &record, &target(&sandbox, into, false), &options, &Silent).unwrap();
+        let comparing = compare::Options { selection, ..compare::Options::new(support::ROW_KEY) };
+        let comparison = compare(&memory, &record, &sandbox.spec(into), &comparing, &Silent).unwrap();
+        (report, comparison)
+    };
+    let (report, comparison) = restored("partly", &["recent", "mine", "counter", "two"]);
+    assert_eq!(report.state, State::Incomplete, "{}", shown(&report));
+    assert_eq!(comparison.verdict(), Verdict::Different);
+    let differences: Vec<String> = comparison.differences.iter().map(ToString::to_string).collect();
+    assert_eq!(differences, ["materialized view public.mine is missing", "view public.recent is missing"]);
+    assert_eq!(comparison.objects["view"], 2);
+
+    let (report, comparison) =
+        restored("whole", &["recent", "mine", "counter", "two", "orders", "customers"]);
+    assert_eq!(report.state, State::Complete, "{}", shown(&report));
+    assert_eq!(comparison.verdict(), Verdict::Equal, "{:?}", comparison);
+    sandbox.connect("whole").unwrap().execute("DROP VIEW two; CREATE VIEW two AS SELECT 3 AS two").unwrap();
+    let selection = Selection { tables: vec![name("public", "two")], ..Selection::default() };
+    let comparing = compare::Options { selection, ..compare::Options::new(support::ROW_KEY) };
+    let comparison = compare(&memory, &record, &sandbox.spec("whole"), &comparing, &Silent).unwrap();
+    assert_eq!(comparison.differences[0].what, "definition", "{comparison:?}");
+}
+
+#[test]
 fn a_partitioned_table_brings_its_partitions() {
     let sandbox = support::sandbox();
     let mut live = database(&sandbox, "shop", SHOP);

@@ -9,6 +9,7 @@ use mainstay_domain::{Failure, Kind, Result};
 use mainstay_operations::{access, points, restore};
 use mainstay_sources::files::{self, DELETED, show_path};
 use serde_json::json;
+use std::ffi::OsString;
 
 /// Find files by name or pattern
 ///
@@ -18,7 +19,7 @@ pub struct Args {
     /// The application, as the configuration names it
     app: String,
     /// A part of the path; or a pattern, for names ('*.pdf') or, with a slash, for whole paths ('letters/**/*.pdf')
-    pattern: String,
+    pattern: OsString,
     /// Only in this recovery point: latest, latest-complete, the beginning of an id, or a time
     #[arg(long, short, conflicts_with = "all")]
     point: Option<String>,
@@ -76,7 +77,11 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             }
             _ => "Try a shorter part of its name.",
         };
-        return Err(Failure::new(Kind::Failed, format!("nothing matches {:?}", args.pattern)).hint(hint));
+        return Err(Failure::new(
+            Kind::Failed,
+            format!("nothing matches \"{}\"", files::show_typed(&args.pattern)),
+        )
+        .hint(hint));
     }
     Ok(Exit::Done)
 }

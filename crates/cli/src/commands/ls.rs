@@ -16,15 +16,16 @@ use mainstay_sources::{
     redis::{self, RedisFacts},
 };
 use serde_json::json;
+use std::ffi::OsString;
 
 /// List what a recovery point holds: files and folders, or tables
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[arg(help = point::HELP)]
     point: String,
-    /// A path in the files source; its folder's content is listed [default: the top]
+    /// A path in the files source, written as it is listed; its folder's content is listed [default: the top]
     #[arg(default_value = "")]
-    path: String,
+    path: OsString,
     /// Which source, where the point has several; without it and without a path, each source is listed
     #[arg(long, short)]
     source: Option<String>,

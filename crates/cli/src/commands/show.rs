@@ -6,8 +6,9 @@ use crate::{
     exit::Exit,
     render::{self, time},
 };
-use mainstay_domain::{ByteSize, Result};
+use mainstay_domain::{ByteSize, Result, point::SourceRecord};
 use mainstay_operations::skew;
+use mainstay_sources::postgres::cluster::{self, ClusterFacts};
 use serde_json::json;
 
 /// Show what a recovery point holds, what it lacks, and when it was proven
@@ -76,6 +77,9 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     out.line("");
     out.line(render::point::sources(&summary.sources).render());
     for record in &manifest.point.sources {
+        if let Some(captured) = captured(record) {
+            out.line(render::plain(&format!("  {}: {captured}", record.name)));
+        }
         for line in render::point::problems(record) {
             out.line(line);
         }
@@ -96,4 +100,11 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let skew = skew::of(&manifest.point.sources).map(|skew| skew.nanoseconds / 1_000_000);
     out.json("point", &json!({ "point": info, "sources": sources, "skew_milliseconds": skew }));
     Ok(Exit::Done)
+}
+
+/// How a base backup was come by.
+fn captured(record: &SourceRecord) -> Option<String> {
+    let facts =
+        (record.kind == cluster::KIND).then(|| ClusterFacts::from_json(&record.facts).ok()).flatten()?;
+    facts.captured.map(|captured| captured.to_string())
 }

@@ -468,3 +468,35 @@ fn one_table_is_taken_back_to_a_moment_and_its_lost_rows_into_the_living_one() {
     let ran = bank.run(&[&back[..], &["--table", "nobody", "--to-schema", "x"]].concat());
     assert!(ran.code == 2 && ran.stderr.contains("nobody"), "{}", ran.all());
 }
+
+#[test]
+fn a_server_elsewhere_that_knows_what_changed_sends_only_that_and_the_point_says_so() {
+    let trees = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql");
+    let mut found = tools::installed(Purpose::Server, None);
+    found.extend(tools::installed(Purpose::Server, Some(Path::new(trees))));
+    let tools = found.into_iter().filter(|tools| tools.major >= 17).min_by_key(|tools| tools.major).unwrap();
+    let bank = Bank::with_settings(tools, &["--data-checksums"], &[("summarize_wal", "on")]);
+    let text = fs::read_to_string(bank.place.at("mainstay.yaml")).unwrap();
+    let text = text.replace("cluster: { ", "cluster: { method: replication, ");
+    bank.give(&bank.place.write("mainstay.yaml", &text));
+    bank.sql("INSERT INTO ledger SELECT n, repeat(md5(n::text), 4) FROM generate_series(1, 20000) n");
+    bank.done(&["backup", "bank"]);
+    assert!(bank.done(&["show", "bank"]).stdout.contains("db: sent by the server as a whole\n"));
+
+    for round in 0..3 {
+        bank.sql(&format!("UPDATE ledger SET note = 'round {round}' WHERE id % 5000 = {round}"));
+        bank.done(&["backup", "bank"]);
+        let shown = bank.done(&["show", "bank"]).stdout;
+        assert!(shown.contains("db: sent by the server: what changed since 0/"), "{shown}");
+    }
+    bank.done(&["verify", "bank", "--level", "restore"]);
+    let restored = bank.restored(&[]);
+    let counted = "SELECT string_agg(note || ' ' || n, ', ' ORDER BY note) FROM
+        (SELECT note, count(*) n FROM ledger WHERE note LIKE 'round%' GROUP BY note) AS counted";
+    let told = restored.connect("postgres").unwrap().query_text(counted).unwrap().unwrap();
+    assert_eq!(told, "round 0 4, round 1 4, round 2 4");
+    bank.sql("UPDATE ledger SET note = 'again' WHERE id = 3");
+    bank.done(&["backup", "bank", "--full"]);
+    let shown = bank.done(&["show", "bank"]).stdout;
+    assert!(shown.contains("as a whole: everything was to be read again"), "{shown}");
+}

@@ -127,6 +127,21 @@ fn a_table_that_may_not_be_read_makes_the_point_incomplete_and_is_named() {
 }
 
 #[test]
+fn a_critical_table_that_may_not_be_read_fails_the_point() {
+    let shop = Shop::new();
+    shop.configure("tables: [{ match: public.orders, priority: critical }]");
+    let sql = "CREATE ROLE clerk LOGIN; GRANT SELECT ON customers TO clerk";
+    shop.server.connect("shop").unwrap().execute(sql).unwrap();
+    let unread = shop.run_as("clerk", &["backup", "shop"]);
+    assert_eq!(unread.code, 1, "{}", unread.all());
+    assert!(
+        unread.stdout.contains("is FAILED") && unread.stdout.contains("public.orders"),
+        "{}",
+        unread.all()
+    );
+}
+
+#[test]
 fn a_table_that_was_left_out_comes_back_empty_and_is_said_to() {
     let shop = Shop::new();
     shop.configure("tables: [{ match: public.customers, exclude: true }]");

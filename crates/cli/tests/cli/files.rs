@@ -1,7 +1,7 @@
 //! A folder's life: backed up, listed, lost, restored, verified, pruned, recovered.
 
 use crate::{KEY, Place, assert_seen, shop};
-use std::fs;
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt};
 
 #[test]
 fn a_backup_says_what_it_captured_and_that_it_was_read_back() {
@@ -329,4 +329,74 @@ fn the_doctor_finds_nothing_wrong_where_all_is_well() {
     fs::remove_dir_all(place.at("uploads")).unwrap();
     let ran = place.run(&["doctor"]);
     assert!(ran.code == 14 && ran.stdout.contains("uploads"), "{}", ran.all());
+}
+
+#[test]
+fn a_name_of_any_bytes_is_found_listed_and_restored_as_it_is_shown_or_as_it_is() {
+    let place = shop();
+    let strange = |folder: &str, name: &[u8]| place.at(folder).join(OsStr::from_bytes(name));
+    fs::create_dir(strange("uploads", b"caf\xe9")).unwrap();
+    for name in [&b"caf\xe9/five*stars\n\xff"[..], b"caf\xe9/back\\slash", b"caf\xe9/plain"] {
+        fs::write(strange("uploads", name), name).unwrap();
+    }
+    place.done(&["backup", "shop"]);
+    assert_eq!(
+        names(&place.done(&["ls", "shop", "caf\\xe9"])),
+        ["caf\\xe9/back\\x5cslash", "caf\\xe9/five*stars\\x0a\\xff", "caf\\xe9/plain"]
+    );
+    let raw = |arguments: &[&OsStr]| {
+        let output = place
+            .command(env!("CARGO_BIN_EXE_mainstay"), &[])
+            .args(arguments)
+            .env("MAINSTAY_KEY", KEY)
+            .output();
+        let ran = place.ran(output.unwrap());
+        assert_eq!(ran.code, 0, "{arguments:?}\n{}", ran.all());
+        ran.stdout
+    };
+    let folder = OsStr::from_bytes(b"caf\xe9");
+    assert_eq!(names(&raw(&["ls".as_ref(), "shop".as_ref(), folder])).len(), 3);
+    assert_eq!(
+        names(&raw(&["find".as_ref(), "shop".as_ref(), folder])).len(),
+        4,
+        "the folder, and what is in it"
+    );
+    for listed in names(&place.done(&["find", "shop", "caf\\xe9/"])) {
+        assert_eq!(names(&place.done(&["find", "shop", &listed])), [&*listed], "typed back");
+        let back = format!("back {listed}").replace('/', " ");
+        place.done(&["restore", "shop", "--to-dir", &back, "--path", &listed, "--yes"]);
+        assert_eq!(place.files(&back).len(), 1, "{listed}");
+    }
+    let path = [b"--path=", folder.as_bytes(), b"/*s*"].concat();
+    raw(&[
+        "restore".as_ref(),
+        "shop".as_ref(),
+        "--to-dir=raw".as_ref(),
+        OsStr::from_bytes(&path),
+        "--yes".as_ref(),
+    ]);
+    for name in [&b"caf\xe9/five*stars\n\xff"[..], b"caf\xe9/back\\slash"] {
+        assert_eq!(fs::read(strange("raw", name)).unwrap(), name);
+    }
+    assert!(!strange("raw", b"caf\xe9/plain").exists());
+    assert_seen!(place.run(&["restore", "shop", "--to-dir", "none", "--path", "caf\\xe8", "--yes"]), @r#"
+    exit 2
+    err| error: nothing in the recovery point matches "caf\xe8"
+    err| hint: Paths are relative to the source's root; `mainstay ls` and `mainstay find` show them.
+    "#);
+    fs::create_dir(strange("", b"other\xff")).unwrap();
+    let init =
+        [&b"init"[..], b"--app=other", b"--store=elsewhere", b"--files=other\xff"].map(OsStr::from_bytes);
+    let mut elsewhere = place.command(env!("CARGO_BIN_EXE_mainstay"), &["--config", "other.yaml"]);
+    let ran = place.ran(elsewhere.args(init).env("MAINSTAY_KEY", KEY).output().unwrap());
+    assert_seen!(ran, @r#"
+    exit 2
+    err| error: the name of PLACE/other\xff is no UTF-8, and a configuration cannot hold it
+    err| hint: Name the folder above it, whose files may have any name, or a link that leads to it.
+    "#);
+}
+
+/// The paths at the ends of lines.
+fn names(listed: &str) -> Vec<String> {
+    listed.lines().map(|line| line.rsplit("  ").next().unwrap().to_owned()).collect()
 }

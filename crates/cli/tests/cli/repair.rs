@@ -197,6 +197,12 @@ fn repair_names_lost_packs_and_says_when_they_are_whole_again() {
     let found = place.run(&["repair", "--packs", "--quiet"]);
     assert_eq!(found.code, 4);
     assert!(found.stdout.contains("main: 1 pack lost."), "{}", found.all());
+    fs::write(&packs[0], &bytes).unwrap();
+    place.done(&["verify", "shop", "--level", "packs"]);
+    assert!(!place.done(&["status"]).contains("lost"), "whoever reads it says so");
+
+    fs::remove_file(&packs[0]).unwrap();
+    assert_eq!(place.run(&["repair", "--packs", "--quiet"]).code, 4);
     fs::write(&packs[0], bytes).unwrap();
     assert_seen!(place.run(&["repair", "--packs", "--quiet"]), @"
     exit 0

@@ -1,7 +1,8 @@
 //! The command line as a whole.
 
-use crate::Place;
+use crate::{Place, shop};
 use insta::assert_snapshot;
+use std::fs;
 
 #[test]
 fn a_misspelt_command_is_a_usage_error_with_a_suggestion() {
@@ -15,6 +16,37 @@ fn a_misspelt_command_is_a_usage_error_with_a_suggestion() {
     err|
     err| For more information, try '--help'.
     ");
+}
+
+#[test]
+fn whoever_asked_for_json_gets_every_failure_as_its_last_line() {
+    let last = |place: &Place, arguments: &[&str], code: i32| -> serde_json::Value {
+        let ran = place.run(arguments);
+        assert_eq!(ran.code, code, "{}", ran.all());
+        let line: serde_json::Value = serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap();
+        assert_eq!(
+            (&line["type"], &line["exit_code"], &line["v"]),
+            (&"error".into(), &code.into(), &1.into())
+        );
+        line
+    };
+    let empty = Place::new();
+    let misspelt = last(&empty, &["--json", "confg"], 2);
+    assert_eq!(misspelt["message"], "unrecognized subcommand 'confg'");
+    assert!(misspelt["hint"].as_str().unwrap().contains("'config'"), "{misspelt}");
+    assert_eq!(last(&empty, &["backup", "--json"], 2)["kind"], "usage");
+    assert_eq!(last(&empty, &["list", "--json", "--no-such"], 2)["kind"], "usage");
+    last(&empty, &["list", "--json"], 2);
+    let text = empty.run(&["confg", "--", "--json"]);
+    assert_eq!((text.code, &*text.stdout), (2, ""), "a value is no option");
+    // Commands that run to their end, and find something wrong.
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    for file in place.files("store/packs") {
+        fs::remove_file(&file).unwrap();
+        fs::write(file, "damaged").unwrap();
+    }
+    assert_eq!(last(&place, &["verify", "shop", "--level", "packs", "--json"], 4)["kind"], "verification");
 }
 
 #[test]

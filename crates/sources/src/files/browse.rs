@@ -4,7 +4,7 @@
 //! ascending order without repetition, and directories in listing order; anything else is an error of kind
 //! `Verification`. A chunk that is damaged is reported in its place, and what comes after it is still read.
 
-use super::{problems::show_path, tree::is_plain_name};
+use super::{names::show_path, tree::is_plain_name};
 use mainstay_domain::{
     ChunkId, Failure, Kind, Result,
     listing::{self, Entry, FileKind},

@@ -98,7 +98,7 @@ impl<'a> Deleted<'a> {
         if let Some(content) = &entry.content
             && !adopted(self.sink, content)?
         {
-            let path = super::problems::show_path(&listing::join(directory, &entry.name));
+            let path = super::names::show_path(&listing::join(directory, &entry.name));
             let message = "it was deleted, and its content is no longer in the repository";
             self.problems.add(Severity::Warning, path, message);
             return Ok(());

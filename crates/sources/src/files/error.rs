@@ -1,5 +1,6 @@
 //! What can go wrong with a files source as a whole. Troubles with single files are problems of the record, not errors.
 
+use super::names::show_all;
 use mainstay_domain::{Failure, Kind};
 use std::path::PathBuf;
 
@@ -20,7 +21,7 @@ pub enum FilesError {
         #[source]
         error: ignore::Error,
     },
-    #[error("the filter {pattern:?} cannot be understood")]
+    #[error("the filter \"{pattern}\" cannot be understood")]
     Filter {
         pattern: String,
         #[source]
@@ -30,9 +31,9 @@ pub enum FilesError {
     NoListing { name: String },
     #[error("the record of {name:?} holds no deleted files")]
     NoDeleted { name: String },
-    #[error("nothing in the recovery point matches {0:?}")]
+    #[error("nothing in the recovery point matches {}", show_all(.0))]
     NothingMatches(Vec<String>),
-    #[error("deleting what is not in the recovery point needs whole directories, not the pattern {0:?}")]
+    #[error("deleting what is not in the recovery point needs whole directories, not the pattern \"{0}\"")]
     DeleteNeedsDirectories(String),
     #[error("the listing is malformed at {at:?}: {what}")]
     Malformed { at: String, what: &'static str },
@@ -79,7 +80,9 @@ impl From<FilesError> for Failure {
                 Some("Remove one of the two: it would be captured twice.")
             }
             FilesError::Pattern { .. } => Some("Patterns are written as in a .gitignore file."),
-            FilesError::Filter { .. } => Some("Write a path, or a glob such as `photos/**/*.jpg`."),
+            FilesError::Filter { .. } => Some(
+                "Write a path, or a glob such as `photos/**/*.jpg`; before a bracket or brace that belongs to a name, a backslash.",
+            ),
             FilesError::NothingMatches(_) => Some(
                 "Paths are relative to the source's root; `mainstay ls POINT` and `mainstay find APP PATTERN` show them.",
             ),

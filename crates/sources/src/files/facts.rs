@@ -2,7 +2,7 @@
 
 use super::{config::FilesConfig, roots::Roots, walk::Found};
 use mainstay_domain::{listing::FileKind, point::SourceRecord};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How many of what a listing holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -53,11 +53,16 @@ impl Counts {
 pub struct RootFact {
     /// As configured.
     pub path: PathBuf,
-    /// Where it led.
+    /// Where it led; with marks for bytes that are no UTF-8, which no text can hold.
+    #[serde(serialize_with = "as_text")]
     pub resolved: PathBuf,
     /// Its name in the listing's root; none where it is the root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+}
+
+fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 /// The facts of a files record.
@@ -97,7 +102,7 @@ impl Facts {
     }
 
     /// The facts of a listing that is one directory, and that no rules made.
-    pub(crate) fn of_tree(path: &std::path::Path) -> Facts {
+    pub(crate) fn of_tree(path: &Path) -> Facts {
         let root = RootFact { path: path.to_owned(), resolved: path.to_owned(), label: None };
         Facts { version: 1, roots: vec![root], ..Facts::default() }
     }

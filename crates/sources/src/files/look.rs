@@ -5,16 +5,16 @@ use super::{
     DELETED, FilesError, LISTING,
     browse::{Browse, Step, lookup, split_path},
     facts::Facts,
+    names::{self, Glob},
     selection::from_root,
 };
-use globset::{GlobBuilder, GlobMatcher};
 use mainstay_domain::{
     Result,
     listing::{self, Entry, FileKind},
     point::SourceRecord,
     stream::{Content, Vault},
 };
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
 /// An entry and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,23 +33,24 @@ fn stream(record: &SourceRecord, deleted: bool) -> Result<&Content> {
 }
 
 /// What `path` holds, in listing order: the entries of a directory (with `recursive`, of everything below it), or the one
-/// entry of a file. `path`: from the source's root, or as on the captured machine; empty for the root.
+/// entry of a file. `path`: from the source's root, or as on the captured machine, as [`names`] has it typed; empty for the
+/// root.
 ///
 /// A part of the listing that is damaged comes as an error in its place; what comes after it is still listed.
 pub fn ls<'a>(
     vault: &'a dyn Vault,
     record: &'a SourceRecord,
-    path: &str,
+    path: impl AsRef<OsStr>,
     recursive: bool,
 ) -> Result<Box<dyn Iterator<Item = Result<Listed>> + 'a>> {
     let content = stream(record, false)?;
-    let text = from_root(path, &Facts::of(record));
-    let path = text.trim_start_matches("./").trim_matches('/').as_bytes().to_vec();
+    let typed = path.as_ref();
+    let path = names::typed_path(names::trim(&from_root(typed.as_bytes(), &Facts::of(record))));
     if !path.is_empty() {
         let (directory, name) = split_path(&path);
         let found = lookup(vault, content, false, directory, name)?;
         match found.into_iter().next() {
-            None => return Err(FilesError::NothingMatches(vec![text]).into()),
+            None => return Err(FilesError::NothingMatches(vec![names::show_typed(typed)]).into()),
             Some(entry) if entry.kind != FileKind::Directory => {
                 return Ok(Box::new(std::iter::once(Ok(Listed { path, entry }))));
             }
@@ -95,16 +96,16 @@ impl Iterator for Inside<'_> {
 }
 
 /// Every entry that `query` finds, in listing order. A glob without `/` is matched against names, one with `/` against
-/// whole paths; anything else is looked for anywhere in the path. With `deleted`, among the deleted files; their entries
+/// whole paths; anything is looked for anywhere in the path as it stands, too. With `deleted`, among the deleted files; their entries
 /// say when they were first missed, and a path that was deleted several times comes several times.
 pub fn find<'a>(
     vault: &'a dyn Vault,
     record: &'a SourceRecord,
-    query: &str,
+    query: impl AsRef<OsStr>,
     deleted: bool,
 ) -> Result<Box<dyn Iterator<Item = Result<Listed>> + 'a>> {
     let content = stream(record, deleted)?;
-    let query = Query::new(query)?;
+    let query = Query::new(query.as_ref().as_bytes())?;
     let mut at = Vec::new();
     Ok(Box::new(Browse::all(vault, content, deleted).filter_map(move |step| match step {
         Ok(Step::Directory(directory)) => {
@@ -120,34 +121,25 @@ pub fn find<'a>(
     })))
 }
 
-enum Query {
-    Name(GlobMatcher),
-    Path(GlobMatcher),
-    Part(Vec<u8>),
+struct Query {
+    part: Vec<u8>,
+    glob: Option<Glob>,
+    /// The glob is for names, not for whole paths.
+    of_names: bool,
 }
 
 impl Query {
-    fn new(text: &str) -> std::result::Result<Query, FilesError> {
-        if !text.contains(['*', '?', '[', '{']) {
-            return Ok(Query::Part(text.trim_start_matches('/').as_bytes().to_vec()));
-        }
-        let glob = GlobBuilder::new(text.trim_start_matches('/'))
-            .literal_separator(true)
-            .backslash_escape(true)
-            .build()
-            .map_err(|error| FilesError::Filter { pattern: text.to_owned(), error })?
-            .compile_matcher();
-        Ok(if text.contains('/') { Query::Path(glob) } else { Query::Name(glob) })
+    fn new(typed: &[u8]) -> std::result::Result<Query, FilesError> {
+        let text = names::trim_start(typed);
+        let glob = names::has_wildcards(text).then(|| Glob::new(text)).transpose()?;
+        Ok(Query { part: names::typed_path(text), glob, of_names: !typed.contains(&b'/') })
     }
 
     fn finds(&self, path: &[u8], name: &[u8]) -> bool {
-        let as_path = |bytes| Path::new(OsStr::from_bytes(bytes));
-        match self {
-            Query::Name(glob) => glob.is_match(as_path(name)),
-            Query::Path(glob) => glob.is_match(as_path(path)),
-            Query::Part(part) => {
-                part.is_empty() || path.windows(part.len()).any(|window| window == &part[..])
-            }
-        }
+        let by_glob =
+            self.glob.as_ref().is_some_and(|glob| glob.is_match(if self.of_names { name } else { path }));
+        by_glob
+            || self.part.is_empty()
+            || path.windows(self.part.len()).any(|window| window == &self.part[..])
     }
 }

@@ -19,6 +19,7 @@ mod hardlinks;
 mod leaf;
 mod look;
 mod merge;
+mod names;
 mod pool;
 mod previous;
 mod probe;
@@ -52,8 +53,8 @@ pub use diff::{Change, ChangeKind, diff};
 pub use error::FilesError;
 pub use facts::{Counts, Facts, RootFact};
 pub use look::{Listed, find, ls};
+pub use names::{show_path, show_typed};
 pub use probe::{Probe, RootProbe, probe};
-pub use problems::show_path;
 pub use read::{Hook, Moment};
 pub use restore::{RestoreOptions, RestorePlan, RestoreReport, plan_restore, restore};
 

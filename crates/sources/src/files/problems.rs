@@ -1,7 +1,7 @@
 //! What went wrong with single files: a bounded list of named ones, and how many there were in all.
 
 use mainstay_domain::{Severity, point::Problem};
-use std::{collections::BTreeMap, fmt::Write as _, sync::Mutex};
+use std::{collections::BTreeMap, sync::Mutex};
 
 /// How many problems of one severity are named. A million unreadable files must not make a manifest of them.
 const NAMED: usize = 200;
@@ -41,37 +41,9 @@ impl Problems {
     }
 }
 
-/// A path as people can read it, on one line, with nothing lost: control characters, backslashes and bytes that are no
-/// UTF-8 are written `\xNN`.
-pub fn show_path(path: &[u8]) -> String {
-    let mut text = String::with_capacity(path.len());
-    for part in path.utf8_chunks() {
-        for c in part.valid().chars() {
-            if c.is_control() || c == '\\' {
-                let mut bytes = [0; 4];
-                for byte in c.encode_utf8(&mut bytes).bytes() {
-                    let _ = write!(text, "\\x{byte:02x}");
-                }
-            } else {
-                text.push(c);
-            }
-        }
-        for byte in part.invalid() {
-            let _ = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_shown_on_one_line_and_nothing_is_lost() {
-        assert_eq!(show_path("grün/a b".as_bytes()), "grün/a b");
-        assert_eq!(show_path(b"a\nb\xff\\c\x1b[31m"), "a\\x0ab\\xff\\x5cc\\x1b[31m");
-    }
 
     #[test]
     fn a_million_problems_make_a_short_list_that_counts_them() {

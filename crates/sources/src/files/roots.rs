@@ -81,7 +81,7 @@ impl Roots {
                 }
                 path.extend_from_slice(below);
             }
-            super::problems::show_path(&path)
+            super::names::show_path(&path)
         };
         for root in &self.list {
             match &root.label {
@@ -93,7 +93,7 @@ impl Roots {
                 },
             }
         }
-        super::problems::show_path(listed)
+        super::names::show_path(listed)
     }
 }
 

@@ -7,8 +7,8 @@ use super::{
     FilesError,
     browse::{Browse, Step, lookup},
     facts::Facts,
+    names::{self, Glob},
 };
-use globset::{GlobBuilder, GlobMatcher};
 use mainstay_domain::{
     Result,
     listing::{self, FileKind},
@@ -16,16 +16,18 @@ use mainstay_domain::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     os::unix::ffi::OsStrExt,
-    path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 #[derive(Debug)]
 struct Pattern {
-    text: Vec<u8>,
-    glob: Option<GlobMatcher>,
+    /// As it was typed.
+    shown: String,
+    /// The path that it names if it is none.
+    path: Vec<u8>,
+    glob: Option<Glob>,
     /// The directory outside of which nothing can match; for a plain path, the path.
     prefix: Vec<u8>,
     /// It has named something.
@@ -34,8 +36,7 @@ struct Pattern {
 
 impl Pattern {
     fn names(&self, path: &[u8]) -> bool {
-        let named = path == self.text
-            || self.glob.as_ref().is_some_and(|glob| glob.is_match(Path::new(OsStr::from_bytes(path))));
+        let named = path == self.path || self.glob.as_ref().is_some_and(|glob| glob.is_match(path));
         if named {
             self.met.store(true, Ordering::Relaxed);
         }
@@ -50,20 +51,20 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    pub fn new(patterns: &[String], facts: &Facts) -> std::result::Result<Filter, FilesError> {
+    pub fn new(patterns: &[OsString], facts: &Facts) -> std::result::Result<Filter, FilesError> {
         let patterns =
             patterns.iter().map(|text| Pattern::new(text, facts)).collect::<std::result::Result<_, _>>()?;
         Ok(Filter { patterns })
     }
 
     pub fn is_everything(&self) -> bool {
-        self.patterns.iter().all(|pattern| pattern.text.is_empty())
+        self.patterns.iter().all(|pattern| pattern.path.is_empty())
     }
 
     /// The first pattern that is no plain path.
     pub fn first_glob(&self) -> Option<String> {
         let glob = self.patterns.iter().find(|pattern| pattern.glob.is_some())?;
-        Some(String::from_utf8_lossy(&glob.text).into_owned())
+        Some(glob.shown.clone())
     }
 
     /// Whether a pattern names `path` itself (not only a directory above it).
@@ -72,13 +73,18 @@ impl Filter {
         self.is_everything() || self.patterns.iter().filter(|pattern| pattern.names(path)).count() > 0
     }
 
+    /// All patterns.
+    pub fn shown(&self) -> Vec<String> {
+        self.patterns.iter().map(|pattern| pattern.shown.clone()).collect()
+    }
+
     /// Patterns that have named nothing of all that was asked for so far.
     pub fn unmet(&self) -> Vec<String> {
         let unmet = self
             .patterns
             .iter()
-            .filter(|pattern| !pattern.text.is_empty() && !pattern.met.load(Ordering::Relaxed));
-        unmet.map(|pattern| String::from_utf8_lossy(&pattern.text).into_owned()).collect()
+            .filter(|pattern| !pattern.path.is_empty() && !pattern.met.load(Ordering::Relaxed));
+        unmet.map(|pattern| pattern.shown.clone()).collect()
     }
 
     /// Whether a pattern names `path` or a directory above it.
@@ -97,44 +103,39 @@ impl Filter {
 }
 
 impl Pattern {
-    fn new(text: &str, facts: &Facts) -> std::result::Result<Pattern, FilesError> {
-        let text = from_root(text, facts);
-        let text = text.trim_start_matches("./").trim_matches('/').to_owned();
-        let special = |part: &str| part.contains(['*', '?', '[', '{', '\\']);
-        if !special(&text) {
-            let text = text.into_bytes();
-            return Ok(Pattern { prefix: text.clone(), text, glob: None, met: AtomicBool::new(false) });
+    fn new(typed: &OsStr, facts: &Facts) -> std::result::Result<Pattern, FilesError> {
+        let shown = names::show_typed(typed);
+        let text = from_root(typed.as_bytes(), facts);
+        let text = names::trim(&text);
+        let path = names::typed_path(text);
+        let met = AtomicBool::new(false);
+        if !names::is_pattern(text) {
+            return Ok(Pattern { shown, prefix: path.clone(), path, glob: None, met });
         }
-        let plain: Vec<&str> = text.split('/').take_while(|part| !special(part)).collect();
-        let prefix = plain.join("/").into_bytes();
-        let glob = GlobBuilder::new(&text)
-            .literal_separator(true)
-            .backslash_escape(true)
-            .build()
-            .map_err(|error| FilesError::Filter { pattern: text.clone(), error })?;
-        Ok(Pattern {
-            text: text.into_bytes(),
-            glob: Some(glob.compile_matcher()),
-            prefix,
-            met: AtomicBool::new(false),
-        })
+        let plain: Vec<Vec<u8>> = text
+            .split(|byte| *byte == b'/')
+            .take_while(|part| !names::is_pattern(part))
+            .map(names::typed_path)
+            .collect();
+        Ok(Pattern { shown, prefix: plain.join(&b'/'), path, glob: Some(Glob::new(text)?), met })
     }
 }
 
-/// A path on the captured machine as a path of the listing.
-pub(crate) fn from_root(text: &str, facts: &Facts) -> String {
+/// What was typed for a path on the captured machine, as it would be typed for that of the listing.
+pub(crate) fn from_root(typed: &[u8], facts: &Facts) -> Vec<u8> {
     for root in &facts.roots {
-        for path in [&root.path, &root.resolved] {
-            let Some(below) = path.to_str().and_then(|path| text.strip_prefix(path)) else { continue };
-            if !path.is_absolute() || !(below.is_empty() || below.starts_with('/') || path.as_os_str() == "/")
-            {
-                continue;
+        for path in [&root.path, &root.resolved].into_iter().filter(|path| path.is_absolute()) {
+            let path = path.as_os_str().as_bytes();
+            for path in [path, names::show_path(path).as_bytes()] {
+                let Some(below) = typed.strip_prefix(path) else { continue };
+                if below.is_empty() || below.starts_with(b"/") || path == b"/" {
+                    let label = root.label.as_deref().unwrap_or_default().as_bytes();
+                    return [label, b"/", names::trim(below)].concat();
+                }
             }
-            let label = root.label.as_deref().unwrap_or_default();
-            return format!("{label}/{}", below.trim_start_matches('/'));
         }
     }
-    text.to_owned()
+    typed.to_owned()
 }
 
 /// Plain prefixes as a tree, so that each directory on the way is looked up once and in order.
@@ -238,7 +239,7 @@ mod tests {
     use crate::files::facts::RootFact;
 
     fn filter(patterns: &[&str]) -> Filter {
-        let patterns: Vec<String> = patterns.iter().map(|s| s.to_string()).collect();
+        let patterns: Vec<OsString> = patterns.iter().map(OsString::from).collect();
         let root = |path: &str, label: Option<&str>| RootFact {
             path: path.into(),
             resolved: path.into(),
@@ -270,6 +271,21 @@ mod tests {
             ("q/r/deep.txt", true),
         ] {
             assert_eq!(filter.covers(path.as_bytes()), covered, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_meant_as_the_listing_shows_it() {
+        let filter = filter(&["a[1].txt", "caf\\xe9/b", "\\x2a/*.c", "d/{e}"]);
+        for (path, covered) in [
+            (&b"a[1].txt"[..], true),
+            (b"caf\xe9/b/c", true),
+            (b"caf/b", false),
+            (b"*/x.c", true),
+            (b"y/x.c", false),
+            (b"d/{e}/f", true),
+        ] {
+            assert_eq!(filter.covers(path), covered, "{}", names::show_path(path));
         }
     }
 

@@ -35,6 +35,14 @@ impl Memory {
         self.chunks.lock().unwrap().remove(chunk);
     }
 
+    /// The same of every chunk that `which` names; how many they are.
+    pub fn lose_where(&self, which: impl Fn(&[u8]) -> bool) -> usize {
+        let mut chunks = self.chunks.lock().unwrap();
+        let before = chunks.len();
+        chunks.retain(|_, chunk| !which(chunk));
+        before - chunks.len()
+    }
+
     pub fn chunk_count(&self) -> usize {
         self.chunks.lock().unwrap().len()
     }

@@ -3,7 +3,11 @@
 use super::New;
 use crate::render::confirm::answer;
 use mainstay_domain::{Failure, Result};
-use std::path::{Path, PathBuf};
+use mainstay_sources::files::show_path;
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 /// What is typed where there is none.
 const NONE: &str = "-";
@@ -87,6 +91,15 @@ impl Draft {
             if !folder.exists() {
                 return Err(Failure::usage(format!("there is no folder {}", folder.display()))
                     .hint("Make it first, or correct the name."));
+            }
+            if folder.to_str().is_none() {
+                let shown = show_path(folder.as_os_str().as_bytes());
+                return Err(Failure::usage(format!(
+                    "the name of {shown} is no UTF-8, and a configuration cannot hold it"
+                ))
+                .hint(
+                    "Name the folder above it, whose files may have any name, or a link that leads to it.",
+                ));
             }
             let within = |path: &Path| path.starts_with(folder);
             if self.store.strip_prefix("file://").is_some_and(|store| within(Path::new(store))) {

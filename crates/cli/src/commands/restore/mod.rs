@@ -25,7 +25,7 @@ use mainstay_sources::postgres::{
     secret::{SecretFrom, SecretText},
     wire::ConnectSpec,
 };
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 /// Bring back files or a database from a recovery point
 ///
@@ -70,9 +70,9 @@ struct Files {
     /// The folder to restore into; made if it is not there
     #[arg(long, value_name = "FOLDER", conflicts_with = "to_database")]
     to_dir: Option<PathBuf>,
-    /// Only what this path or pattern names ('letters/**', 'a/b.png'); may be repeated
+    /// Only what this path or pattern names ('letters/**', 'a/b.png'), written as `mainstay ls` shows it; may be repeated
     #[arg(long, value_name = "PATTERN", requires = "to_dir")]
-    path: Vec<String>,
+    path: Vec<OsString>,
     /// Remove what the recovery point does not have
     #[arg(long, requires = "to_dir")]
     delete: bool,

@@ -2,7 +2,7 @@
 
 mod pass;
 
-use super::{FilesError, LISTING, config::Rules, facts::Facts, problems::show_path, tree::Tree};
+use super::{FilesError, LISTING, config::Rules, facts::Facts, names::show_path, tree::Tree};
 use crossbeam_channel::bounded;
 use mainstay_domain::{
     Failure, Monitor, Result,

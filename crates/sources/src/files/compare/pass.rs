@@ -5,7 +5,7 @@ use crate::files::{
     FilesError, attributes,
     browse::{Browse, Step, lookup, split_path},
     dirent::read_names,
-    problems::show_path,
+    names::show_path,
     restore::is_protected,
     stat::{Stat, device_numbers},
     tree::open_in,

@@ -18,7 +18,7 @@ use crate::files::{
     FilesError,
     browse::{Step, is_within, split_path},
     dirent::{Names, read_names},
-    problems::show_path,
+    names::show_path,
     stat::Stat,
 };
 use mainstay_domain::{

@@ -37,6 +37,7 @@ use mainstay_domain::{
 };
 use rustix::fd::AsFd;
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -48,8 +49,8 @@ use worker::Worker;
 pub struct RestoreOptions {
     /// Made if it does not exist.
     pub destination: PathBuf,
-    /// Paths from the source's root (or as on the captured machine) and globs; none: everything.
-    pub paths: Vec<String>,
+    /// Paths from the source's root (or as on the captured machine) and globs, as they are typed; none: everything.
+    pub paths: Vec<OsString>,
     /// Remove what the recovery point does not have: in whole directories only, and nothing that the source excludes.
     pub delete: bool,
     /// Compare the content of files whose size and time are right already, instead of trusting them.
@@ -215,7 +216,7 @@ pub fn restore(
     worker.finish()?;
     let selected = laid_out?;
     if selected == 0 && !sought.filter.is_everything() {
-        return Err(FilesError::NothingMatches(options.paths.clone()).into());
+        return Err(FilesError::NothingMatches(sought.filter.shown()).into());
     }
     let mut notices = tally.notices();
     if unfinished {

@@ -5,7 +5,7 @@ use super::{
     decide::{Decision, decide},
     remove::for_extras,
 };
-use crate::files::{browse::Step, problems::show_path, stat::Stat, tree::Tree};
+use crate::files::{browse::Step, names::show_path, stat::Stat, tree::Tree};
 use mainstay_domain::{
     Monitor, Result,
     listing::{self, Entry, FileKind},

@@ -8,7 +8,8 @@ use crate::files::{
     config::Rules,
     dirent::{Names, read_names},
     facts::Facts,
-    problems::{Problems, show_path},
+    names::show_path,
+    problems::Problems,
     stat::Stat,
     tree::{Tree, open_in},
 };

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::files::{
     FilesError,
-    problems::{Problems, show_path},
+    names::show_path,
+    problems::Problems,
     stat::Stat,
     tree::{Tree, open_in},
 };

@@ -5,7 +5,12 @@ use super::{
     tree, write,
 };
 use mainstay_domain::{Kind, Result};
-use std::{fs, os::unix::fs::PermissionsExt, sync::atomic::Ordering};
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    sync::atomic::Ordering,
+};
 
 fn shown(listed: impl Iterator<Item = Result<Listed>>) -> Vec<String> {
     listed.map(|listed| show_path(&listed.unwrap().path)).collect()
@@ -146,4 +151,15 @@ fn what_lies_there_now_is_compared_with_what_was_captured() {
     assert_eq!(found(false), expected);
     expected.insert(2, ("up/b".to_owned(), Aspect::Content));
     assert_eq!(found(true), expected);
+}
+
+#[test]
+fn a_path_that_leads_to_a_name_that_is_no_text_keeps_its_rules() {
+    let scratch = tempfile::tempdir().unwrap();
+    let real = scratch.path().join(OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, scratch.path().join("link")).unwrap();
+    let config = FilesConfig { exclude: vec!["cache".into()], ..config(&scratch.path().join("link")) };
+    let record = backup(&Memory::default(), &config, None);
+    assert_eq!(Facts::of(&record).exclude, ["cache"], "{}", record.facts);
 }

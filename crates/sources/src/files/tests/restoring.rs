@@ -96,7 +96,7 @@ fn each_path_that_is_named_must_be_there() {
     let record = backup(&memory, &config(source.path()), None);
     let target = tempfile::tempdir().unwrap();
     let plan = |paths: &[&str]| {
-        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        let paths = paths.iter().map(|path| path.into()).collect();
         plan_restore(&memory, &record, &RestoreOptions { paths, ..into(target.path()) }, &Silent)
     };
     // Also where one lies within another.
@@ -416,7 +416,7 @@ fn several_roots_are_restored_beside_each_other() {
     restored(&memory, &record, &into(target.path()));
     assert_same(&memory, &record, target.path());
     let target = tempfile::tempdir().unwrap();
-    let paths = vec![source.path().join("up/a").display().to_string()];
+    let paths = vec![source.path().join("up/a").into()];
     let report = restored(&memory, &record, &RestoreOptions { paths, ..into(target.path()) });
     assert_eq!(report.files, 1);
 }

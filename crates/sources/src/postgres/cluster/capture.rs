@@ -4,7 +4,7 @@
 use super::{
     BACKUP_LABEL, CONFIG, CONTROL, ClusterConfig, KIND, LISTING, Method, TABLESPACE, TABLESPACE_MAP, WAL,
     control, exclude,
-    facts::{ClusterFacts, Counts, FACTS_VERSION, Tablespace},
+    facts::{Captured, ClusterFacts, Counts, FACTS_VERSION, Tablespace},
     old::OldListing,
     pages::{Checking, PageHasher, PageKey},
     remote,
@@ -121,8 +121,8 @@ pub fn capture(
 ) -> Result<SourceRecord> {
     let started = options.clock.now();
     config.validate()?;
-    if let (Method::Replication, _) = way(config, monitor)? {
-        return remote::capture(config, sink, options, monitor);
+    if let (Method::Replication, server) = way(config, monitor)? {
+        return remote::capture(config, &server, sink, options, monitor);
     }
 
     monitor.step("base backup", None);
@@ -211,6 +211,7 @@ pub fn capture(
     }
     monitor.done("base backup", &format!("{} to {}", facts.start, facts.stop));
 
+    facts.captured = Some(Captured::Files);
     facts.counts = counts(&tally);
     Ok(record_of(streams, &facts, problems, started, options.clock.now()))
 }
@@ -241,6 +242,7 @@ pub(super) fn facts_of(
         databases: server.databases.clone(),
         superuser: server.superuser.clone(),
         counts: Counts::default(),
+        captured: None,
         wal: Vec::new(),
     }
 }

@@ -36,12 +36,40 @@ pub struct ClusterFacts {
     #[serde(default = "usual_superuser")]
     pub superuser: String,
     pub counts: Counts,
+    /// How it was captured; older versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub captured: Option<Captured>,
     /// Segments of the log that the record holds itself.
     pub wal: Vec<String>,
 }
 
 fn usual_superuser() -> String {
     "postgres".to_owned()
+}
+
+/// How the bytes of a base backup were come by. The record is whole in any case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Captured {
+    /// Read from the data directory.
+    Files,
+    /// Sent by the server, every file whole; why not less, where it might have been.
+    Whole { why: Option<String> },
+    /// Sent by the server: what its log changed since this position, where the backup before began.
+    Increment { since: Lsn },
+}
+
+impl std::fmt::Display for Captured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Captured::Files => f.write_str("read from the data directory"),
+            Captured::Whole { why: None } => f.write_str("sent by the server as a whole"),
+            Captured::Whole { why: Some(why) } => write!(f, "sent by the server as a whole: {why}"),
+            Captured::Increment { since } => {
+                write!(f, "sent by the server: what changed since {since}, laid over the backup before")
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

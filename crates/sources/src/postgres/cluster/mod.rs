@@ -6,6 +6,7 @@
 //! the server streams (`remote`). [`restore`] brings the files back, ready for recovery.
 //! Which segments of the log an archive holds, and where recovery ends, is not known here (`crate::postgres::wal`).
 
+mod basis;
 pub mod build;
 mod capture;
 pub mod checksum;
@@ -14,6 +15,8 @@ pub mod control;
 mod entries;
 mod exclude;
 pub mod facts;
+mod increment;
+mod manifest;
 mod old;
 pub(crate) mod pages;
 mod read;
@@ -28,7 +31,7 @@ mod tree;
 
 pub use capture::{Options, capture, probe};
 pub use config::{ClusterConfig, Method, ReceiveConfig, StartDaemon, WalConfig};
-pub use facts::ClusterFacts;
+pub use facts::{Captured, ClusterFacts};
 pub use server::Server;
 
 /// `SourceRecord::kind` of a cluster.

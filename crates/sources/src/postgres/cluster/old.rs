@@ -6,10 +6,7 @@ use mainstay_domain::{
     listing::{self, Entry, Item, decode_items},
     stream::{Content, Piece, Vault},
 };
-use std::{
-    cmp::Ordering,
-    collections::{HashMap, VecDeque},
-};
+use std::{cmp::Ordering, collections::VecDeque};
 
 pub struct OldListing<'v> {
     vault: Option<&'v dyn Vault>,
@@ -46,18 +43,6 @@ impl<'v> OldListing<'v> {
             }
             if !self.read_on() {
                 return None;
-            }
-        }
-    }
-
-    /// Every relation file that has page hashes, by directory and name: for whoever comes to the files in another order.
-    pub fn with_pages(mut self) -> HashMap<(Vec<u8>, Vec<u8>), Box<Entry>> {
-        let mut found = HashMap::new();
-        loop {
-            let entries = self.ahead.drain(..).filter(|(_, entry)| entry.pages.is_some());
-            found.extend(entries.map(|(directory, entry)| ((directory, entry.name.clone()), entry)));
-            if !self.read_on() {
-                return found;
             }
         }
     }

@@ -24,7 +24,7 @@ pub const FRAME: usize = FRAME_PAGES * PAGE;
 pub const SLICE_FRAMES: usize = 128;
 pub const SLICE: u64 = (SLICE_FRAMES * FRAME) as u64;
 /// More changed pages than this and a frame is stored anew.
-const MOST_PATCHED: usize = FRAME_PAGES / 4;
+pub(super) const MOST_PATCHED: usize = FRAME_PAGES / 4;
 pub const HASH: usize = 16;
 
 pub type PageKey = [u8; 32];
@@ -104,7 +104,7 @@ pub fn capture_slice(
 }
 
 /// The frame that an earlier capture has at this offset, if it is as long, and its hashes.
-fn known_frame(before: &Before, at: u64, length: usize) -> Option<(&Piece, &[u8])> {
+pub(super) fn known_frame(before: &Before, at: u64, length: usize) -> Option<(&Piece, &[u8])> {
     let number = (at / FRAME as u64) as usize;
     let piece =
         before.frames.get(number).filter(|piece| piece.bytes == length as u64 && piece.chunk.is_some())?;
@@ -151,7 +151,7 @@ fn store(
 const LOOKS: usize = 5;
 
 /// Judges the pages of a frame. One that looks wrong is read again, alone, before it counts.
-fn check(
+pub(super) fn check(
     frame: &mut [u8],
     first_block: u32,
     checking: Checking,

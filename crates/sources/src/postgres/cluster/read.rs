@@ -21,7 +21,7 @@ use std::{
 };
 
 /// Blocks of a relation's segment file: one gigabyte.
-const SEGMENT_BLOCKS: u32 = 131_072;
+pub(super) const SEGMENT_BLOCKS: u32 = 131_072;
 
 /// A slice of a file to be read, or a file that is read at once.
 pub struct Job {

@@ -7,11 +7,12 @@
 
 use super::{
     BACKUP_LABEL, CONTROL, ClusterConfig, LISTING, Options, Server, TABLESPACE, TABLESPACE_MAP, WAL,
+    basis::{self, Basis},
     capture::{counts, facts_of, put_bytes, record_of},
     entries,
     exclude::{self, Place, RelationFile},
-    facts::Tablespace,
-    old::OldListing,
+    facts::{Captured, Tablespace},
+    increment::{self, Changes, is_ground},
     pages::{Checking, FRAME, PageHasher, SLICE},
     read::{self, Part},
     server::{connect, timeline_of_label},
@@ -19,11 +20,11 @@ use super::{
     tar::{Archives, Kind, Member},
 };
 use crate::{
-    files::{Leaves, Problems, show_path},
+    files::{Browse, Leaves, Problems, Step, show_path},
     postgres::{
-        replication::{Session, Trouble},
+        replication::{Extent, Files, Session, Trouble},
         wal::check_header,
-        wire::ConnectSpec,
+        wire::{ConnectSpec, ServerMessage},
     },
 };
 use mainstay_domain::{
@@ -72,16 +73,65 @@ fn session(spec: &ConnectSpec) -> Result<Session> {
 /// See [`capture`](super::capture()).
 pub fn capture(
     config: &ClusterConfig,
+    server: &Server,
     sink: &dyn Sink,
     options: &Options<'_>,
     monitor: &dyn Monitor,
 ) -> Result<SourceRecord> {
-    let started = options.clock.now();
     let spec = config.connect_spec()?;
     monitor.step("base backup", None);
+    let found = basis::find(options, server, &mut session(&spec)?, sink)?;
+    let why = match found {
+        Ok(basis) => match stream(&spec, sink, options, monitor, Ok(&basis)) {
+            Ok(record) => return Ok(record),
+            Err(Ended::Failed(failure)) => return Err(failure),
+            Err(Ended::Refused(failure)) => {
+                let mut why = failure.message.clone();
+                if let Some(hint) = &failure.hint {
+                    why = format!("{why}. {hint}");
+                }
+                let message = format!("the server sends the base backup as a whole: {why}");
+                monitor.notice(Severity::Info, &message);
+                Some(why)
+            }
+        },
+        Err(why) => why,
+    };
+    stream(&spec, sink, options, monitor, Err(why)).map_err(|ended| match ended {
+        Ended::Refused(failure) | Ended::Failed(failure) => failure,
+    })
+}
 
+/// Why a backup ended early.
+enum Ended {
+    /// The server does not build on the backup before, or what is stored of it cannot be read: a whole one will do.
+    Refused(Failure),
+    Failed(Failure),
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Ended {
+        Ended::Failed(failure)
+    }
+}
+
+impl From<Trouble> for Ended {
+    fn from(trouble: Trouble) -> Ended {
+        Ended::Failed(trouble.into_failure())
+    }
+}
+
+/// Captures what the server streams: what changed since a backup, or everything.
+fn stream(
+    spec: &ConnectSpec,
+    sink: &dyn Sink,
+    options: &Options<'_>,
+    monitor: &dyn Monitor,
+    basis: Result<&Basis<'_>, Option<String>>,
+) -> Result<SourceRecord, Ended> {
+    let started = options.clock.now();
     // While this session lives, its slot keeps the log that the server sends at the end.
-    let mut keeper = session(&spec)?;
+    let mut keeper = session(spec)?;
     let slot = format!("mainstay_backup_{}", keeper.process_id());
     if let Err(trouble) = keeper.create_temporary_slot(&slot) {
         let message = format!(
@@ -90,11 +140,35 @@ pub fn capture(
         );
         monitor.notice(Severity::Info, &message);
     }
-    let mut streaming = session(&spec)?;
+    let mut streaming = session(spec)?;
     let label = format!("mainstay {started}");
-    let mut backup = streaming.base_backup(&label).map_err(Trouble::into_failure)?;
+    let not_built_on = |trouble| match trouble {
+        Trouble::Gone(failure) => Ended::Refused(failure),
+        other => other.into(),
+    };
+    let (extent, captured) = match &basis {
+        Ok(basis) => {
+            streaming.upload_manifest(|out| basis.write_manifest(out)).map_err(not_built_on)?;
+            (Extent::Changed, Captured::Increment { since: basis.since() })
+        }
+        Err(why) => (Extent::Whole, Captured::Whole { why: why.clone() }),
+    };
+    // Until the server has read its own log up to here, and summarized it, it sends nothing, and says so every ten seconds.
+    let mut hear = |said: &ServerMessage| {
+        monitor.notice(Severity::Info, &format!("the server says: {}", said.message));
+    };
+    let mut backup = match basis {
+        Ok(_) => streaming.base_backup(&label, extent, &mut hear).map_err(not_built_on)?,
+        Err(_) => streaming.base_backup(&label, extent, &mut hear)?,
+    };
+    if let Ok(basis) = &basis
+        && backup.timeline != basis.timeline
+    {
+        let message = "the server went over to another timeline before the backup began";
+        return Err(Ended::Refused(Failure::failed(message)));
+    }
     // What was made until now is in none of the log that will be replayed.
-    let mut server = Server::ask(&mut connect(&spec)?)?;
+    let mut server = Server::ask(&mut connect(spec)?)?;
     server.tablespaces = known_tablespaces(&server, &backup.tablespaces)?;
 
     let (start, begun_on) = (backup.start, backup.timeline);
@@ -129,26 +203,32 @@ pub fn capture(
             shared: &shared,
             server: &server,
             tablespace,
-            old: Old::of(options.previous, &name),
+            old: Old::of(options.previous, &name, basis.is_ok()),
+            increment: basis.is_ok(),
             blocks: BTreeMap::new(),
+            owner: None,
             taken: &mut taken,
         };
-        archive.read(&mut archives)?;
-        let blocks = archive.blocks;
-        streams.push(Stream { name, content: write_listing(sink, blocks, options)? });
+        archive.read(&mut archives).map_err(|failure| match failure.kind {
+            mainstay_domain::Kind::Verification if basis.is_ok() => Ended::Refused(failure),
+            _ => Ended::Failed(failure),
+        })?;
+        let Archive { blocks, owner, .. } = archive;
+        streams.push(Stream { name, content: write_listing(sink, blocks, owner, options)? });
     }
     drop(archives);
 
     // The end, and whether all has come.
-    let finished = backup.finish().map_err(Trouble::into_failure)?;
+    let finished = backup.finish()?;
     if finished.timeline != begun_on {
         return Err(Failure::failed(format!(
             "the standby went over from timeline {begun_on} to {} during its backup",
             finished.timeline
         ))
-        .hint("Another server was promoted meanwhile: run the backup again."));
+        .hint("Another server was promoted meanwhile: run the backup again.")
+        .into());
     }
-    all_has_come(&finished.manifest, &taken.sizes)?;
+    all_has_come(&finished.listed, &taken.files)?;
     suspects.judge(finished.stop, &problems, &tally);
     if finished.damaged && tally.bad_blocks.load(Ordering::Relaxed) == 0 {
         problems.add(
@@ -175,7 +255,7 @@ pub fn capture(
     let label = taken.label.as_deref().ok_or_else(|| lacks("its label"))?;
     let timeline = timeline_of_label(&String::from_utf8_lossy(label))
         .ok_or_else(|| Failure::failed("the server's backup label names no timeline"))?;
-    keep(BACKUP_LABEL.into(), put_bytes(sink, label)?);
+    keep(BACKUP_LABEL.into(), put_bytes(sink, &label_of_whole(label))?);
     if let Some(map) = taken.map.as_deref().filter(|map| !map.is_empty()) {
         keep(TABLESPACE_MAP.into(), put_bytes(sink, map)?);
     }
@@ -198,6 +278,7 @@ pub fn capture(
     drop(keeper);
     monitor.done("base backup", &format!("{} to {}", facts.start, facts.stop));
     facts.counts = counts(&tally);
+    facts.captured = Some(captured);
     Ok(record_of(streams, &facts, problems, started, options.clock.now()))
 }
 
@@ -226,30 +307,63 @@ struct Taken {
     label: Option<Vec<u8>>,
     map: Option<Vec<u8>>,
     log: BTreeMap<WalFile, Content>,
-    /// Every file that came, by its path in the server's manifest.
-    sizes: HashMap<Vec<u8>, u64>,
+    /// The files that came, by their paths in the server's manifest.
+    files: Files,
 }
 
-/// Relation files of the backup before.
+/// The backup label of an incremental backup, as that of a whole one: a server does not start on one that says otherwise, and all is
+/// there. Source: PostgreSQL, `src/bin/pg_combinebackup/backup_label.c`.
+fn label_of_whole(label: &[u8]) -> Vec<u8> {
+    label
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| !line.starts_with(b"INCREMENTAL FROM "))
+        .flatten()
+        .copied()
+        .collect()
+}
+
+/// Relation files of the backup before, of one directory at a time: so they come in the server's archives.
 struct Old<'v> {
-    vault: Option<&'v dyn Vault>,
-    files: HashMap<(Vec<u8>, Vec<u8>), Box<Entry>>,
+    listing: Option<(&'v dyn Vault, &'v Content)>,
+    /// Those without page hashes, too.
+    all: bool,
+    directory: Option<Vec<u8>>,
+    /// Encoded: they may be many.
+    files: HashMap<Vec<u8>, Box<[u8]>>,
 }
 
 impl<'v> Old<'v> {
-    fn of(previous: Option<(&'v dyn Vault, &SourceRecord)>, name: &str) -> Old<'v> {
-        let stream = previous.and_then(|(vault, record)| Some((vault, record.stream(name)?)));
-        match stream {
-            Some((vault, stream)) => {
-                Old { vault: Some(vault), files: OldListing::new(vault, &stream.content).with_pages() }
+    fn of(previous: Option<(&'v dyn Vault, &'v SourceRecord)>, name: &str, all: bool) -> Old<'v> {
+        let listing = previous.and_then(|(vault, record)| Some((vault, &record.stream(name)?.content)));
+        Old { listing, all, directory: None, files: HashMap::new() }
+    }
+
+    fn take(&mut self, directory: &[u8], name: &[u8]) -> Option<(&'v dyn Vault, Entry)> {
+        let (vault, content) = self.listing?;
+        if self.directory.as_deref() != Some(directory) {
+            self.directory = Some(directory.to_vec());
+            self.files.clear();
+            let mut here = false;
+            // What cannot be read counts as not there: it is stored anew.
+            for step in Browse::below(vault, content, false, directory).map_while(Result::ok) {
+                match step {
+                    Step::Directory(path) => here = path == directory,
+                    Step::Entry(entry) if here && (self.all || entry.pages.is_some()) => {
+                        let mut encoded = Vec::new();
+                        listing::encode_entry(&entry, &mut encoded);
+                        self.files.insert(entry.name, encoded.into());
+                    }
+                    Step::Entry(_) | Step::Lost(_) => {}
+                }
             }
-            None => Old { vault: None, files: HashMap::new() },
         }
+        let encoded = self.files.remove(name)?;
+        Some((vault, minicbor::decode(&encoded).ok()?))
     }
 }
 
-/// The blocks of a listing, in its order: a directory's path in parts, and its entries by name.
-type Blocks = BTreeMap<Vec<Vec<u8>>, BTreeMap<Vec<u8>, Box<Entry>>>;
+/// The blocks of a listing, in its order: a directory's path in parts, and its entries by name, encoded.
+type Blocks = BTreeMap<Vec<Vec<u8>>, BTreeMap<Vec<u8>, Box<[u8]>>>;
 
 /// One archive on its way into a listing.
 struct Archive<'a, 'v> {
@@ -257,7 +371,11 @@ struct Archive<'a, 'v> {
     server: &'a Server,
     tablespace: Option<u32>,
     old: Old<'v>,
+    /// Of files that the backup before has, only what changed may come.
+    increment: bool,
     blocks: Blocks,
+    /// Whose the files are.
+    owner: Option<(u32, u32)>,
     taken: &'a mut Taken,
 }
 
@@ -273,7 +391,7 @@ impl Archive<'_, '_> {
                     Some(oid) => [format!("pg_tblspc/{oid}/").as_bytes(), &member.path].concat(),
                     None => member.path.clone(),
                 };
-                self.taken.sizes.insert(path, member.size);
+                self.taken.files.add(&path, member.size);
             }
             self.member(&member, archives)?;
         }
@@ -282,7 +400,11 @@ impl Archive<'_, '_> {
 
     fn member(&mut self, member: &Member, archives: &mut Archives<'_, '_>) -> Result<()> {
         let in_tablespace = self.tablespace.is_some();
-        let (directory, name) = split_path(&member.path);
+        let (directory, sent_name) = split_path(&member.path);
+        let in_relations = exclude::place_of(directory, in_tablespace) == Place::Relations;
+        let may_be_part = self.increment && in_relations && member.kind == Kind::File;
+        let part_of = may_be_part.then(|| increment::real_name(sent_name)).flatten();
+        let name = part_of.unwrap_or(sent_name);
         let top = directory.is_empty() && !in_tablespace;
         match (top, member.kind, name) {
             (true, Kind::File, b"backup_label") => {
@@ -318,9 +440,41 @@ impl Archive<'_, '_> {
                 add(&self.shared.tally.directories, 1);
                 self.blocks.entry(parts(&member.path)).or_default();
             }
-            _ => self.file(member, directory, name, &mut entry, archives)?,
+            _ if part_of.is_some() => self.changes(member, directory, &mut entry, archives)?,
+            _ => {
+                let relation = in_relations.then(|| RelationFile::parse(name)).flatten();
+                self.file(member, directory, relation, &mut entry, archives)?;
+            }
         }
-        self.blocks.entry(parts(directory)).or_default().insert(name.to_vec(), entry);
+        self.owner.get_or_insert((entry.uid, entry.gid));
+        self.put(directory, &entry);
+        Ok(())
+    }
+
+    fn put(&mut self, directory: &[u8], entry: &Entry) {
+        put_entry(&mut self.blocks, parts(directory), entry);
+    }
+
+    /// A relation file of which the server sends what changed.
+    fn changes(
+        &mut self,
+        member: &Member,
+        directory: &[u8],
+        entry: &mut Entry,
+        archives: &mut Archives<'_, '_>,
+    ) -> Result<()> {
+        let shared = self.shared;
+        let shown = show_path(&listing::join(directory, &entry.name));
+        let Some((vault, old)) = self.old.take(directory, &entry.name).filter(|(_, old)| is_ground(old))
+        else {
+            return Err(Failure::verification(format!("{shown} cannot be found in the backup before")));
+        };
+        add(&shared.tally.files, 1);
+        let mut read = |out: &mut [u8]| archives.read(out);
+        let changes = Changes::read(member.size, &mut read).map_err(|failure| failure.during(&shown))?;
+        increment::lay_over(shared, vault, &old, &changes, &mut read, entry, &shown)
+            .map_err(|failure| failure.during(&shown))?;
+        shared.monitor.advance(1, entry.size);
         Ok(())
     }
 
@@ -328,7 +482,7 @@ impl Archive<'_, '_> {
         &mut self,
         member: &Member,
         directory: &[u8],
-        name: &[u8],
+        relation: Option<RelationFile>,
         entry: &mut Entry,
         archives: &mut Archives<'_, '_>,
     ) -> Result<()> {
@@ -339,16 +493,11 @@ impl Archive<'_, '_> {
             entry.content = Some(Content::default());
             return Ok(());
         }
-        let in_relations = exclude::place_of(directory, self.tablespace.is_some()) == Place::Relations;
-        let relation = in_relations.then(|| RelationFile::parse(name)).flatten();
         let sliced = relation.is_some() && size > FRAME as u64;
         let length = if sliced { SLICE } else { size };
         let count = size.div_ceil(length) as usize;
-        let old = self.old.files.remove(&(directory.to_vec(), name.to_vec()));
-        let mut before = old
-            .filter(|_| sliced)
-            .zip(self.old.vault)
-            .and_then(|(old, vault)| entries::before(vault, &old, count));
+        let old = sliced.then(|| self.old.take(directory, &entry.name)).flatten();
+        let mut before = old.and_then(|(vault, old)| entries::before(vault, &old, count));
         let shown = show_path(&member.path);
         let mut slices = Vec::with_capacity(count);
         for slot in 0..count {
@@ -419,7 +568,7 @@ fn parts(path: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// What an archive says of a file. Its metadata prove nothing to a later backup, which has other ones to compare with.
-fn entry_of(member: &Member, name: &[u8]) -> Box<Entry> {
+pub(super) fn entry_of(member: &Member, name: &[u8]) -> Box<Entry> {
     let modified = FileTime { seconds: member.modified, nanoseconds: 0 };
     Box::new(Entry {
         name: name.to_vec(),
@@ -444,10 +593,20 @@ fn entry_of(member: &Member, name: &[u8]) -> Box<Entry> {
     })
 }
 
+fn put_entry(blocks: &mut Blocks, directory: Vec<Vec<u8>>, entry: &Entry) {
+    let mut encoded = Vec::new();
+    listing::encode_entry(entry, &mut encoded);
+    blocks.entry(directory).or_default().insert(entry.name.clone(), encoded.into());
+}
+
 /// Writes the listing, when all of an archive has come. The root itself is in no archive: it is like what lies in it.
-fn write_listing(sink: &dyn Sink, mut blocks: Blocks, options: &Options<'_>) -> Result<Content> {
-    let top = blocks.entry(Vec::new()).or_default();
-    let (uid, gid) = top.values().next().map_or((0, 0), |entry| (entry.uid, entry.gid));
+fn write_listing(
+    sink: &dyn Sink,
+    mut blocks: Blocks,
+    owner: Option<(u32, u32)>,
+    options: &Options<'_>,
+) -> Result<Content> {
+    let (uid, gid) = owner.unwrap_or_default();
     let root = Member {
         path: Vec::new(),
         kind: Kind::Directory,
@@ -457,52 +616,40 @@ fn write_listing(sink: &dyn Sink, mut blocks: Blocks, options: &Options<'_>) -> 
         size: 0,
         modified: options.clock.now().0 / mainstay_domain::time::SECOND,
     };
-    top.insert(Vec::new(), entry_of(&root, b""));
+    put_entry(&mut blocks, Vec::new(), &entry_of(&root, b""));
     let mut leaves = Leaves::new(sink);
     for (path, entries) in blocks {
         let path: Arc<[u8]> = path.join(&b'/').into();
         leaves.directory(&path, true);
-        for entry in entries.into_values() {
-            let mut encoded = Vec::new();
-            listing::encode_entry(&entry, &mut encoded);
-            leaves.entry(&entry.name, &encoded)?;
+        for (name, encoded) in entries {
+            leaves.entry(&name, &encoded)?;
         }
     }
     leaves.finish()
 }
 
 /// Holds what came against the server's own list.
-fn all_has_come(manifest: &[u8], sizes: &HashMap<Vec<u8>, u64>) -> Result<()> {
-    #[derive(serde::Deserialize)]
-    struct Manifest {
-        #[serde(rename = "Files")]
-        files: Vec<File>,
+fn all_has_come(listed: &Files, came: &Files) -> Result<()> {
+    if listed == came {
+        return Ok(());
     }
-    #[derive(serde::Deserialize)]
-    struct File {
-        #[serde(rename = "Path")]
-        path: Option<String>,
-        #[serde(rename = "Encoded-Path")]
-        encoded: Option<String>,
-        #[serde(rename = "Size")]
-        size: u64,
+    Err(Failure::failed(format!(
+        "the server's manifest of the base backup lists {} files, and not the {} that came, in their sizes",
+        listed.count, came.count
+    ))
+    .hint("Run the backup again."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_label_of_an_increment_becomes_that_of_a_whole_backup() {
+        let whole =
+            "START WAL LOCATION: 0/6000028 (file 000000010000000000000006)\nLABEL: x\nSTART TIMELINE: 1\n";
+        let sent = format!("{whole}INCREMENTAL FROM LSN: 0/2000028\nINCREMENTAL FROM TLI: 1\n");
+        assert_eq!(label_of_whole(sent.as_bytes()), whole.as_bytes());
+        assert_eq!(label_of_whole(whole.as_bytes()), whole.as_bytes());
     }
-    let manifest: Manifest = serde_json::from_slice(manifest).map_err(|error| {
-        Failure::failed("the server's manifest of the base backup cannot be read").caused_by(error)
-    })?;
-    for file in &manifest.files {
-        let path = match (&file.path, &file.encoded) {
-            (Some(path), _) => path.clone().into_bytes(),
-            (None, Some(hex)) => hex::decode(hex).unwrap_or_default(),
-            (None, None) => Vec::new(),
-        };
-        if sizes.get(&path) != Some(&file.size) {
-            return Err(Failure::failed(format!(
-                "{} did not come as the server's manifest of the base backup says",
-                show_path(&path)
-            ))
-            .hint("Run the backup again."));
-        }
-    }
-    Ok(())
 }

@@ -7,6 +7,7 @@
 
 mod inventory;
 mod large_objects;
+mod relations;
 mod rows;
 
 pub use inventory::{differences, same_version};
@@ -29,7 +30,8 @@ pub struct Options {
     pub jobs: usize,
     /// The key of row digests: that of the repository's dedup domain.
     pub row_key: [u8; 16],
-    /// What was restored, and under which names. Of a selection, rows and columns are compared; of everything, all.
+    /// What was restored, and under which names. Of a selection, rows, columns and the
+    /// definitions of its views are compared; of everything, all.
     pub selection: Selection,
     /// At most this many differences are listed; the rest is counted.
     pub most: usize,
@@ -174,6 +176,8 @@ pub fn compare(
             });
             comparison.differ(outcome, options.most);
         }
+        let both = (&facts.inventory, &found);
+        relations::compare(&mut comparison, &chosen, both, same_version, options.most);
     }
     sequences(&mut comparison, &mut connection, &chosen, options.most)?;
     monitor.done("definitions", "");

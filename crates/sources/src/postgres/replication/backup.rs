@@ -3,12 +3,20 @@
 //! Where it begins, the tablespaces, then one tar archive for each of them and one for the data directory, a manifest that
 //! names every file, and where it ends. With it comes the log that makes it consistent.
 
-use super::session::{Trouble, lsn};
-use crate::postgres::wire::{Answers, Connection, Rows, WireError, quote_literal};
+use super::{
+    manifest::{Files, Reader},
+    session::{Trouble, lsn},
+};
+use crate::postgres::wire::{Answers, Connection, Rows, ServerMessage, WireError, quote_literal};
 use mainstay_domain::{Failure, Result, wal::Lsn};
 
-/// The manifest may grow to this; a file takes some 120 bytes of it.
-const LARGEST_MANIFEST: usize = 1 << 30;
+/// How much of the files is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    Whole,
+    /// The blocks that the server's summaries of its log name as changed since the backup whose manifest was uploaded.
+    Changed,
+}
 
 /// What streams in.
 #[derive(Debug)]
@@ -28,7 +36,7 @@ pub struct BaseBackup<'s> {
     pub timeline: u32,
     /// Oid and place of each tablespace.
     pub tablespaces: Vec<(u32, String)>,
-    manifest: Vec<u8>,
+    manifest: Reader,
     in_manifest: bool,
 }
 
@@ -38,27 +46,44 @@ pub struct Finished {
     /// Where the backup is consistent, and on which timeline that is.
     pub stop: Lsn,
     pub timeline: u32,
-    /// The server's list of all files, as JSON.
-    pub manifest: Vec<u8>,
+    /// The files that the server's manifest lists.
+    pub listed: Files,
     /// The server found damaged pages.
     pub damaged: bool,
 }
 
 impl<'s> BaseBackup<'s> {
-    pub(super) fn begin(connection: &'s mut Connection, label: &str) -> Result<BaseBackup<'s>, Trouble> {
+    pub(super) fn begin(
+        connection: &'s mut Connection,
+        label: &str,
+        extent: Extent,
+        hear: &mut dyn FnMut(&ServerMessage),
+    ) -> Result<BaseBackup<'s>, Trouble> {
+        let incremental = if extent == Extent::Changed { ", INCREMENTAL" } else { "" };
         // Checksums of files would cost the server as much again as reading them; pages are judged here.
         let mut answers = connection.ask(&format!(
             "BASE_BACKUP (LABEL {}, CHECKPOINT 'fast', WAL true, WAIT false, TABLESPACE_MAP true, MANIFEST 'yes', \
-             MANIFEST_CHECKSUMS 'NONE', TARGET 'client')",
+             MANIFEST_CHECKSUMS 'NONE', TARGET 'client'{incremental})",
             quote_literal(label)
         ))?;
-        let (start, timeline) = position(&answers.rows()?)?;
+        let begun = answers.rows_heard(hear).map_err(|error| match extent {
+            Extent::Whole => error.into(),
+            Extent::Changed => refused(error),
+        })?;
+        let (start, timeline) = position(&begun)?;
         let spaces = answers.rows()?;
         // The data directory stands among them without an oid.
         let tablespaces =
             spaces.iter().filter_map(|row| Some((row.opt(0)?.parse().ok()?, row.text(1)))).collect();
         answers.copy()?;
-        Ok(BaseBackup { answers, start, timeline, tablespaces, manifest: Vec::new(), in_manifest: false })
+        Ok(BaseBackup {
+            answers,
+            start,
+            timeline,
+            tablespaces,
+            manifest: Reader::default(),
+            in_manifest: false,
+        })
     }
 
     /// What comes next.
@@ -78,10 +103,7 @@ impl<'s> BaseBackup<'s> {
                 }
                 Some((b'm', _)) => self.in_manifest = true,
                 Some((b'd', data)) if self.in_manifest => {
-                    if self.manifest.len() + data.len() > LARGEST_MANIFEST {
-                        return Err(confused("a manifest of over a gigabyte"));
-                    }
-                    self.manifest.extend_from_slice(data);
+                    self.manifest.read(data).map_err(|_| confused("a manifest that makes no sense"))?;
                 }
                 Some((b'd', _)) => return Ok(Chunk::Data(self.answers.last_data(1))),
                 Some((b'p', _)) => {}
@@ -103,7 +125,18 @@ impl<'s> BaseBackup<'s> {
             Err(error) if error.is("XX001") => true,
             Err(error) => return Err(not_usable(error)),
         };
-        Ok(Finished { stop, timeline, manifest: self.manifest, damaged })
+        let listed = self.manifest.finish().ok_or_else(|| confused("a manifest without an end"))?;
+        Ok(Finished { stop, timeline, listed, damaged })
+    }
+}
+
+/// Why the server does not build on what it was given: it says so, and the session's user can do without.
+pub(super) fn refused(error: WireError) -> Trouble {
+    match error {
+        WireError::Server(message) if message.severity == "ERROR" => {
+            Trouble::Gone(WireError::Server(message).into())
+        }
+        error => error.into(),
     }
 }
 

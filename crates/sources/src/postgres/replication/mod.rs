@@ -5,11 +5,13 @@
 //! so. [`slots`] is the other side of that promise: what the server keeps for those who have not said so yet.
 
 mod backup;
+mod manifest;
 mod session;
 pub mod slots;
 mod stream;
 
-pub use backup::{BaseBackup, Chunk};
+pub use backup::{BaseBackup, Chunk, Extent};
+pub use manifest::Files;
 pub use session::{Identity, Session, Trouble};
 pub use slots::{Slot, Standing};
 pub use stream::{LogStream, Message, Status, Streamed};

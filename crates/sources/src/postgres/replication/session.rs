@@ -1,7 +1,7 @@
 //! A replication session between streams: who the server is, its slots, its timelines.
 
 use super::{
-    backup::BaseBackup,
+    backup::{BaseBackup, Extent},
     stream::{LogStream, Streamed},
 };
 use crate::postgres::wire::{Begun, ConnectSpec, Connection, ServerMessage, WireError, quote_ident};
@@ -146,9 +146,25 @@ impl Session {
         Ok(())
     }
 
-    /// Begins a base backup. The checkpoint that this takes is made at once.
-    pub fn base_backup(&mut self, label: &str) -> Result<BaseBackup<'_>, Trouble> {
-        BaseBackup::begin(&mut self.connection, label)
+    /// Gives the server the manifest of an earlier backup, for an increment on it (PostgreSQL 17 and later). [`Trouble::Gone`]: it
+    /// is none to build on.
+    pub fn upload_manifest(
+        &mut self,
+        write: impl FnOnce(&mut dyn std::io::Write) -> Result<()>,
+    ) -> Result<(), Trouble> {
+        self.connection.copy_in("UPLOAD_MANIFEST", |copy| write(copy)).map_err(super::backup::refused)?;
+        Ok(())
+    }
+
+    /// Begins a base backup. The checkpoint that this takes is made at once. What the server says while it gets ready, which may
+    /// take minutes, is heard.
+    pub fn base_backup(
+        &mut self,
+        label: &str,
+        extent: Extent,
+        hear: &mut dyn FnMut(&ServerMessage),
+    ) -> Result<BaseBackup<'_>, Trouble> {
+        BaseBackup::begin(&mut self.connection, label, extent, hear)
     }
 
     /// What the server warned of.

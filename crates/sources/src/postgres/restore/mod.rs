@@ -26,7 +26,7 @@ mod vault;
 pub(super) use archive::Archive;
 pub(super) use blobs::oids as large_object_ids;
 pub use chosen::Selection;
-pub(super) use chosen::defines;
+pub(super) use chosen::{defines, named};
 pub use plan::{Plan, PlannedTable, Refusal, plan};
 pub(super) use vault::{open_archive, read_archive};
 
@@ -118,6 +118,27 @@ pub(super) struct Names<'a> {
 impl Names<'_> {
     pub fn name_of(&self, schema: &str, name: &str) -> QualifiedName {
         self.chosen.name_of(self.archive, schema, name)
+    }
+
+    /// The relations that are restored, and whose rows or value were not captured: the archive's kind, and the name there.
+    pub fn without_rows(&self) -> impl Iterator<Item = (&str, QualifiedName)> {
+        let relations = self
+            .chosen
+            .entries
+            .iter()
+            .filter(|chosen| !chosen.borrowed && chosen::RELATIONS.contains(&chosen.entry.kind.as_str()));
+        relations
+            .map(|chosen| {
+                let text = |bytes: &[u8]| self.archive.text(bytes);
+                let name =
+                    QualifiedName { schema: text(&chosen.entry.schema), name: text(&chosen.entry.tag) };
+                (chosen.entry.kind.as_str(), name)
+            })
+            .filter(|(_, name)| {
+                let is = |schema: &String, of: &String| (schema, of) == (&name.schema, &name.name);
+                !self.tables.iter().any(|t| is(&t.schema, &t.name))
+                    && !self.sequences.iter().any(|s| is(&s.schema, &s.name))
+            })
     }
 
     /// A text that names objects, with the names that they get.

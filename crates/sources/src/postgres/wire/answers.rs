@@ -41,6 +41,25 @@ impl Answers<'_> {
         }
     }
 
+    /// As [`Answers::rows`], for a result that may take its time: what the server says meanwhile is heard, and not kept.
+    pub fn rows_heard(&mut self, hear: &mut dyn FnMut(&ServerMessage)) -> Result<Rows, WireError> {
+        let mut rows = Rows::default();
+        loop {
+            let (tag, length) = self.connection.wire.header()?;
+            let range = self.connection.wire.take(length)?;
+            let body = self.connection.wire.body(range.clone());
+            match tag {
+                b'N' => hear(&ServerMessage::parse(body)),
+                b'S' | b'A' => self.connection.heed(tag, range),
+                b'T' => rows = Rows::described(body)?,
+                b'D' => rows.push(body)?,
+                b'C' => return Ok(rows),
+                b'E' => return Err(failed(body)),
+                tag => return Err(self.connection.confused(tag)),
+            }
+        }
+    }
+
     /// The beginning of a COPY, whose data follow.
     pub fn copy(&mut self) -> Result<(), WireError> {
         let (tag, range) = self.connection.next_message()?;

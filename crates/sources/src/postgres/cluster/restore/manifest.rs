@@ -1,15 +1,16 @@
 //! A `backup_manifest`, by which PostgreSQL's own `pg_verifybackup` checks a restored directory.
 //!
 //! Checksums are those of what the repository holds, and not of what was read back from the disk: so the check tells whether the disk has
-//! it. Source: PostgreSQL's manual, "Backup Manifest Format", and `src/common/checksum_helper.c`: a CRC-32C is written byte by byte as
-//! it lies in memory.
+//! it.
 
 use super::{
-    super::{BACKUP_LABEL, CONTROL, ClusterFacts, LISTING, TABLESPACE, TABLESPACE_MAP, exclude},
+    super::{
+        BACKUP_LABEL, CONTROL, ClusterFacts, LISTING, TABLESPACE, TABLESPACE_MAP, exclude,
+        manifest::ManifestWriter,
+    },
     Plan, wanted,
 };
 use crate::files::{Browse, Step};
-use aws_lc_rs::digest::{SHA256, digest};
 use crc::{CRC_32_ISCSI, Crc, Table};
 use crossbeam_channel::{bounded, unbounded};
 use mainstay_domain::{
@@ -18,7 +19,7 @@ use mainstay_domain::{
     point::SourceRecord,
     stream::{Content, Vault},
 };
-use std::{fmt::Write as _, fs, io, path::Path, thread};
+use std::{fs, io, path::Path, thread};
 
 const NAME: &str = "backup_manifest";
 /// Written anew for the recovery; `pg_verifybackup` passes over it, as it does over `pg_wal` and the signal files.
@@ -73,7 +74,8 @@ pub(super) fn manifest(
     }
     listed.sort_by(|a, b| a.path.cmp(&b.path));
     monitor.done("manifest", "");
-    Ok(text(&listed, &plan.facts, data).into_bytes())
+    written(&listed, &plan.facts, data)
+        .map_err(|error| Failure::failed("the manifest cannot be written").caused_by(error))
 }
 
 fn of_bytes(name: &str, bytes: &[u8], modified: i64) -> Listed {
@@ -165,54 +167,18 @@ fn checksum(vault: &dyn Vault, job: Job) -> Result<Listed> {
     Ok(Listed { path: job.path, size: sum.size, modified: job.modified, crc: sum.digest.finalize() })
 }
 
-/// The manifest, as PostgreSQL writes it: one line for each file, and a last one with the SHA-256 of all before it.
-fn text(files: &[Listed], facts: &ClusterFacts, data: &Path) -> String {
-    let mut text = String::new();
+/// The manifest.
+fn written(files: &[Listed], facts: &ClusterFacts, data: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
     // The second version is that of PostgreSQL 17.
-    let _ = match facts.major() >= 17 {
-        true => writeln!(
-            text,
-            "{{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n\"System-Identifier\": {},\n\"Files\": [",
-            facts.system
-        ),
-        false => writeln!(text, "{{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": ["),
-    };
-    for (number, file) in files.iter().enumerate() {
-        let path = match std::str::from_utf8(&file.path) {
-            Ok(path) => format!("\"Path\": {}", serde_json::Value::from(path)),
-            Err(_) => format!("\"Encoded-Path\": \"{}\"", hex(&file.path)),
-        };
-        let modified = jiff::Timestamp::from_second(file.modified)
-            .map(|at| at.strftime("%Y-%m-%d %H:%M:%S GMT").to_string())
-            .unwrap_or_default();
-        let comma = if number + 1 < files.len() { "," } else { "" };
-        let _ = writeln!(
-            text,
-            "{{ {path}, \"Size\": {}, \"Last-Modified\": \"{modified}\", \"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"{}\" }}{comma}",
-            file.size,
-            hex(&file.crc.to_ne_bytes())
-        );
+    let mut writer = ManifestWriter::begin(&mut bytes, (facts.major() >= 17).then_some(facts.system))?;
+    for file in files {
+        writer.file(&file.path, file.size, Some((file.modified, file.crc)))?;
     }
-    text += "],\n\"WAL-Ranges\": [\n";
     // Only of log that is there.
-    if facts.segments().all(|segment| data.join("pg_wal").join(segment.to_string()).is_file()) {
-        let _ = writeln!(
-            text,
-            "{{ \"Timeline\": {}, \"Start-LSN\": \"{}\", \"End-LSN\": \"{}\" }}",
-            facts.timeline, facts.start, facts.stop
-        );
-    }
-    text += "],\n";
-    let sum = digest(&SHA256, text.as_bytes());
-    let _ = writeln!(text, "\"Manifest-Checksum\": \"{}\"}}", hex(sum.as_ref()));
-    text
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let is_there = facts.segments().all(|segment| data.join("pg_wal").join(segment.to_string()).is_file());
+    writer.finish(is_there.then_some((facts.timeline, facts.start, facts.stop)))?;
+    Ok(bytes)
 }
 
 /// Where it lies.

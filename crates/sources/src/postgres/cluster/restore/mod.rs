@@ -24,6 +24,7 @@ use mainstay_domain::{
 use plan::beside;
 pub(super) use plan::free_beside;
 use std::{
+    ffi::OsString,
     fmt::Write as _,
     fs, io,
     os::unix::fs::MetadataExt,
@@ -98,7 +99,7 @@ pub fn restore(
     for (oid, _, path) in &plan.tablespaces {
         // In a folder that is in use, other clusters' and versions' directories stand beside ours.
         let part = match options.delta && path.exists() {
-            true => vec![version_directory(vault, record, &plan.facts)?],
+            true => vec![version_directory(vault, record, &plan.facts)?.into()],
             false => Vec::new(),
         };
         restore_tree(
@@ -187,7 +188,7 @@ fn restore_tree(
     record: &SourceRecord,
     stream: &str,
     destination: &Path,
-    paths: Vec<String>,
+    paths: Vec<OsString>,
     options: &Options,
     report: &mut Report,
     monitor: &dyn Monitor,
