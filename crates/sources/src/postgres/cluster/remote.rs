@@ -146,7 +146,9 @@ fn stream(
     let not_built_on = |trouble| match trouble {
         Trouble::Gone(failure) => Ended::Refused(failure),
         // What is stored of the backup before makes no sense.
-        Trouble::Other(failure) if failure.kind == mainstay_domain::Kind::Verification => Ended::Refused(failure),
+        Trouble::Other(failure) if failure.kind == mainstay_domain::Kind::Verification => {
+            Ended::Refused(failure)
+        }
         other => other.into(),
     };
     let (extent, captured) = match &basis {
