@@ -143,7 +143,8 @@ fn a_stopped_cluster_and_its_tablespaces_are_put_back_and_what_was_there_can_be_
     // What the plan and the list say of it, and the way back that was told.
     let list = bank.done(&["list"]);
     assert!(list.stdout.contains("safety copy"), "{}", list.all());
-    let told = ran.stdout.lines().filter(|line| line.trim_start().starts_with("mainstay restore"));
+    let said = ran.stdout.replace("PLACE", space.parent().unwrap().to_str().unwrap());
+    let told = said.lines().filter(|line| line.trim_start().starts_with("mainstay restore"));
     let ways: Vec<Vec<&str>> =
         told.map(|line| line.split_whitespace().skip(1).chain(["--yes"]).collect()).collect();
     assert_eq!(ways.len(), 2, "of the data directory and of the tablespace\n{}", ran.all());
