@@ -14,7 +14,10 @@ use mainstay_domain::{
     time::{DAY, Span},
 };
 use mainstay_repository::{Repository, Session, Tuning};
-use mainstay_sources::postgres::cluster::{Options, stopped};
+use mainstay_sources::postgres::cluster::{
+    Options,
+    stopped::{self, Tree},
+};
 use std::{path::Path, sync::Arc};
 
 /// How long it is kept: time enough to notice that the replaced state had something after all.
@@ -64,6 +67,13 @@ pub fn name_of_stopped(source: &str) -> String {
     format!("{source}-stopped")
 }
 
+/// A stopped cluster that was backed up.
+pub struct StoppedCopy {
+    pub point: PointId,
+    /// The data directory and each tablespace: all of them are the way back.
+    pub trees: Vec<Tree>,
+}
+
 /// Backs a stopped cluster in `data` up, before `point` is restored over it.
 pub fn back_up_stopped(
     repository: &Repository,
@@ -73,7 +83,7 @@ pub fn back_up_stopped(
     data: &Path,
     clock: &dyn Clock,
     monitor: &dyn Monitor,
-) -> Result<PointId> {
+) -> Result<StoppedCopy> {
     copy_stopped(repository, config, point, source, data, clock, monitor).map_err(|failure| {
         match failure.kind {
             Kind::Cancelled | Kind::Refused => failure,
@@ -90,7 +100,7 @@ fn copy_stopped(
     data: &Path,
     clock: &dyn Clock,
     monitor: &dyn Monitor,
-) -> Result<PointId> {
+) -> Result<StoppedCopy> {
     let app = &point.summary.app;
     let named = config.and_then(|config| access::repository_of(config, app).ok());
     let (tuning, depth) = match &named {
@@ -111,12 +121,14 @@ fn copy_stopped(
         clock,
     };
     let captured = stopped::capture(&name_of_stopped(source), data, &session, &options, monitor)
-        .and_then(|records| session.check().map_err(Failure::from).map(|()| records));
-    let records = match captured {
-        Ok(records) if records.iter().all(|record| record.state == State::Complete) => records,
+        .and_then(|captured| session.check().map_err(Failure::from).map(|()| captured));
+    let (trees, records) = match captured {
+        Ok((trees, records)) if records.iter().all(|record| record.state == State::Complete) => {
+            (trees, records)
+        }
         other => {
             session.abandon();
-            let lacking = other?.into_iter().flat_map(|record| record.problems).next();
+            let lacking = other?.1.into_iter().flat_map(|record| record.problems).next();
             let lacking = lacking.map(|problem| format!("{}: {}", problem.object, problem.message));
             return Err(refused(lacking.unwrap_or_else(|| "not all of it could be read".to_owned())));
         }
@@ -149,6 +161,6 @@ fn copy_stopped(
         .map_err(Failure::from)?;
     match read_back(repository, depth, &committed, monitor)? {
         Some(report) if !report.is_clean() => Err(refused(not_read_back(committed.point))),
-        _ => Ok(committed.point),
+        _ => Ok(StoppedCopy { point: committed.point, trees }),
     }
 }

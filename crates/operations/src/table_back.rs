@@ -130,17 +130,17 @@ impl Recovered {
         mask: &Mask,
         monitor: &dyn Monitor,
     ) -> Result<Vec<Masked>> {
-        let mask = mask.only(tables).ok_or_else(|| {
-            Failure::new(Kind::Refused, "the mask names none of the tables that are taken back")
-                .hint("Write schema.table.column of them into the mask, or leave --mask out.")
-        })?;
-        monitor.step("mask", None);
         let spec = ConnectSpec::socket(
             self.sandbox.socket_directory(),
             self.sandbox.port(),
             &self.superuser,
             database,
         );
+        let mask = mask.reaching(&spec, tables)?.ok_or_else(|| {
+            Failure::new(Kind::Refused, "the mask names none of the tables that are taken back")
+                .hint("Write schema.table.column of them into the mask, or leave --mask out.")
+        })?;
+        monitor.step("mask", None);
         let masked = mask::apply(&spec, &mask)?;
         monitor.done("mask", "");
         Ok(masked)

@@ -11,6 +11,7 @@ use mainstay_domain::{
     Clock, Monitor, SystemClock, Time,
     monitor::Event,
     point::{SourceRecord, State},
+    stream::{Pool, Sink},
 };
 use mainstay_sources::postgres::{
     cluster::{
@@ -375,6 +376,12 @@ fn what_cannot_be_read_of_the_backup_before_is_no_ground_and_comes_whole() {
     let restored = restored(&options, &memory, &record, &restore::Options::new("".into()));
     assert_eq!(everything(&restored), expected);
     must_be_sound(&restored);
+    // A listing that is none.
+    let mut garbled = record.clone();
+    let listing = garbled.streams.iter_mut().find(|stream| stream.name == "listing").unwrap();
+    listing.content = memory.put_reader(Pool::Tree, &mut &b"\x07 is no listing"[..]).unwrap();
+    let why = why_whole(&capture(&server, &memory, Some(&garbled)));
+    assert!(why.contains("makes no sense"), "{why}");
 }
 
 /// Lets the process that summarizes the log go on when the server has said that it waits for it.

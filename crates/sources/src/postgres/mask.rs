@@ -7,7 +7,7 @@
 use super::{
     facts::{Facts, QualifiedName},
     session,
-    wire::{ConnectSpec, Connection, quote_ident, quote_literal, quote_qualified},
+    wire::{ConnectSpec, Connection, Row, quote_ident, quote_literal, quote_qualified},
 };
 use mainstay_domain::{Failure, Kind, Result};
 use serde::Serialize;
@@ -104,19 +104,38 @@ impl Mask {
         (!own.is_empty()).then_some(Mask(own))
     }
 
-    /// The tables of it that a database has.
+    /// The tables of it that a database has. A foreign table or a view of that name has no rows of its own.
     pub fn found_in(&self, spec: &ConnectSpec) -> Result<Vec<QualifiedName>> {
         let mut connection = Connection::connect(spec)?;
         let mut found = Vec::new();
         for table in self.tables().into_keys() {
             let name = quote_literal(&quote_qualified(&table.schema, &table.name));
-            let there =
-                connection.query_text(&format!("SELECT pg_catalog.to_regclass({name}) IS NOT NULL"))?;
-            if there.as_deref() == Some("t") {
+            let kind = connection.query_text(&format!(
+                "SELECT relkind FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass({name})"
+            ))?;
+            if matches!(kind.as_deref(), Some("r" | "p")) {
                 found.push(table.clone());
             }
         }
         Ok(found)
+    }
+
+    /// What of it is about these tables of a database, or about one that they are partitions or heirs of, or that is theirs.
+    pub fn reaching(&self, spec: &ConnectSpec, tables: &[QualifiedName]) -> Result<Option<Mask>> {
+        let mut found = self.found_in(spec)?;
+        let mut connection = Connection::connect(spec)?;
+        let mut failed = Ok(());
+        found.retain(|table| {
+            let name = quote_qualified(&table.schema, &table.name);
+            match family(&mut connection, &name) {
+                Ok(family) => family.iter().any(|relative| tables.contains(&relative.table)),
+                Err(failure) => {
+                    failed = Err(failure);
+                    false
+                }
+            }
+        });
+        failed.map(|()| self.only(&found))
     }
 
     /// Makes sure that each of its tables is one of these.
@@ -218,8 +237,9 @@ pub fn apply(spec: &ConnectSpec, mask: &Mask) -> Result<Vec<Masked>> {
     connection.execute("BEGIN")?;
     for (table, columns) in mask.tables() {
         let name = quote_qualified(&table.schema, &table.name);
-        if !quiet {
-            refuse_triggers(&mut connection, table, &name)?;
+        for relative in family(&mut connection, &name)?.iter().filter(|relative| !relative.above) {
+            refuse_elsewhere(relative)?;
+            refuse_triggers(&mut connection, relative, quiet)?;
         }
         let mut set = Vec::new();
         for column in &columns {
@@ -248,11 +268,70 @@ pub fn apply(spec: &ConnectSpec, mask: &Mask) -> Result<Vec<Masked>> {
     connection.execute("COMMIT")?;
     connection.execute("RESET session_replication_role")?;
     for table in mask.tables().keys() {
-        let name = quote_qualified(&table.schema, &table.name);
-        connection.execute(&format!("VACUUM (FULL, ANALYZE) {name}"))?;
+        let family = family(&mut connection, &quote_qualified(&table.schema, &table.name))?;
+        // The planner knows values of a table's heirs under its own name, too: so it comes after them.
+        let (rewritten, analyzed): (Vec<_>, Vec<_>) =
+            family.iter().partition(|relative| !relative.above && relative.kind == "r");
+        for relative in rewritten {
+            connection.execute(&format!("VACUUM (FULL, ANALYZE) {}", relative.quoted()))?;
+        }
+        for relative in analyzed {
+            connection.execute(&format!("ANALYZE {}", relative.quoted()))?;
+        }
     }
+    // What lies on other servers was not masked, and must not come from there now.
+    session::allow_other_relations(&mut connection, "foreign-table")?;
     refresh(&mut connection)?;
     Ok(masked)
+}
+
+/// A table, or one that it inherits from or that inherits from it (as partitions do).
+struct Relative {
+    table: QualifiedName,
+    kind: String,
+    /// It inherits from this one; else what is written into it is written into this one, too.
+    above: bool,
+}
+
+impl Relative {
+    fn quoted(&self) -> String {
+        quote_qualified(&self.table.schema, &self.table.name)
+    }
+}
+
+/// A table and its relatives, the lowest first.
+fn family(connection: &mut Connection, name: &str) -> Result<Vec<Relative>> {
+    let own = format!("{}::pg_catalog.regclass::pg_catalog.oid", quote_literal(name));
+    let rows = connection.query(&format!(
+        "WITH RECURSIVE
+           below AS (SELECT {own} AS oid, 0 AS level
+             UNION SELECT inhrelid, level - 1 FROM pg_catalog.pg_inherits JOIN below ON inhparent = below.oid),
+           above AS (SELECT {own} AS oid, 0 AS level
+             UNION SELECT inhparent, level + 1 FROM pg_catalog.pg_inherits JOIN above ON inhrelid = above.oid),
+           family AS (SELECT oid, min(level) AS level FROM below GROUP BY oid
+             UNION ALL SELECT oid, max(level) FROM above WHERE level > 0 GROUP BY oid)
+         SELECT n.nspname, c.relname, c.relkind, family.level > 0 FROM family
+           JOIN pg_catalog.pg_class c ON c.oid = family.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          ORDER BY family.level, 1, 2"
+    ))?;
+    let relative = |row: &Row| Relative {
+        table: QualifiedName { schema: row.text(0), name: row.text(1) },
+        kind: row.text(2),
+        above: row.bool(3),
+    };
+    Ok(rows.iter().map(relative).collect())
+}
+
+/// What is written into a foreign table changes the server where its rows are; into a view, other tables.
+fn refuse_elsewhere(relative: &Relative) -> Result<()> {
+    match relative.kind.as_str() {
+        "r" | "p" => Ok(()),
+        _ => Err(Failure::new(
+            Kind::Refused,
+            format!("{} has no rows of its own: masking it would change those of others", relative.table),
+        )
+        .hint("Mask the tables in which the rows are. If it is a foreign partition, detach it in the original first.")),
+    }
 }
 
 /// By what tables refer to each other, nothing may become something else: the other side would refer to nothing.
@@ -276,19 +355,27 @@ fn refuse_key(connection: &mut Connection, column: &Column, name: &str) -> Resul
     }
 }
 
-fn refuse_triggers(connection: &mut Connection, table: &QualifiedName, name: &str) -> Result<()> {
+/// `quiet`: those that fire always are left, and those for replicas.
+fn refuse_triggers(connection: &mut Connection, relative: &Relative, quiet: bool) -> Result<()> {
+    let silent = if quiet { "'D', 'O'" } else { "'D'" };
     let triggers = connection.query(&format!(
-        "SELECT tgname FROM pg_catalog.pg_trigger WHERE tgrelid = {}::pg_catalog.regclass AND NOT tgisinternal AND tgenabled <> 'D'",
-        quote_literal(name)
+        "SELECT tgname FROM pg_catalog.pg_trigger WHERE tgrelid = {}::pg_catalog.regclass AND NOT tgisinternal AND tgenabled NOT IN ({silent})",
+        quote_literal(&relative.quoted())
     ))?;
     let names: Vec<String> = triggers.iter().map(|row| row.text(0)).collect();
+    let hint = match quiet {
+        true => {
+            "They fire even where triggers are turned off (ENABLE ALWAYS, ENABLE REPLICA): disable them in the original, or mask other tables."
+        }
+        false => "Restore as a user who may set session_replication_role.",
+    };
     match names.is_empty() {
         true => Ok(()),
         false => Err(Failure::new(
             Kind::Refused,
-            format!("{table} has triggers that would see what is masked: {}", names.join(", ")),
+            format!("{} has triggers that would see what is masked: {}", relative.table, names.join(", ")),
         )
-        .hint("Restore as a user who may set session_replication_role.")),
+        .hint(hint)),
     }
 }
 

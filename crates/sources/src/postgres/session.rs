@@ -43,6 +43,18 @@ const WHERE_KNOWN: [(&str, &str); 3] = [
     ("restrict_nonsystem_relation_kind", "view, foreign-table"),
 ];
 
+/// Lets queries that belong to the database itself (of a materialized view, say) read other relations than tables, of all kinds but
+/// `restricted`. They run as their owners, so that nobody's code becomes ours.
+pub fn allow_other_relations(connection: &mut Connection, restricted: &str) -> Result<(), WireError> {
+    connection.query(&format!(
+        "SELECT pg_catalog.set_config(name, {}, false) FROM pg_catalog.pg_settings WHERE name = 'restrict_nonsystem_relation_kind'",
+        quote_literal(restricted)
+    ))?;
+    // Their owners may be such as see not every row.
+    connection.execute("SET row_security = on")?;
+    Ok(())
+}
+
 /// Gives the session its settings. Returns those on which digests depend, with `client_encoding`: the encoding in which
 /// rows are copied, the database's own.
 pub fn prepare(connection: &mut Connection) -> Result<BTreeMap<String, String>, WireError> {

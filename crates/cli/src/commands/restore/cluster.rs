@@ -234,20 +234,31 @@ fn keep_way_back(
         return Ok(());
     }
     let (repository, clock) = (&chosen.repository, context.clock());
-    let point = safety::back_up_stopped(repository, config, base, source, data, &*clock, &context.progress)?;
+    let copy = safety::back_up_stopped(repository, config, base, source, data, &*clock, &context.progress)?;
     context.progress.finish();
-    let (app, name, days) = (&base.summary.app, safety::name_of_stopped(source), safety::KEPT_DAYS);
+    let (app, point, days) = (&base.summary.app, copy.point, safety::KEPT_DAYS);
     let out = &context.output;
+    let all = if copy.trees.len() > 1 { ", all of it" } else { "" };
     out.line(format_args!(
-        "The stopped cluster is recovery point {}: a safety copy, kept for {days} days; `latest` does not mean it. The way back:",
+        "The stopped cluster is recovery point {}: a safety copy, kept for {days} days; `latest` does not mean it. The way back{all}:",
         point.short()
     ));
-    out.line(format_args!(
-        "  mainstay restore {app} --point {} --source {name} --to-dir {} --delete --check-content\n",
-        point.short(),
-        data.display()
-    ));
-    out.json("safety_copy", &serde_json::json!({ "point": point, "source": name }));
+    for tree in &copy.trees {
+        // What lies beside it in a tablespace's folder is another cluster's.
+        let only = tree.only.as_ref().map(|only| format!(" --path {only}")).unwrap_or_default();
+        out.line(format_args!(
+            "  mainstay restore {app} --point {} --source {} --to-dir {}{only} --delete --check-content",
+            point.short(),
+            tree.source,
+            tree.root.display()
+        ));
+    }
+    out.line(format_args!(""));
+    let sources: Vec<&str> = copy.trees.iter().map(|tree| tree.source.as_str()).collect();
+    out.json(
+        "safety_copy",
+        &serde_json::json!({ "point": point, "source": safety::name_of_stopped(source), "sources": sources }),
+    );
     Ok(())
 }
 

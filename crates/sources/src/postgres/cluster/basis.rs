@@ -17,7 +17,7 @@ use crate::{
     },
 };
 use mainstay_domain::{
-    Failure, Lsn, Result,
+    Failure, Kind, Lsn, Result,
     listing::{self, Entry},
     point::{SourceRecord, State},
     stream::{PAGE, Sink, Vault},
@@ -67,6 +67,10 @@ pub fn find<'a>(
     if [facts.block_size, server.block_size].iter().any(|size| *size as usize != PAGE) {
         return none("the server's pages have an unusual size");
     }
+    // Which block of a relation a file begins with, and how long it may be, follow from it (`--with-segsize`).
+    if session.setting("segment_size").map_err(Trouble::into_failure)? != "1GB" {
+        return none("the server's tables lie in files of an unusual size");
+    }
     // They are switched while the server is down: every page is written anew then, and the log has nothing of it.
     if facts.data_checksums != server.data_checksums {
         return none("the server's data checksums were switched since the backup before");
@@ -79,7 +83,9 @@ pub fn find<'a>(
     let history = match identity.timeline {
         1 => Ancestry::root(1),
         timeline => {
-            let text = session.history(timeline).map_err(Trouble::into_failure)?;
+            let Ok(text) = session.history(timeline) else {
+                return none("the server does not have the history of its timeline");
+            };
             match Ancestry::parse(timeline, &String::from_utf8_lossy(&text)) {
                 Some(history) => history,
                 None => return none("the history of the server's timeline cannot be read"),
@@ -92,10 +98,16 @@ pub fn find<'a>(
     }
     // A repository in which nothing may be relied on takes everything anew.
     let mut first = None;
-    basis.each_file(&mut |_, entry| {
+    let looked = basis.each_file(&mut |_, entry| {
         first = entry.content.clone().filter(|content| entry.size > 0 && !content.pieces.is_empty());
         Ok(first.is_none())
-    })?;
+    });
+    match looked {
+        Err(failure) if failure.kind == Kind::Verification => {
+            return none("what is stored of the backup before makes no sense");
+        }
+        looked => looked?,
+    }
     match first {
         Some(content) if adopted(sink, &content)? => Ok(Ok(Basis { timeline: identity.timeline, ..basis })),
         _ => none("what is stored of the backup before cannot be relied on"),

@@ -145,6 +145,10 @@ fn stream(
     let label = format!("mainstay {started}");
     let not_built_on = |trouble| match trouble {
         Trouble::Gone(failure) => Ended::Refused(failure),
+        // What is stored of the backup before makes no sense.
+        Trouble::Other(failure) if failure.kind == mainstay_domain::Kind::Verification => {
+            Ended::Refused(failure)
+        }
         other => other.into(),
     };
     let (extent, captured) = match &basis {

@@ -23,6 +23,15 @@ use std::{
     sync::atomic::Ordering,
 };
 
+/// A part of a stopped cluster, captured as a source of files.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    pub source: String,
+    pub root: PathBuf,
+    /// Of a tablespace, the directory that is this cluster's: those of others may stand beside it.
+    pub only: Option<String>,
+}
+
 /// Captures the data directory and then each tablespace, under `name` and `name-tablespace-OID`.
 ///
 /// # Errors
@@ -33,7 +42,7 @@ pub fn capture(
     sink: &dyn Sink,
     options: &Options<'_>,
     monitor: &dyn Monitor,
-) -> Result<Vec<SourceRecord>> {
+) -> Result<(Vec<Tree>, Vec<SourceRecord>)> {
     if data.join("postmaster.pid").exists() {
         return Err(Failure::new(
             Kind::Refused,
@@ -43,14 +52,16 @@ pub fn capture(
     }
     monitor.step("stopped cluster", None);
     let mut records = vec![tree_of(name.to_owned(), data, None, LISTING, sink, options, monitor)?];
+    let mut trees = vec![Tree { source: name.to_owned(), root: data.to_owned(), only: None }];
     let version = version_directory(data)?;
     for (oid, place) in tablespaces(data)? {
         let stream = format!("{TABLESPACE}{oid}");
         let name = format!("{name}-tablespace-{oid}");
-        records.push(tree_of(name, &place, Some(&version), &stream, sink, options, monitor)?);
+        records.push(tree_of(name.clone(), &place, Some(&version), &stream, sink, options, monitor)?);
+        trees.push(Tree { source: name, root: place, only: Some(version.clone()) });
     }
     monitor.done("stopped cluster", "");
-    Ok(records)
+    Ok((trees, records))
 }
 
 fn tree_of(

@@ -1,9 +1,10 @@
 //! Materialized views that read the living table are dropped and made anew: there is no other way. Those that read them go along; a view that
-//! reads one stays the object that it is, and reads nothing meanwhile.
+//! reads one stays the object that it is, and reads nothing meanwhile. It gets its query back before anything that is filled through it.
 
 use super::{Script, comment, dependants::one, own::rows, rights::grants};
 use crate::postgres::wire::{Connection, Row, quote_ident};
 use mainstay_domain::Result;
+use std::collections::BTreeMap;
 
 /// Adds what must be done so that those in `script.materialized` follow, and what reads them.
 pub(super) fn follow(connection: &mut Connection, script: &mut Script) -> Result<()> {
@@ -29,15 +30,42 @@ pub(super) fn follow(connection: &mut Connection, script: &mut Script) -> Result
             script.materialized.join(", ")
         ),
     )?;
+    let mut hollowed = BTreeMap::new();
     for row in &remade {
-        readers(connection, &row.text(0), &row.text(1), script)?;
+        readers(connection, &row.text(0), &row.text(1), &mut hollowed, script)?;
     }
     // The last one reads the others.
     script.before.extend(remade.iter().rev().map(|row| format!("DROP MATERIALIZED VIEW {}", row.text(1))));
-    for row in &remade {
-        make(connection, row, script)?;
+    let all: Vec<String> = remade.iter().map(|row| row.text(0)).chain(hollowed.keys().cloned()).collect();
+    for row in &in_order(connection, &all)? {
+        let oid = row.text(0);
+        match hollowed.remove(&oid) {
+            Some(again) => script.last.push(again),
+            None => {
+                if let Some(row) = remade.iter().find(|row| row.text(0) == oid) {
+                    make(connection, row, script)?;
+                }
+            }
+        }
     }
     Ok(())
+}
+
+/// Those that read others after them, through whatever views: one that is filled through a hollow view would be filled with nothing.
+fn in_order(connection: &mut Connection, oids: &[String]) -> Result<Vec<Row>> {
+    let oids = oids.join(", ");
+    rows(
+        connection,
+        &format!(
+            "WITH RECURSIVE depth AS (
+               SELECT oid, 0 AS level FROM pg_catalog.pg_class WHERE oid IN ({oids})
+               UNION SELECT r.ev_class, depth.level + 1 FROM depth
+                 JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = depth.oid
+                  AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+                 JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid AND r.ev_class <> depth.oid WHERE depth.level < 100)
+             SELECT oid::text FROM depth WHERE oid IN ({oids}) GROUP BY oid ORDER BY max(level), oid"
+        ),
+    )
 }
 
 /// `WITH (…)` of a view, as its definition does not say it.
@@ -46,12 +74,11 @@ const OPTIONS: &str = "(SELECT ' WITH (' || pg_catalog.string_agg(pg_catalog.for
 
 fn make(connection: &mut Connection, row: &Row, script: &mut Script) -> Result<()> {
     let (oid, name) = (row.text(0), row.text(1));
-    let data = if row.bool(4) { "WITH DATA" } else { "WITH NO DATA" };
     let space = row.opt(7).map(|space| format!(" TABLESPACE {}", quote_ident(&space))).unwrap_or_default();
     let with = row.opt(3).unwrap_or_default();
     let last = &mut script.last;
     last.push(format!(
-        "CREATE MATERIALIZED VIEW {name}{with}{space} AS {} {data}",
+        "CREATE MATERIALIZED VIEW {name}{with}{space} AS {} WITH NO DATA",
         row.text(2).trim_end_matches(';')
     ));
     for index in &rows(
@@ -67,12 +94,22 @@ fn make(connection: &mut Connection, row: &Row, script: &mut Script) -> Result<(
     }
     last.push(format!("ALTER MATERIALIZED VIEW {name} OWNER TO {}", quote_ident(&row.text(5))));
     last.extend(grants(connection, &oid, "TABLE", &name)?);
+    if row.bool(4) {
+        // As its owner: its query may call anybody's functions.
+        last.push(format!("REFRESH MATERIALIZED VIEW {name}"));
+    }
     script.follows.push(format!("materialized view {name}, made anew"));
     Ok(())
 }
 
 /// What else reads a materialized view. A view is replaced by one of the same columns that reads nothing, and gets its own query back when all is there.
-fn readers(connection: &mut Connection, oid: &str, name: &str, script: &mut Script) -> Result<()> {
+fn readers(
+    connection: &mut Connection,
+    oid: &str,
+    name: &str,
+    hollowed: &mut BTreeMap<String, String>,
+    script: &mut Script,
+) -> Result<()> {
     let found = rows(
         connection,
         &format!(
@@ -87,7 +124,7 @@ fn readers(connection: &mut Connection, oid: &str, name: &str, script: &mut Scri
     )?;
     for row in &found {
         match row.opt(1) {
-            Some(view) => hollow(connection, &view, script)?,
+            Some(view) => hollow(connection, view, hollowed, script)?,
             None => script.refuse(
                 format!("{} reads the materialized view {name}, which must be made anew", row.text(0)),
                 "Drop it and make it anew after the swap; or put the rows back with --merge.",
@@ -97,7 +134,16 @@ fn readers(connection: &mut Connection, oid: &str, name: &str, script: &mut Scri
     Ok(())
 }
 
-fn hollow(connection: &mut Connection, oid: &str, script: &mut Script) -> Result<()> {
+/// Adds to `hollowed`, by the view's oid, the statement that gives it its query back.
+fn hollow(
+    connection: &mut Connection,
+    oid: String,
+    hollowed: &mut BTreeMap<String, String>,
+    script: &mut Script,
+) -> Result<()> {
+    if hollowed.contains_key(&oid) {
+        return Ok(()); // it reads several of them
+    }
     let about = one(
         connection,
         &format!(
@@ -119,16 +165,13 @@ fn hollow(connection: &mut Connection, oid: &str, script: &mut Script) -> Result
         about.opt(2).unwrap_or_default(),
         about.text(1).trim_end_matches(';')
     );
-    if script.finally.contains(&again) {
-        return Ok(()); // it reads several of them
-    }
     script
         .before
         .push(format!("CREATE OR REPLACE VIEW {name} AS SELECT {}", about.opt(3).unwrap_or_default()));
     // What reads the table itself comes with that, too; this is done when the materialized views are there.
     script.last.retain(|statement| *statement != again);
     script.follows.retain(|follows| *follows != format!("view {name}"));
-    script.finally.push(again);
+    hollowed.insert(oid, again);
     script.follows.push(format!("view {name}"));
     Ok(())
 }

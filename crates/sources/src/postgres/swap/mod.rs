@@ -72,8 +72,6 @@ struct Script {
     after: Vec<String>,
     /// When everything else is in place: what may read several of the tables.
     last: Vec<String>,
-    /// When that is in place, too: views that read what was made anew.
-    finally: Vec<String>,
     /// Materialized views that read one of the tables, by their oids.
     materialized: Vec<String>,
     follows: Vec<String>,
@@ -165,10 +163,10 @@ pub fn swap(spec: &ConnectSpec, pairs: &[Pair], kept: &str) -> Result<Plan> {
         .chain(moves(&mut connection, pairs, kept)?)
         .chain(script.after.iter().cloned())
         .chain(script.last.iter().cloned())
-        .chain(script.finally.iter().cloned())
         .collect();
     let plan = planned(script, pairs, kept);
     plan.refuse()?;
+    session::allow_other_relations(&mut connection, "")?;
     for statement in statements {
         connection.execute(&statement).map_err(|error| {
             Failure::from(error).during(format!("swapping ({statement})")).hint(

@@ -1,0 +1,118 @@
+//! Masks reach every row of a table, wherever PostgreSQL keeps it, and nothing beyond the copy.
+#![allow(clippy::unwrap_used)] // in tests
+
+#[path = "support/memory.rs"]
+mod memory;
+#[path = "support/postgres.rs"]
+mod support;
+
+use mainstay_domain::Kind;
+use mainstay_sources::postgres::{
+    facts::QualifiedName,
+    mask::{self, Mask},
+    sandbox::Sandbox,
+};
+
+fn server(sql: &str) -> Sandbox {
+    let sandbox = support::sandbox();
+    sandbox.connect("postgres").unwrap().execute("CREATE DATABASE shop").unwrap();
+    sandbox.connect("shop").unwrap().execute(sql).unwrap();
+    sandbox
+}
+
+fn ask(sandbox: &Sandbox, sql: &str) -> String {
+    sandbox.connect("shop").unwrap().query_text(sql).unwrap().unwrap_or_default()
+}
+
+fn mask(columns: &[&str]) -> Mask {
+    Mask::new(&columns.iter().map(|column| ((*column).to_owned(), "hash".to_owned())).collect()).unwrap()
+}
+
+fn name(table: &str) -> QualifiedName {
+    QualifiedName { schema: "public".to_owned(), name: table.to_owned() }
+}
+
+/// Heirs and partitions, all analyzed.
+const FAMILIES: &str = "
+    CREATE TABLE people (mail text); CREATE TABLE clients (since int) INHERITS (people);
+    CREATE TABLE orders (year int, mail text) PARTITION BY LIST (year);
+    CREATE TABLE orders_2025 PARTITION OF orders FOR VALUES IN (2025);
+    CREATE TABLE orders_2026 PARTITION OF orders FOR VALUES IN (2026);
+    INSERT INTO people SELECT 'p' || n || '@real.example' FROM generate_series(1, 50) n;
+    INSERT INTO clients SELECT 'c' || n || '@real.example', n FROM generate_series(1, 50) n;
+    INSERT INTO orders SELECT 2025 + n % 2, 'o' || n || '@real.example' FROM generate_series(1, 100) n;
+    CREATE VIEW seen AS SELECT mail FROM people; CREATE MATERIALIZED VIEW kept AS SELECT mail FROM seen;
+    ANALYZE";
+
+/// Tables in whose statistics a real value is.
+const TOLD: &str = "SELECT string_agg(DISTINCT tablename, ' ' ORDER BY tablename) FROM pg_stats
+    WHERE concat(most_common_vals::text, histogram_bounds::text) LIKE '%real.example%'";
+
+#[test]
+fn of_heirs_and_partitions_nothing_is_left_in_old_rows_or_in_what_the_planner_knows() {
+    let sandbox = server(FAMILIES);
+    assert_eq!(ask(&sandbox, TOLD), "clients kept orders orders_2025 orders_2026 people");
+    let files = ["people", "clients", "orders_2025"];
+    mask::apply(&sandbox.spec("shop"), &mask(&["public.people.mail", "public.orders_2025.mail"])).unwrap();
+    assert_eq!(ask(&sandbox, TOLD), "orders orders_2026", "the other partition is as it was");
+    ask(&sandbox, "CHECKPOINT");
+    for table in files {
+        let path = ask(&sandbox, &format!("SELECT pg_relation_filepath('{table}')"));
+        let bytes = std::fs::read(sandbox.data_directory().join(path)).unwrap();
+        assert!(!bytes.windows(12).any(|window| window == b"real.example"), "{table}");
+    }
+    let all = "SELECT count(*) FROM (SELECT mail FROM kept UNION ALL SELECT mail FROM orders WHERE year = 2025) AS a WHERE length(mail) = 64";
+    assert_eq!(ask(&sandbox, all), "150");
+    assert_eq!(
+        ask(
+            &sandbox,
+            "SELECT count(*) FROM pg_stats WHERE tablename = 'orders' AND inherited AND concat(most_common_vals::text, histogram_bounds::text) LIKE '%o2@real%'"
+        ),
+        "0"
+    );
+}
+
+#[test]
+fn a_mask_of_a_parent_is_a_mask_of_its_partition() {
+    let sandbox = server(FAMILIES);
+    let both = mask(&["public.orders.mail", "public.people.mail"]);
+    let spec = sandbox.spec("shop");
+    let reaching = both.reaching(&spec, &[name("orders_2026"), name("clients")]).unwrap().unwrap();
+    assert_eq!(mask::apply(&spec, &reaching).unwrap().len(), 2);
+    assert_eq!(ask(&sandbox, "SELECT min(length(mail)) FROM orders_2026"), "64");
+    let partition = mask(&["public.orders_2025.mail"]);
+    assert!(partition.reaching(&spec, &[name("orders")]).unwrap().is_some());
+    assert!(partition.reaching(&spec, &[name("people")]).unwrap().is_none());
+}
+
+#[test]
+fn what_lies_on_another_server_is_never_masked_from_a_copy() {
+    let sandbox = server(
+        "CREATE FOREIGN DATA WRAPPER elsewhere; CREATE SERVER production FOREIGN DATA WRAPPER elsewhere;
+         CREATE FOREIGN TABLE people (mail text) SERVER production;
+         CREATE TABLE orders (year int, mail text) PARTITION BY LIST (year);
+         CREATE FOREIGN TABLE orders_old PARTITION OF orders FOR VALUES IN (2025) SERVER production;
+         CREATE TABLE real_people (mail text); CREATE VIEW people_seen AS SELECT mail FROM real_people",
+    );
+    let spec = sandbox.spec("shop");
+    for column in ["public.people.mail", "public.people_seen.mail"] {
+        assert!(mask(&[column]).found_in(&spec).unwrap().is_empty(), "{column}");
+    }
+    for column in ["public.people.mail", "public.people_seen.mail", "public.orders.mail"] {
+        let failure = mask::apply(&spec, &mask(&[column])).unwrap_err();
+        assert!(failure.kind == Kind::Refused && failure.message.contains("no rows of its own"), "{failure}");
+    }
+}
+
+#[test]
+fn a_trigger_that_cannot_be_turned_off_sees_nothing() {
+    let sandbox = server(
+        "CREATE TABLE people (mail text); INSERT INTO people VALUES ('a@real.example'); CREATE TABLE seen (mail text);
+         CREATE FUNCTION spy() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.seen VALUES (OLD.mail); RETURN NEW; END';
+         CREATE TRIGGER spy BEFORE UPDATE ON people FOR EACH ROW EXECUTE FUNCTION spy();
+         ALTER TABLE people ENABLE ALWAYS TRIGGER spy",
+    );
+    let failure = mask::apply(&sandbox.spec("shop"), &mask(&["public.people.mail"])).unwrap_err();
+    assert!(failure.kind == Kind::Refused && failure.message.contains("spy"), "{failure}");
+    assert_eq!(ask(&sandbox, "SELECT count(*) FROM seen"), "0");
+}
