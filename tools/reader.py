@@ -154,8 +154,11 @@ class Repository:
         sealed = data[-4 - length:-4]
         aad = self.id + nonce + bytes(8 + 1 + 32)
         cursor = Cursor(aes_open(key, struct.pack(">IQ", 1, 0), sealed, aad, name), name)
+        at = 208
         for _ in range(cursor.u32()):
             chunk, offset, length, plain, kind = cursor.unpack(">32sIIIB")
+            need(offset == at, f"{name} has a gap between blobs")
+            at += length
             if kind == 1:
                 self.places.setdefault(chunk, (pack, offset, length, plain))
         cursor.end()
@@ -199,11 +202,12 @@ class Repository:
         cursor = Cursor(segment, name)
         packs, records = cursor.unpack(">II")
         packs = [cursor.unpack(">32sB")[0] for _ in range(packs)]
-        for _ in range(records):
-            chunk, pack, offset, length, plain = cursor.unpack(">32sIIII")
+        records = [cursor.unpack(">32sIIII") for _ in range(records)]
+        cursor.end()
+        need(records == sorted(records, key=lambda record: record[0]), f"{name} is not sorted")
+        for chunk, pack, offset, length, plain in records:
             if packs[pack] in reach:
                 self.places.setdefault(chunk, (packs[pack], offset, length, plain))
-        cursor.end()
 
     def point_ids(self):
         return [name.removeprefix("manifests/") for name in self.names("manifests")]
@@ -248,33 +252,35 @@ class Repository:
             need(span(below) == piece[1:5], f"{what} does not add up to what was said of it")
             yield from self.pieces([level - 1, below])
 
-    def block(self, piece):
-        data = self.chunk(piece.chunk)
-        need(len(data) == piece.length, f"chunk {piece.chunk.hex()} is not as long as was said")
-        if piece.patch:
-            data = lay_over(data, Cursor(self.chunk(piece.patch), f"patch {piece.patch.hex()}"))
-        return data
-
     def blocks(self, content):
-        """The bytes of a stream in order."""
+        """The bytes of a stream in order: of each piece, but for a long hole, at once."""
         for piece in self.pieces(content):
-            if piece.chunk:
-                yield self.block(piece)
+            if piece.chunk is None:
+                for at in range(0, piece.length, 1 << 20):
+                    yield bytes(min(piece.length - at, 1 << 20))
                 continue
-            for at in range(0, piece.length, 1 << 20):
-                yield bytes(min(piece.length - at, 1 << 20))
+            data = self.chunk(piece.chunk)
+            need(len(data) == piece.length, f"chunk {piece.chunk.hex()} is not as long as was said")
+            if piece.patch:
+                data = lay_over(data, Cursor(self.chunk(piece.patch), f"patch {piece.patch.hex()}"))
+            yield data
 
     def entries(self, source):
         """Path and entry of everything in a source's listing, in its order."""
         listing = streams(source).get("listing")
         need(listing, f"{source[0]} has no listing")
-        for piece in self.pieces(listing):
+        before = None
+        for block in self.blocks(listing):
             directory = None
-            for item in cbor_sequence(self.block(piece), "the listing"):
+            for item in cbor_sequence(block, "the listing"):
                 if isinstance(item, bytes):
                     directory = item
-                else:
-                    yield (directory + b"/" + item[0] if directory != b"" else item[0]), item
+                    continue
+                path = directory + b"/" + item[0] if directory != b"" else item[0]
+                place = directory.split(b"/"), item[0]
+                need(before is None or before < place, "the listing is out of order")
+                before = place
+                yield path, item
 
 
 def unseal(cursor, private, info, aad):
