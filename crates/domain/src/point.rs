@@ -101,6 +101,18 @@ impl SourceRecord {
     pub fn stream(&self, name: &str) -> Option<&Stream> {
         self.streams.iter().find(|s| s.name == name)
     }
+
+    /// What the point's summary says of it.
+    pub fn in_brief(&self) -> SourceSummary {
+        SourceSummary {
+            name: self.name.clone(),
+            kind: self.kind.clone(),
+            state: self.state,
+            bytes: self.bytes,
+            items: self.items,
+            partial: self.partial,
+        }
+    }
 }
 
 /// A recovery point: the sealed part of its manifest.

@@ -12,7 +12,7 @@ use crate::{
 };
 use mainstay_domain::{
     Clock, Failure, Kind, Monitor, PointId, Result, Severity, Time,
-    point::{Point, SourceRecord, SourceSummary, State, Summary},
+    point::{Point, SourceRecord, State, Summary},
     time::Span,
 };
 use mainstay_repository::{
@@ -215,14 +215,6 @@ fn summarise(
     last_sequence: u64,
     clock: &dyn Clock,
 ) -> Summary {
-    let in_brief = |record: &SourceRecord| SourceSummary {
-        name: record.name.clone(),
-        kind: record.kind.clone(),
-        state: record.state,
-        bytes: record.bytes,
-        items: record.items,
-        partial: record.partial,
-    };
     let now = clock.now();
     Summary {
         app: request.app.clone(),
@@ -233,7 +225,7 @@ fn summarise(
         finished: now,
         sequence: last_sequence + 1,
         state: state_of(app, records),
-        sources: records.iter().map(in_brief).collect(),
+        sources: records.iter().map(SourceRecord::in_brief).collect(),
         stored_bytes: 0,
         labels: request.labels.clone(),
         next_expected: None,

@@ -9,7 +9,7 @@ use crate::{
 };
 use mainstay_domain::{
     Clock, Failure, Kind, Monitor, PointId, Result,
-    point::{Point, SAFETY_COPY, SourceSummary, State, Summary},
+    point::{Point, SAFETY_COPY, SourceRecord, State, Summary},
     stream::Vault,
     time::{DAY, Span},
 };
@@ -121,14 +121,6 @@ fn copy_stopped(
             return Err(refused(lacking.unwrap_or_else(|| "not all of it could be read".to_owned())));
         }
     };
-    let in_brief = |record: &mainstay_domain::point::SourceRecord| SourceSummary {
-        name: record.name.clone(),
-        kind: record.kind.clone(),
-        state: record.state,
-        bytes: record.bytes,
-        items: record.items,
-        partial: record.partial,
-    };
     let committed = session
         .commit(|stored_bytes| {
             let finished = clock.now();
@@ -142,7 +134,7 @@ fn copy_stopped(
                     finished,
                     sequence: last.as_ref().map_or(0, |last| last.summary.sequence) + 1,
                     state: State::Complete,
-                    sources: records.iter().map(in_brief).collect(),
+                    sources: records.iter().map(SourceRecord::in_brief).collect(),
                     stored_bytes,
                     labels: [label(point)].into(),
                     next_expected: None,

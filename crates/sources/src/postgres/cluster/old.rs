@@ -1,12 +1,16 @@
-//! The listing of the base backup before, read in step with the new one.
+//! The listing of the base backup before, read in step with the new one, or a directory at a time.
 
-use crate::files::Stat;
+use crate::files::{Browse, Stat, Step};
 use mainstay_domain::{
     Result,
     listing::{self, Entry, Item, decode_items},
+    point::SourceRecord,
     stream::{Content, Piece, Vault},
 };
-use std::{cmp::Ordering, collections::VecDeque};
+use std::{
+    cmp::Ordering,
+    collections::{HashMap, VecDeque},
+};
 
 pub struct OldListing<'v> {
     vault: Option<&'v dyn Vault>,
@@ -65,6 +69,46 @@ impl<'v> OldListing<'v> {
 
     pub fn vault(&self) -> Option<&'v dyn Vault> {
         self.vault
+    }
+}
+
+/// Relation files of the backup before, of one directory at a time: so they come in the server's archives.
+pub struct OldFiles<'v> {
+    listing: Option<(&'v dyn Vault, &'v Content)>,
+    /// Those without page hashes, too.
+    all: bool,
+    directory: Option<Vec<u8>>,
+    /// Encoded: they may be many.
+    files: HashMap<Vec<u8>, Box<[u8]>>,
+}
+
+impl<'v> OldFiles<'v> {
+    pub fn of(previous: Option<(&'v dyn Vault, &'v SourceRecord)>, name: &str, all: bool) -> OldFiles<'v> {
+        let listing = previous.and_then(|(vault, record)| Some((vault, &record.stream(name)?.content)));
+        OldFiles { listing, all, directory: None, files: HashMap::new() }
+    }
+
+    pub fn take(&mut self, directory: &[u8], name: &[u8]) -> Option<(&'v dyn Vault, Entry)> {
+        let (vault, content) = self.listing?;
+        if self.directory.as_deref() != Some(directory) {
+            self.directory = Some(directory.to_vec());
+            self.files.clear();
+            let mut here = false;
+            // What cannot be read counts as not there: it is stored anew.
+            for step in Browse::below(vault, content, false, directory).map_while(Result::ok) {
+                match step {
+                    Step::Directory(path) => here = path == directory,
+                    Step::Entry(entry) if here && (self.all || entry.pages.is_some()) => {
+                        let mut encoded = Vec::new();
+                        listing::encode_entry(&entry, &mut encoded);
+                        self.files.insert(entry.name, encoded.into());
+                    }
+                    Step::Entry(_) | Step::Lost(_) => {}
+                }
+            }
+        }
+        let encoded = self.files.remove(name)?;
+        Some((vault, minicbor::decode(&encoded).ok()?))
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     exclude::{self, Place, RelationFile},
     facts::{Captured, Tablespace},
     increment::{self, Changes, is_ground},
+    old::OldFiles,
     pages::{Checking, FRAME, PageHasher, SLICE},
     read::{self, Part},
     server::{connect, timeline_of_label},
@@ -20,7 +21,7 @@ use super::{
     tar::{Archives, Kind, Member},
 };
 use crate::{
-    files::{Browse, Leaves, Problems, Step, show_path},
+    files::{Leaves, Problems, show_path},
     postgres::{
         replication::{Extent, Files, Session, Trouble},
         wal::check_header,
@@ -31,11 +32,11 @@ use mainstay_domain::{
     Failure, Monitor, Result, Severity,
     listing::{self, Entry, FileKind, FileTime},
     point::{SourceRecord, Stream},
-    stream::{Content, PAGE, Pool, Sink, Vault},
+    stream::{Content, PAGE, Pool, Sink},
     wal::WalFile,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io::Read as _,
     path::Path,
     sync::{Arc, atomic::Ordering},
@@ -203,7 +204,7 @@ fn stream(
             shared: &shared,
             server: &server,
             tablespace,
-            old: Old::of(options.previous, &name, basis.is_ok()),
+            old: OldFiles::of(options.previous, &name, basis.is_ok()),
             increment: basis.is_ok(),
             blocks: BTreeMap::new(),
             owner: None,
@@ -322,46 +323,6 @@ fn label_of_whole(label: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// Relation files of the backup before, of one directory at a time: so they come in the server's archives.
-struct Old<'v> {
-    listing: Option<(&'v dyn Vault, &'v Content)>,
-    /// Those without page hashes, too.
-    all: bool,
-    directory: Option<Vec<u8>>,
-    /// Encoded: they may be many.
-    files: HashMap<Vec<u8>, Box<[u8]>>,
-}
-
-impl<'v> Old<'v> {
-    fn of(previous: Option<(&'v dyn Vault, &'v SourceRecord)>, name: &str, all: bool) -> Old<'v> {
-        let listing = previous.and_then(|(vault, record)| Some((vault, &record.stream(name)?.content)));
-        Old { listing, all, directory: None, files: HashMap::new() }
-    }
-
-    fn take(&mut self, directory: &[u8], name: &[u8]) -> Option<(&'v dyn Vault, Entry)> {
-        let (vault, content) = self.listing?;
-        if self.directory.as_deref() != Some(directory) {
-            self.directory = Some(directory.to_vec());
-            self.files.clear();
-            let mut here = false;
-            // What cannot be read counts as not there: it is stored anew.
-            for step in Browse::below(vault, content, false, directory).map_while(Result::ok) {
-                match step {
-                    Step::Directory(path) => here = path == directory,
-                    Step::Entry(entry) if here && (self.all || entry.pages.is_some()) => {
-                        let mut encoded = Vec::new();
-                        listing::encode_entry(&entry, &mut encoded);
-                        self.files.insert(entry.name, encoded.into());
-                    }
-                    Step::Entry(_) | Step::Lost(_) => {}
-                }
-            }
-        }
-        let encoded = self.files.remove(name)?;
-        Some((vault, minicbor::decode(&encoded).ok()?))
-    }
-}
-
 /// The blocks of a listing, in its order: a directory's path in parts, and its entries by name, encoded.
 type Blocks = BTreeMap<Vec<Vec<u8>>, BTreeMap<Vec<u8>, Box<[u8]>>>;
 
@@ -370,7 +331,7 @@ struct Archive<'a, 'v> {
     shared: &'a Shared<'a>,
     server: &'a Server,
     tablespace: Option<u32>,
-    old: Old<'v>,
+    old: OldFiles<'v>,
     /// Of files that the backup before has, only what changed may come.
     increment: bool,
     blocks: Blocks,
