@@ -25,7 +25,8 @@ use mainstay_domain::{
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{
-        AtFlags, FileType, Mode, OFlags, linkat, mknodat, readlinkat, renameat, statat, symlinkat, unlinkat,
+        AtFlags, FileType, Mode, OFlags, ftruncate, linkat, mknodat, readlinkat, renameat, statat, symlinkat,
+        unlinkat,
     },
     io::Errno,
 };
@@ -428,12 +429,16 @@ impl<'a> Worker<'a> {
     ) -> Done<(u64, u64)> {
         let (fd, temporary) = self.temporary(directory)?;
         let content = entry.content.as_ref().expect("files without content were sorted out");
-        let written = write_pieces(self.vault, &fd, 0, self.vault.pieces(content)).and_then(|end| {
-            if replaces {
-                self.keep_safe(&fd)?;
-            }
-            self.complete(directory, plain, &fd, entry, &temporary, end)
-        });
+        let written =
+            write_pieces(self.vault, &fd, 0, self.vault.pieces(content)).and_then(|(end, in_hole)| {
+                if in_hole {
+                    ftruncate(&fd, end)?;
+                }
+                if replaces {
+                    self.keep_safe(&fd)?;
+                }
+                self.complete(directory, plain, &fd, entry, &temporary, end)
+            });
         if written.is_err() {
             let _ = unlinkat(directory, &temporary[..], AtFlags::empty());
         }

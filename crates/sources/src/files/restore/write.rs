@@ -26,13 +26,14 @@ use std::{
 pub(crate) const BIG: u64 = 32 << 20;
 const SLICE: u64 = 16 << 20;
 
-/// Writes pieces from `offset` on; returns where they end. Holes are left out, and the file is as long as it should be.
+/// Writes pieces from `offset` on; returns where they end, and whether in a hole. Holes are left out, so that a file that ends in one
+/// is too short yet. That is for who knows that nothing lies behind them: the slices of a file are written in any order.
 pub(crate) fn write_pieces(
     vault: &dyn Vault,
     fd: impl AsFd,
     offset: u64,
     pieces: impl Iterator<Item = Result<Piece>>,
-) -> Done<u64> {
+) -> Done<(u64, bool)> {
     let fd = fd.as_fd();
     let mut at = offset;
     let mut ends_in_hole = false;
@@ -45,10 +46,7 @@ pub(crate) fn write_pieces(
         }
         at = end;
     }
-    if ends_in_hole && offset == 0 {
-        ftruncate(fd, at)?;
-    }
-    Ok(at)
+    Ok((at, ends_in_hole))
 }
 
 pub(crate) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8], mut at: u64) -> rustix::io::Result<()> {
@@ -191,5 +189,31 @@ impl Big {
 
     fn failed(&self) -> bool {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::testing::Memory;
+    use mainstay_domain::stream::{Pool, Sink};
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn a_slice_that_ends_in_a_hole_leaves_alone_what_others_have_written_behind_it() {
+        let memory = Memory::default();
+        let data = |bytes: &[u8]| Piece::plain(memory.put(Pool::Data, bytes).unwrap(), bytes.len() as u64);
+        let hole = |bytes| Piece { chunk: None, bytes, ..Piece::default() };
+        let slices = [(0, vec![data(b"first"), hole(SLICE - 5)]), (SLICE, vec![hole(100), data(b"second")])];
+        for order in [[0, 1], [1, 0]] {
+            let file = tempfile::tempfile().unwrap();
+            for slice in order {
+                let (offset, pieces) = slices[slice].clone();
+                assert!(write_pieces(&memory, &file, offset, pieces.into_iter().map(Ok)).is_ok());
+            }
+            let mut second = [0; 6];
+            file.read_exact_at(&mut second, SLICE + 100).unwrap();
+            assert_eq!(&second, b"second");
+        }
     }
 }
