@@ -382,7 +382,7 @@ fn a_name_of_any_bytes_is_found_listed_and_restored_as_it_is_shown_or_as_it_is()
     assert_seen!(place.run(&["restore", "shop", "--to-dir", "none", "--path", "caf\\xe8", "--yes"]), @r#"
     exit 2
     err| error: nothing in the recovery point matches "caf\xe8"
-    err| hint: Paths are relative to the source's root; `mainstay ls` and `mainstay find` show them.
+    err| hint: Paths are relative to the source's root; `mainstay ls POINT` and `mainstay find APP PATTERN` show them.
     "#);
     fs::create_dir(strange("", b"other\xff")).unwrap();
     let init =
