@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks doc/vectors.json with the independent reader: every value is computed anew from the ones before it.
+"""Checks doc/vectors.json with the independent reader: every value is computed anew from the ones
+before it.
 
     check_vectors.py doc/vectors.json
 
@@ -13,15 +14,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 import reader
-from standards import H, Damaged, blake3, cbor, derive
+from standards import H, Damaged, blake3, cbor, cbor_sequence, derive
 
 MASK = (1 << 64) - 1
 
 
 def siphash(key, data):
-    """SipHash-1-3 with 128 bits of output (Aumasson and Bernstein), as the 16 bytes of the reference implementation."""
+    """SipHash-1-3 with 128 bits of output (Aumasson and Bernstein): the 16 bytes of the reference
+    implementation."""
     k0, k1 = (int.from_bytes(key[at:at + 8], "little") for at in (0, 8))
-    v = [k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d ^ 0xee, k0 ^ 0x6c7967656e657261, k1 ^ 0x7465646279746573]
+    v = [
+        k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d ^ 0xee,
+        k0 ^ 0x6c7967656e657261, k1 ^ 0x7465646279746573,
+    ]
 
     def turn(x, bits):
         return (x << bits | x >> 64 - bits) & MASK
@@ -105,11 +110,13 @@ def check(vectors):
         same("chunk id", blake3(bytes.fromhex(chunk["plain"]), key=key).hexdigest(), chunk["id"])
 
     rows = bytes.fromhex(vectors["rows"]["text"]).splitlines(keepends=True)
-    digests = [int.from_bytes(siphash(bytes.fromhex(derived["row key"]), row), "little") for row in rows]
+    key = bytes.fromhex(derived["row key"])
+    digest = sum(int.from_bytes(siphash(key, row), "little") for row in rows) % (1 << 128)
     same("row count", len(rows), vectors["rows"]["count"])
-    same("row digest", (sum(digests) % (1 << 128)).to_bytes(16, "big").hex(), vectors["rows"]["digest"])
+    same("row digest", digest.to_bytes(16, "big").hex(), vectors["rows"]["digest"])
 
-    for secret in {"key": bytes.fromhex(vectors["key"])}, {"passphrase": vectors["passphrase"].encode()}:
+    key, passphrase = bytes.fromhex(vectors["key"]), vectors["passphrase"].encode()
+    for secret in {"key": key}, {"passphrase": passphrase}:
         repository = Vectors(vectors["objects"], **secret)
         same("bundle as unwrapped", repository.bundles, {1: bundle})
         check_objects(vectors, repository)
@@ -129,7 +136,8 @@ def check_objects(vectors, repository):
         _, key, nonce = repository.open_pack(name)
         same("pack key", key.hex(), pack["key"])
         same("pack nonce", nonce.hex(), pack["nonce"])
-        same("commitment", derive("mainstay v1 pack commitment", key + nonce).hex(), pack["commitment"])
+        commitment = derive("mainstay v1 pack commitment", key + nonce)
+        same("commitment", commitment.hex(), pack["commitment"])
         for blob in pack["blobs"]:
             place = name, blob["offset"], blob["length"], blob["plain length"]
             places[bytes.fromhex(blob["chunk"])] = place
@@ -137,10 +145,15 @@ def check_objects(vectors, repository):
     for chunk in vectors["chunks"]:
         same("chunk", repository.chunk(bytes.fromhex(chunk["id"])).hex(), chunk["plain"])
     sources = {source[0]: source for source in found[1][1]}
-    same("rows", b"".join(reader.read_table(repository, sources["db"], "public.t")).hex(), vectors["rows"]["text"])
+    rows = b"".join(reader.read_table(repository, sources["db"], "public.t"))
+    same("rows", rows.hex(), vectors["rows"]["text"])
     plain = [bytes.fromhex(chunk["plain"]) for chunk in vectors["chunks"]]
     file = b"".join(reader.read_file(repository, sources["files"], "file\udcff"))
     same("file", file, plain[0] + bytes(1000) + plain[1])
+    listing = reader.streams(sources["files"])["listing"]
+    for piece, block in zip(repository.pieces(listing), repository.blocks(listing), strict=True):
+        directory, entry = cbor_sequence(block, "the listing")
+        same("key of the listing", piece.key, directory + b"\0" + entry[0])
 
 
 if __name__ == "__main__":

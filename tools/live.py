@@ -1,17 +1,18 @@
-"""Which recovery points live: as much of doc/consistency.md as tells that, a fold over the log. Who only restores a point whose id is
-known needs none of it."""
+"""Which recovery points live: as much of doc/consistency.md as tells that, a fold over the log. Who
+only restores a point whose id is known needs none of it."""
 
 from standards import MALFORMED, Cursor, Damaged, H, cbor, need, warn
 
-# Roles of which a host needs one to write an event (doc/consistency.md): 1 backup, 2 verify, 4 prune, 8 admin.
-MAY_SAY = {0: 8, 1: 12, 2: 9, 3: 9, 4: 12, 5: 12, 6: 12, 7: 12, 8: 12, 9: 12, 10: 13, 11: 12, 12: 10, 13: 12, 14: 8}
+# By tag, the roles of which a host needs one to write it: 1 backup, 2 verify, 4 prune, 8 admin.
+MAY_SAY = (8, 12, 9, 9, 12, 12, 12, 12, 12, 12, 13, 12, 10, 12, 8, 15)
 # An entry that lies more than this beyond the end is not taken for a part of the log.
 BEYOND = 4096
 
 
 class Fold:
-    """The part of the log's state that decides which points live. It does not follow Condemn and Sweep: a Commit that
-    names what was condemned before its session began has no effect, but a writer cannot make one by mistake."""
+    """The part of the log's state that decides which points live. It does not follow Condemn and
+    Sweep: a Commit that names what was condemned before its session began has no effect, but a
+    writer cannot make one by mistake."""
 
     def __init__(self):
         self.points, self.sessions, self.holds, self.strays = set(), {}, {}, set()
@@ -41,8 +42,8 @@ class Fold:
 
 
 def live_points(repository):
-    """What was committed, by a session that was open, and not dropped while no hold was on it: a fold over the log.
-    An entry that cannot be relied on has no effect. Without a log every manifest counts."""
+    """What was committed, by a session that was open, and not dropped while no hold was on it. An
+    entry that cannot be relied on has no effect. Without a log every manifest counts."""
     names = repository.names("log")
     if not names:
         warn("there is no log: every manifest is taken for a recovery point")
@@ -68,19 +69,22 @@ def live_points(repository):
 
 
 def log_entry(repository, name, n, data, fold):
-    """Checks an entry in its place: repository, number, incarnation, chain, and that its signer may say this."""
+    """Checks an entry in its place: repository, number, incarnation, chain, and that its signer may
+    say this."""
     fold.readable = False
     cursor = Cursor(data[:-80], name)
-    need(cursor.take(8) == b"MSTYLOG1", f"{name} is not a log entry of a version that this reader knows")
+    need(cursor.take(8) == b"MSTYLOG1", f"{name} is not a log entry of a version known here")
     body = cbor(cursor.take(cursor.u32()), name)
     cursor.take(cursor.u32())  # Sealed: what tells about users, and the manifests say too.
     cursor.end()
     tag, event = body[5]
     fold.readable = True
     need(body[0] == repository.id and body[2] == n, f"{name} was written for another place")
-    need(n == 0 or body[1] == fold.incarnation, f"{name} was written for another incarnation of the store")
+    here = n == 0 or body[1] == fold.incarnation
+    need(here, f"{name} was written for another incarnation of the store")
     need(fold.previous in (None, body[3]), f"{name} does not follow the entry before it")
     signer = data[-80:-64]
     own_fence = tag == 4 and fold.sessions.get(event[0]) == signer
-    repository.host_signed(name, data, "log", 15 if own_fence else MAY_SAY.get(tag, 15))
+    roles = 15 if own_fence or tag >= len(MAY_SAY) else MAY_SAY[tag]
+    repository.host_signed(name, data, "log", roles)
     return n, signer, tag, event, body[1]

@@ -1,5 +1,6 @@
-"""What `reader.py` and `live.py` need of other standards: BLAKE3, Ed25519, HPKE (RFC 9180), AES-GCM, zstd, and as much of CBOR (RFC
-8949) as doc/format.md uses. All of it checks what it takes apart; what does not hold is `Damaged`."""
+"""What reader.py and live.py need of other standards: BLAKE3, Ed25519, HPKE (RFC 9180), AES-GCM,
+argon2id (RFC 9106), zstd, and as much of CBOR (RFC 8949) as doc/format.md uses. All of it checks
+what it takes apart; what does not hold is `Damaged`."""
 
 import hmac, struct, sys
 
@@ -38,6 +39,11 @@ def aes_open(key, nonce, sealed, aad, what):
         raise Damaged(f"{what} does not open with its key") from None
 
 
+def argon2id(passphrase, salt, memory, iterations, lanes):
+    from argon2.low_level import Type, hash_secret_raw  # Needed for passphrases only.
+    return hash_secret_raw(passphrase, salt, iterations, memory, lanes, 32, Type.ID, 0x13)
+
+
 def verify(public, signature, message, what):
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
@@ -58,7 +64,8 @@ def unzstd(data, limit, what):
 
 
 def hpke_open(private, encapsulated, sealed, info, aad, what):
-    """RFC 9180, base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM, the first message of its context."""
+    """RFC 9180, base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM, the first message
+    of its context."""
     def extract(suite, salt, label, material):
         return hmac.digest(salt, b"HPKE-v1" + suite + label + material, "sha256")
 
@@ -74,10 +81,12 @@ def hpke_open(private, encapsulated, sealed, info, aad, what):
         raise Damaged(f"{what} has a key that is no X25519 point") from None
     both = encapsulated + secret.public_key().public_bytes_raw()
     shared = expand(kem, extract(kem, b"", b"eae_prk", shared), b"shared_secret", both, 32)
-    context = b"\x00" + extract(suite, b"", b"psk_id_hash", b"") + extract(suite, b"", b"info_hash", info)
+    psk_id_hash = extract(suite, b"", b"psk_id_hash", b"")
+    context = b"\x00" + psk_id_hash + extract(suite, b"", b"info_hash", info)
     schedule = extract(suite, shared, b"secret", b"")
     key = expand(suite, schedule, b"key", context, 32)
-    return aes_open(key, expand(suite, schedule, b"base_nonce", context, 12), sealed, aad, what)
+    nonce = expand(suite, schedule, b"base_nonce", context, 12)
+    return aes_open(key, nonce, sealed, aad, what)
 
 
 class Cursor:
@@ -128,7 +137,8 @@ def cbor_item(cursor, depth=0):
     found = {}
     for _ in range(number):
         key = cbor_item(cursor, depth + 1)
-        need(isinstance(key, (int, str, bytes)) and key not in found, f"{cursor.what} has a bad or double key")
+        plain = isinstance(key, (int, str, bytes))
+        need(plain and key not in found, f"{cursor.what} has a bad or double key")
         found[key] = cbor_item(cursor, depth + 1)
     return found
 
@@ -138,6 +148,14 @@ def cbor(data, what):
     item = cbor_item(cursor)
     cursor.end()
     return item
+
+
+def cbor_sequence(data, what):
+    """RFC 8742: items one after the other."""
+    cursor, items = Cursor(data, what), []
+    while cursor.at < len(data):
+        items.append(cbor_item(cursor))
+    return items
 
 
 def warn(sentence):
