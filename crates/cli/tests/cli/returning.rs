@@ -130,6 +130,11 @@ fn a_stopped_cluster_and_its_tablespaces_are_put_back_and_what_was_there_can_be_
         "--yes",
     ]);
     assert!(ran.stdout.contains("a safety copy, kept for 7 days"), "{}", ran.all());
+    let said = ran.stdout.replace("PLACE", space.parent().unwrap().to_str().unwrap());
+    let told = said.lines().filter(|line| line.trim_start().starts_with("mainstay restore"));
+    let ways: Vec<Vec<&str>> =
+        told.map(|line| line.split_whitespace().skip(1).chain(["--yes"]).collect()).collect();
+    assert_eq!(ways.len(), 2, "of the data directory and of the tablespace\n{}", ran.all());
     {
         let _running = bank.start_again();
         crate::clusters::out_of_recovery(&bank.server);
@@ -139,15 +144,12 @@ fn a_stopped_cluster_and_its_tablespaces_are_put_back_and_what_was_there_can_be_
             bank.sql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'fast'"),
             space.to_str().unwrap()
         );
+        let ran = bank.run(&ways[0]);
+        assert!(ran.code == 13 && ran.stderr.contains("a server runs on"), "{}", ran.all());
     }
-    // What the plan and the list say of it, and the way back that was told.
+    // What the list says of it, and the way back that was told.
     let list = bank.done(&["list"]);
     assert!(list.stdout.contains("safety copy"), "{}", list.all());
-    let said = ran.stdout.replace("PLACE", space.parent().unwrap().to_str().unwrap());
-    let told = said.lines().filter(|line| line.trim_start().starts_with("mainstay restore"));
-    let ways: Vec<Vec<&str>> =
-        told.map(|line| line.split_whitespace().skip(1).chain(["--yes"]).collect()).collect();
-    assert_eq!(ways.len(), 2, "of the data directory and of the tablespace\n{}", ran.all());
     // Another cluster's part of the same folder is none of its business.
     let other = space.join("PG_9.6_201608131/5");
     fs::create_dir_all(&other).unwrap();

@@ -10,7 +10,10 @@ use crate::{
 use mainstay_domain::{ByteSize, Failure, Kind, Result, point::State};
 use mainstay_operations::hooks::Around;
 use mainstay_operations::restore;
-use mainstay_sources::files::{RestoreOptions, RestorePlan, RestoreReport};
+use mainstay_sources::{
+    files::{RestoreOptions, RestorePlan, RestoreReport},
+    postgres::cluster::stopped,
+};
 use std::path::absolute;
 
 pub fn run(how: &How, context: &Context, hooks: &Around<'_>, chosen: &Chosen, source: &str) -> Result<Exit> {
@@ -35,6 +38,10 @@ pub fn run(how: &How, context: &Context, hooks: &Around<'_>, chosen: &Chosen, so
         return Ok(if plan.obstacles.is_empty() { Exit::Done } else { Exit::With(Kind::Preflight) });
     }
     refuse(&plan)?;
+    // A stopped cluster's safety copy goes back as files: never under a server that runs.
+    if options.destination.join("PG_VERSION").is_file() {
+        stopped::refuse_running(&options.destination)?;
+    }
     if plan.replace > 0 || plan.removal_count > 0 || plan.conflict_count > 0 {
         let what = format!("overwrite or remove what is in {}", options.destination.display());
         confirm::typed(context, how.yes, &what, "overwrite")?;

@@ -32,6 +32,18 @@ pub struct Tree {
     pub only: Option<String>,
 }
 
+/// Refuses a data directory on which files are not to be read or changed: its server would not know.
+///
+/// # Errors
+/// `Refused`: a server runs on it, or was killed there.
+pub fn refuse_running(data: &Path) -> Result<()> {
+    if !data.join("postmaster.pid").exists() {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::Refused, format!("a server runs on {}, or was killed there", data.display()))
+        .hint("Stop the server first: pg_ctl stop -D the directory."))
+}
+
 /// Captures the data directory and then each tablespace, under `name` and `name-tablespace-OID`.
 ///
 /// # Errors
@@ -43,13 +55,7 @@ pub fn capture(
     options: &Options<'_>,
     monitor: &dyn Monitor,
 ) -> Result<(Vec<Tree>, Vec<SourceRecord>)> {
-    if data.join("postmaster.pid").exists() {
-        return Err(Failure::new(
-            Kind::Refused,
-            format!("a server runs on {}, or was killed there", data.display()),
-        )
-        .hint("Stop the server first: pg_ctl stop -D the directory."));
-    }
+    refuse_running(data)?;
     monitor.step("stopped cluster", None);
     let mut records = vec![tree_of(name.to_owned(), data, None, LISTING, sink, options, monitor)?];
     let mut trees = vec![Tree { source: name.to_owned(), root: data.to_owned(), only: None }];
