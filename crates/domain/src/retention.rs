@@ -220,6 +220,11 @@ fn holdings<'a>(point: &Candidate<'a>) -> Vec<&'a str> {
 
 /// The same, each with how much of it, and twice where all of it is held: a part is less than the whole, and the whole is a part.
 fn extents<'a>(point: &Candidate<'a>) -> Vec<(&'a str, Extent)> {
+    // A safety copy is a state that was given up, which any later point follows; of a stopped cluster it holds sources that no
+    // backup ever has.
+    if point.summary.is_safety_copy() {
+        return vec![("", Extent::Part)];
+    }
     let sources = &point.summary.sources;
     let whole = sources.iter().filter(|source| source.state == State::Complete && !source.partial);
     let whole = whole.map(|source| (source.name.as_str(), Extent::Whole));

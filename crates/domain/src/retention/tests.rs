@@ -528,6 +528,23 @@ fn a_safety_copy_takes_no_other_points_place_and_goes_at_its_own_end() {
 }
 
 #[test]
+fn a_safety_copy_of_what_no_backup_holds_goes_at_its_own_end() {
+    let mut copy = day(1).manual(Some(at_day(8)));
+    copy.summary.labels.insert(crate::point::SAFETY_COPY.into(), "restore of 1234".into());
+    copy.summary.sources = vec![SourceSummary {
+        name: "db-stopped".into(),
+        kind: "postgres".into(),
+        state: State::Complete,
+        bytes: 0,
+        items: 0,
+        partial: false,
+    }];
+    let points = [day(0), copy, day(2)];
+    assert!(explain(&run(&points, last(1), at_day(7)), &points[1]).starts_with("kept: "));
+    assert!(explain(&run(&points, last(1), at_day(9)), &points[1]).starts_with("goes: "));
+}
+
+#[test]
 fn a_point_that_is_known_to_be_damaged_takes_no_others_place() {
     let samples = [day(1), day(2).damaged(), day(3).damaged()];
     let keep = || Keep { last: Some(1), ..Keep::default() };
