@@ -1,6 +1,6 @@
 //! From an outcome to an exit code, and from a failure to what its reader sees.
 //!
-//! The codes are [`Kind::exit_code`]; `doc/reference/exit-codes.md` is generated from [`CODES`].
+//! The codes are [`Kind::exit_code`]; `doc/reference/exit-codes.md` is generated and compared by a test.
 
 use crate::{
     context::Context,

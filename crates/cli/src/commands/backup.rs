@@ -89,8 +89,8 @@ fn show(context: &Context, outcome: &Outcome) {
     }
     if outcome.verified.as_ref().is_some_and(|report| !report.is_clean()) {
         context.output.line(format_args!(
-            "\nThe store did not keep what it was given: do not rely on this point. Find out why (disk, memory, file system), then\n\
-             make another one: mainstay backup {}",
+            "\nThe store has not kept what this point needs, of this backup or of an earlier one: do not rely on it. Find out why\n\
+             (disk, memory, file system), then make another one, which stores again what it needs of that: mainstay backup {}",
             summary.app
         ));
     }

@@ -113,9 +113,11 @@ fn name_by_kind(view: &View, report: &mut Report) {
     }
 }
 
-/// The segments that can be read and nothing else: a copy that no segment names is kept by nobody.
+/// The segments that can be read and nothing else: a copy that no segment names is kept by nobody. Nor is one in a pack that was
+/// swept, which a segment may name still.
 fn index(repository: &Repository) -> Result<Arc<View>> {
-    let (view, ..) = repository.strict_view(&repository.live_index()?, HashSet::new())?;
+    let swept: HashSet<PackId> = repository.state()?.facts.dead.into_values().flatten().collect();
+    let (view, ..) = repository.strict_view(&repository.live_index()?, swept)?;
     Ok(Arc::new(view))
 }
 

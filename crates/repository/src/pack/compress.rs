@@ -128,14 +128,16 @@ fn context(level: i32) -> Zstd {
     zstd
 }
 
-/// A payload of codec and compressed bytes; longer than the plain bytes if it is of no use.
+/// A payload of codec and compressed bytes; longer than the plain bytes if it is of no use, as where there is no memory for it.
 fn compress(zstd: &mut Zstd, plain: &[u8], out: &mut Vec<u8>) {
     out.clear();
     out.reserve(compress_bound(plain.len()) + 1);
     out.push(CODEC_ZSTD);
     let mut tail = Cursor::new(&mut *out);
     tail.set_position(1);
-    zstd.compress_to_buffer(plain, &mut tail).expect("there is room for whatever zstd makes of it");
+    if zstd.compress_to_buffer(plain, &mut tail).is_err() {
+        out.resize(plain.len() + 1, 0);
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::support::*;
 use mainstay_domain::{
     PackId, Silent,
+    point::Stream,
     stream::{Pool, Sink},
 };
 use mainstay_repository::{
@@ -98,6 +99,33 @@ fn a_lost_pack_harms_only_the_points_that_need_what_lies_nowhere_else() {
     lose(&memory, &third.reach.packs);
     lose(&memory, &fourth.reach.packs);
     assert!(!check(&open(&store), &[second], Depth::Objects, 1, &Silent).unwrap().is_clean());
+}
+
+#[test]
+fn a_copy_in_a_pack_that_was_swept_makes_nothing_good() {
+    let (_, store) = prepared();
+    let (same, other) = (noise(1, 100_000), noise(2, 100_000));
+    let repository = open(&store);
+    // Neither knows of the other: both store it.
+    let sessions = [(); 2].map(|()| Session::begin(&repository, tuning()).unwrap());
+    sessions[1].put_reader(Pool::Data, &mut other.as_slice()).unwrap();
+    let [first, second] = sessions.map(|session| {
+        let content = session.put_reader(Pool::Data, &mut same.as_slice()).unwrap();
+        let stream = Stream { name: "a".into(), content };
+        session.commit(|_| point(repository.clock().now(), vec![stream])).unwrap()
+    });
+    // What it stored besides keeps its index segment, which names the swept pack too.
+    let third = back_up(&open(&store), &[("other", other)]);
+    open(&store).drop_point(second.point, "test", "it has expired").unwrap();
+    for _ in 0..3 {
+        collect(&open(&store), 0, &Silent).unwrap();
+    }
+    let live = open(&store).state().unwrap().facts.dead.into_values().flatten().count();
+    assert!(live > 0 && third.stored_bytes < 100_000, "the case is there");
+    let lost: BTreeSet<_> = first.reach.packs.iter().copied().collect();
+    open(&store).record_lost(&lost, &BTreeSet::new()).unwrap();
+    let harm = known_harm(&open(&store), &open(&store).state().unwrap(), &Silent).unwrap();
+    assert_eq!(harm.into_values().flatten().collect::<BTreeSet<_>>(), [first.point].into());
 }
 
 #[test]

@@ -29,14 +29,16 @@ impl Jobs {
         Jobs { queue: Mutex::default(), changed: Condvar::new(), writers: writers.max(1) }
     }
 
-    /// Adds a job; waits while there are too many.
+    /// Adds a job; waits while there are too many. Once closed, by a panic that ends the restore, nobody does it any more.
     pub fn send(&self, job: Job) {
         let mut queue = self.lock();
         while queue.waiting.len() >= MOST && !queue.closed {
             queue = self.wait(queue);
         }
-        queue.waiting.push_back(job);
-        self.changed.notify_all();
+        if !queue.closed {
+            queue.waiting.push_back(job);
+            self.changed.notify_all();
+        }
     }
 
     /// There will be no more.

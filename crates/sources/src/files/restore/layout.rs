@@ -294,7 +294,6 @@ impl<'a, 'w> Layout<'a, 'w> {
         let frame = self.frames.last().expect("a batch is of the last frame");
         let made = frame.made.as_ref().expect("a batch is of a directory that was made");
         made.node.hold();
-        // Workers leave only when this end is closed, or by a panic that ends the restore.
         self.jobs.send(Job::Items { node: made.node.clone(), items });
     }
 

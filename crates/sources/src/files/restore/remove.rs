@@ -32,13 +32,14 @@ pub(crate) fn temporary_name(n: u64) -> Vec<u8> {
     format!("{TEMPORARY}{}-{n:x}", rustix::process::getpid().as_raw_nonzero()).into_bytes()
 }
 
-/// Whether a name is that of a file not yet whole, of a process that is gone.
+/// Whether a name is that of a file not yet whole, of a process that is gone: [`temporary_name`], and no other that begins so.
 fn is_leftover(name: &[u8]) -> bool {
-    let pid = name
-        .strip_prefix(TEMPORARY.as_bytes())
-        .and_then(|rest| rest.split(|b| *b == b'-').next())
-        .and_then(|pid| std::str::from_utf8(pid).ok()?.parse::<i32>().ok())
-        .and_then(rustix::process::Pid::from_raw);
+    let parts = || {
+        let (pid, n) = std::str::from_utf8(name).ok()?.strip_prefix(TEMPORARY)?.split_once('-')?;
+        let (pid, n) = (pid.parse::<i32>().ok()?, u64::from_str_radix(n, 16).ok()?);
+        (format!("{TEMPORARY}{pid}-{n:x}").as_bytes() == name).then_some(pid)
+    };
+    let pid = parts().and_then(rustix::process::Pid::from_raw);
     pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH))
 }
 
@@ -49,10 +50,8 @@ pub(crate) fn without_leftovers(directory: BorrowedFd<'_>, mut names: Names) -> 
         .map(|n| names.get(n))
         .filter(|name| name.starts_with(prefix) && is_leftover(name))
         .map(<[u8]>::to_vec)
+        .filter(|name| unlinkat(directory, &name[..], AtFlags::empty()).is_ok())
         .collect();
-    for name in &leftovers {
-        let _ = unlinkat(directory, &name[..], AtFlags::empty());
-    }
     if !leftovers.is_empty() {
         names.retain(|name| !leftovers.iter().any(|leftover| leftover == name));
     }

@@ -364,9 +364,15 @@ fn what_a_killed_restore_left_is_cleared_away() {
     let memory = Memory::default();
     let record = backup(&memory, &config(source.path()), None);
     // No process has this number: pid_max is at most 2^22.
+    let own =
+        [".mainstay-restore-4999999-notes", ".mainstay-restore-4999999", ".mainstay-restore-04999999-0"];
     let target = tree(&[("d/.mainstay-restore-4999999-0", "half"), ("d/other", "")]);
+    own.iter().for_each(|name| fs::write(target.path().join("d").join(name), "a user's").unwrap());
     restored(&memory, &record, &into(target.path()));
-    assert_eq!(names(target.path()), ["d", "d/a", "d/other"]);
+    let mut expected: Vec<String> = own.iter().map(|name| format!("d/{name}")).collect();
+    expected.extend(["d", "d/a", "d/other"].map(str::to_owned));
+    expected.sort();
+    assert_eq!(names(target.path()), expected);
 }
 
 #[test]
