@@ -30,6 +30,8 @@ fn a_restored_copy_archives_nothing_and_goes_on_along_a_timeline_that_nobody_has
         assert!(settings_of(&server).contains("archive_mode = 'off'"), "{arguments:?}");
         // Nor takes it what the original's subscriptions are sent.
         assert!(settings_of(&server).contains("max_logical_replication_workers = '0'"), "{arguments:?}");
+        // Nor waits it for the original's standby.
+        assert!(settings_of(&server).contains("synchronous_standby_names = ''"), "{arguments:?}");
         assert_eq!(timeline(&server), "2", "{arguments:?}");
     }
     // Another one was promoted before, and its history is archived: that number is taken.

@@ -215,8 +215,7 @@ impl Resolved<'_> {
         };
         let gap =
             gap.as_ref().map(|gap| format!(" The archive has a gap: {gap} is missing.")).unwrap_or_default();
-        Failure::preflight(format!("{what} cannot be reached on timeline {timeline}")).hint(format!(
-            "Reachable: from {from} to {until}.{gap} Without a target, recovery goes to the end: --at latest."
-        ))
+        Failure::preflight(format!("{what} cannot be reached on timeline {timeline}"))
+            .hint(format!("Reachable: from {from} to {until}.{gap} As far as it goes: --at latest."))
     }
 }

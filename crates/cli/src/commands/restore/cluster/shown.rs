@@ -93,10 +93,13 @@ pub(super) fn show_report(context: &Context, options: &Options, report: &Report)
         );
     } else if recovery.is_some_and(|recovery| !recovery.archive) {
         out.line(
-            "  note: it does not archive (archive_mode = off) and runs no subscriptions (max_logical_replication_workers = 0),",
+            "  note: it does not archive (archive_mode = off), runs no subscriptions (max_logical_replication_workers = 0) and waits for no",
         );
-        out.line("        because it may be a copy beside its original; if it takes the original's place:");
-        out.line("        ALTER SYSTEM RESET archive_mode; ALTER SYSTEM RESET max_logical_replication_workers; and restart it");
+        out.line("        standby (synchronous_standby_names = ''), because it may be a copy beside its original; if it takes the original's place:");
+        out.line(
+            "        ALTER SYSTEM RESET archive_mode; ALTER SYSTEM RESET max_logical_replication_workers; \
+             ALTER SYSTEM RESET synchronous_standby_names; and restart it",
+        );
     }
     out.json(
         "restored",

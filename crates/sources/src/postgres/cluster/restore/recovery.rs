@@ -52,8 +52,9 @@ pub struct Recovery {
 }
 
 /// A copy that lives beside its original must not archive into the same place, and must not take what the original's
-/// subscriptions are sent: its publishers would believe that the original has it.
-const BESIDE_ITS_ORIGINAL: &str = "archive_mode = 'off'\nmax_logical_replication_workers = '0'\n";
+/// subscriptions are sent: its publishers would believe that the original has it. And it has no standby: a commit would wait for ever.
+const BESIDE_ITS_ORIGINAL: &str =
+    "archive_mode = 'off'\nmax_logical_replication_workers = '0'\nsynchronous_standby_names = ''\n";
 
 impl Writing<'_> {
     /// Settings for recovery, and what a data directory without its own configuration needs to start at all.
@@ -102,7 +103,7 @@ impl Writing<'_> {
 }
 
 /// What recovery needs stands between these. What names a target has no meaning once recovery is over; `archive_mode`,
-/// `max_logical_replication_workers` and the `max_…` that recovery must not be below stay in force until they are reset.
+/// `max_logical_replication_workers`, `synchronous_standby_names` and the `max_…` that recovery must not be below stay in force until they are reset.
 const BEGIN: &str = "# Begin of what mainstay restore wrote. When recovery is over, reset what shall not stay: ALTER SYSTEM RESET.";
 const END: &str = "# End of what mainstay restore wrote.";
 
