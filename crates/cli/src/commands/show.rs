@@ -128,7 +128,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
 /// What a signed report says.
 fn signed(report: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
-    let mut lines = vec![format!("signed report from {}, its signature holds:", text(&report["host"]))];
+    let mut lines = vec![format!("report signed on host {}: its signature holds", text(&report["host"]))];
     for source in report["sources"].as_array().into_iter().flatten() {
         let [name, verdict, compared] = ["source", "verdict", "compared"].map(|key| text(&source[key]));
         lines.push(format!("{name} {verdict}: compared {compared}"));
