@@ -8,9 +8,11 @@
 mod cluster;
 mod command;
 mod configuration;
+mod kept;
 mod redis;
 
 pub(crate) use cluster::sandbox_for;
+pub use kept::{Kept, kept};
 
 use crate::{
     config::{Config, SourceConfig},

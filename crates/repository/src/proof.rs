@@ -29,9 +29,26 @@ pub fn store(repository: &Repository, report: &str, at: Time) -> Result<String> 
     Ok(name)
 }
 
+/// Checks that a report is there, is the one that its name promises, and was signed by who may sign proofs. What it says stays
+/// sealed: a host that adds and cannot read checks as much.
+pub fn check(repository: &Repository, name: &str) -> Result<()> {
+    let bytes = fetch(repository, name)?;
+    ENVELOPE.verify(&bytes, &repository.unsealer(), name).map(|_| ())
+}
+
+/// The bytes, if the name is theirs: the signature alone would let an older report pass for a newer one.
+fn fetch(repository: &Repository, name: &str) -> Result<Vec<u8>> {
+    let bytes = repository.store().read(name)?;
+    let hash = blake3::hash(&bytes).to_hex();
+    if !name.ends_with(&format!("-{}", &hash[..16])) {
+        return Err(RepositoryError::damaged(name, "its bytes are not those that its name promises"));
+    }
+    Ok(bytes)
+}
+
 /// Reads a report and checks its signature.
 pub fn read(repository: &Repository, name: &str) -> Result<String> {
-    let bytes = repository.store().read(name)?;
+    let bytes = fetch(repository, name)?;
     let unsealer = repository.unsealer();
     let verified = ENVELOPE.verify(&bytes, &unsealer, name)?;
     let (report, _) = verified.section(HEADER, KeyRole::Data, ENVELOPE.info, &unsealer)?;

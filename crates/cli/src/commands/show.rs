@@ -7,9 +7,12 @@ use crate::{
     render::{self, time},
 };
 use mainstay_domain::{ByteSize, Result, point::SourceRecord};
-use mainstay_operations::skew;
+use mainstay_operations::{
+    prove::{self, Kept},
+    skew,
+};
 use mainstay_sources::postgres::cluster::{self, ClusterFacts};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Show what a recovery point holds, what it lacks, and when it was proven
 #[derive(Debug, clap::Args)]
@@ -60,6 +63,7 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         field("held", format!("{}: {} (by {}, until {until})", hold.kind, hold.reason, hold.by));
     }
     let before = info.passed.iter().filter(|(level, proof)| info.proofs.get(level) != Some(proof));
+    let mut reports = Vec::new();
     for (level, proof) in info.proofs.iter().chain(before) {
         let word = if proof.passed { "passed" } else { "DID NOT PASS" };
         let restore = match proof.restore_millis {
@@ -67,6 +71,22 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             millis => format!(", restored in {}", time::length(millis as i64 * 1_000_000)),
         };
         field("proof", format!("{level}: {word} {}{restore}", time::relative(proof.at, now)));
+        let Some(kept) = prove::kept(&chosen.repository, &info.id, proof)? else { continue };
+        match &kept {
+            Kept::Signed(report) => signed(report).into_iter().for_each(|line| field("", line)),
+            lost => field(
+                "",
+                format!(
+                    "{}; prove it again: mainstay verify {} --level restore",
+                    lost_report(lost),
+                    summary.app
+                ),
+            ),
+        }
+        reports.push(match kept {
+            Kept::Signed(report) => report,
+            lost => json!({ "lost": lost_report(&lost), "name": proof.report }),
+        });
     }
     if info.proven().is_none() && info.not_passed().is_none() {
         field(
@@ -98,8 +118,31 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         })
         .collect();
     let skew = skew::of(&manifest.point.sources).map(|skew| skew.nanoseconds / 1_000_000);
-    out.json("point", &json!({ "point": info, "sources": sources, "skew_milliseconds": skew }));
+    out.json(
+        "point",
+        &json!({ "point": info, "sources": sources, "skew_milliseconds": skew, "reports": reports }),
+    );
     Ok(Exit::Done)
+}
+
+/// What a signed report says.
+fn signed(report: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let mut lines = vec![format!("report signed on host {}: its signature holds", text(&report["host"]))];
+    for source in report["sources"].as_array().into_iter().flatten() {
+        let [name, verdict, compared] = ["source", "verdict", "compared"].map(|key| text(&source[key]));
+        lines.push(format!("{name} {verdict}: compared {compared}"));
+    }
+    lines
+}
+
+/// Why there is no report to show.
+fn lost_report(kept: &Kept) -> String {
+    match kept {
+        Kept::Signed(_) => String::new(),
+        Kept::Missing => "its signed report is MISSING: nothing but the log says so".to_owned(),
+        Kept::Damaged(why) => format!("its signed report is DAMAGED: {why}"),
+    }
 }
 
 /// How a base backup was come by.

@@ -101,6 +101,12 @@ fn look(args: &Args, context: &Context, level: ProofLevel) -> Result<Exit> {
             if needed.is_empty() { String::new() } else { format!(" (needed by {})", needed.join(", ")) };
         out.line(format_args!("  {}: {}{needed}", plain(&finding.object), plain(&finding.problem)));
     }
+    if report.findings.iter().any(|finding| finding.object.starts_with("proofs/")) {
+        out.line(format_args!(
+            "\nA lost proof harms no recovery point, and proves none. Prove it again: mainstay verify {} --point POINT --level restore",
+            args.app
+        ));
+    }
     out.json(
         "verified",
         &json!({

@@ -105,6 +105,59 @@ fn a_database_comes_back_beside_the_one_that_lives() {
 }
 
 #[test]
+fn a_proven_database_is_shown_as_proven_until_a_damaged_pack_fails_its_next_proof() {
+    let shop = Shop::new();
+    assert_eq!(shop.run(&["backup", "shop"]).code, 0);
+    let prove = || shop.run(&["verify", "shop", "--level", "restore", "--quiet"]);
+    let ran = prove();
+    assert!(ran.code == 0 && ran.stdout.contains("passed"), "{}", ran.all());
+    assert_seen!(shop.run(&["list"]), @"
+    exit 0
+    out| POINT  FINISHED  APP  POLICY  STATE  SIZE  NEW  PROVEN  HELD
+    out| <id>  <time>  shop  by hand  complete <size> <size>  <while>
+    ");
+    let seen = shop.run(&["show", "shop"]);
+    for words in ["restore: passed", "its signature holds", "db passed: compared"] {
+        assert!(seen.stdout.contains(words), "{words}\n{}", seen.all());
+    }
+    assert_seen!(seen, @"
+    exit 0
+    out| point  <id>
+    out| application  shop (production)
+    out| state  complete
+    out| finished  <time> (<while>)
+    out| took  <while>
+    out| made by  hand
+    out| on host <host>
+    out| size <size>, of which <size> were new
+    out| proof  restore: passed <while>, restored in <while>
+    out|  report signed on host <host> its signature holds
+    out|  db passed: compared 1100 rows of 2 tables, 14 definitions, 0 sequences, 0 large objects
+    out|
+    out| SOURCE  KIND  STATE  ITEMS  SIZE
+    out| db  postgres  complete  1100 <size>
+    ");
+
+    for pack in shop.place.files("store/packs/data") {
+        crate::liars::flip_a_byte(&pack);
+    }
+    let ran = prove();
+    assert!(ran.code == 4 && ran.stdout.contains("FAILED"), "{}", ran.all());
+    assert_seen!(shop.run(&["list"]), @"
+    exit 0
+    out| POINT  FINISHED  APP  POLICY  STATE  SIZE  NEW  PROVEN  HELD
+    out| <id>  <time>  shop  by hand  complete <size> <size>  NOT PASSED <while>
+    ");
+    let seen = shop.run(&["show", "shop"]);
+    for words in ["restore: DID NOT PASS", "restore: passed", "db failed: compared"] {
+        assert!(seen.stdout.contains(words), "{words}\n{}", seen.all());
+    }
+    let status = shop.run(&["status", "--check"]);
+    assert_eq!(status.code, 5, "{}", status.all());
+    assert!(status.stdout.contains("did not pass; last proven: point"), "{}", status.all());
+}
+
+#[test]
 fn one_table_comes_back_into_a_schema_of_its_own() {
     let shop = Shop::new();
     assert_eq!(shop.run(&["backup", "shop"]).code, 0);

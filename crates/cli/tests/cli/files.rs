@@ -181,6 +181,58 @@ fn a_restore_test_leaves_a_proof_that_the_list_shows() {
 }
 
 #[test]
+fn a_signed_proof_is_shown_and_a_lost_one_is_said_until_a_new_one_is_made() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    place.done(&["verify", "shop", "--level", "restore"]);
+    let said = place.done(&["show", "shop"]);
+    for words in ["its signature holds", "uploads passed: compared 7 entries"] {
+        assert!(said.contains(words), "{said}");
+    }
+    let proofs = place.files("store/proofs");
+    let [proof] = proofs.as_slice() else { panic!("{proofs:?}") };
+    let name = proof.file_name().unwrap().to_str().unwrap();
+    let mut bytes = fs::read(proof).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(proof).unwrap();
+    for (word, damaged) in [("MISSING", None), ("DAMAGED", Some(bytes))] {
+        if let Some(bytes) = damaged {
+            fs::write(proof, bytes).unwrap();
+        }
+        let said = place.done(&["show", "shop"]);
+        assert!(said.contains(&format!("its signed report is {word}")), "{said}");
+        assert!(said.contains("prove it again: mainstay verify shop"), "{said}");
+        let ran = place.run(&["verify", "shop", "--level", "objects", "--quiet"]);
+        assert_eq!(ran.code, 4, "{}", ran.all());
+        assert!(ran.stdout.contains(name) && ran.stdout.contains("harms no recovery point"), "{}", ran.all());
+    }
+    place.done(&["verify", "shop", "--level", "restore"]);
+    place.done(&["verify", "shop", "--level", "objects"]);
+}
+
+#[test]
+fn a_deleted_file_comes_back_after_the_point_that_had_it_was_collected() {
+    let place = shop();
+    let text = fs::read_to_string(place.at("mainstay.yaml")).unwrap();
+    place.write("mainstay.yaml", &text.replace("uploads\"] }", "uploads\"], keep_deleted: 90d }"));
+    place.done(&["backup", "shop"]);
+    let first = place.json(&["list"], "point")[0]["id"].as_str().unwrap().to_owned();
+    fs::remove_file(place.at("uploads/letters/two.txt")).unwrap();
+    place.done(&["backup", "shop"]);
+    place.done(&["delete", &first, "--yes"]);
+    place.done(&["prune", "--yes", "--grace", "0s"]);
+    assert_eq!(place.json(&["list"], "point").len(), 1);
+    let found = place.done(&["find", "shop", "two.txt", "--deleted"]);
+    assert!(found.contains("letters/two.txt") && found.contains("deleted before"), "{found}");
+    place.done(&["restore", "shop", "--to-dir", "back", "--deleted", "--yes"]);
+    let back = place.files("back");
+    let back = back.iter().find(|path| path.ends_with("letters/two.txt")).expect("it came back");
+    assert_eq!(fs::read_to_string(back).unwrap(), "second letter\n");
+    place.done(&["verify", "shop", "--level", "data"]);
+}
+
+#[test]
 fn a_held_point_stays_until_it_is_released() {
     let place = shop();
     for _ in 0..2 {

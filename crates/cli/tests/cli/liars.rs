@@ -22,7 +22,7 @@ fn add_noise(place: &Place, length: usize) {
     std::io::copy(&mut noise, &mut fs::File::create(place.at("uploads/large")).unwrap()).unwrap();
 }
 
-fn flip_a_byte(path: &Path) {
+pub(crate) fn flip_a_byte(path: &Path) {
     fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
     let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let (at, mut byte) = (file.metadata().unwrap().len() / 2, [0]);

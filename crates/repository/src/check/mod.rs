@@ -2,7 +2,8 @@
 //!
 //! *Objects*: everything that the recovery points need is there, in its full size. *Packs*: and its bytes are those that its name promises (no
 //! key needed, so a copy can scrub itself). *Data*: and every chunk can be opened, decompressed and hashes to its id, and every
-//! stream leads only to chunks that are there. Whether a restore works is a question for `operations::verify`.
+//! stream leads only to chunks that are there. At each depth the signed proofs that the log names are looked at as well: a lost one
+//! harms no point, and is no proof any more. Whether a restore works is a question for `operations::verify`.
 
 mod elsewhere;
 mod packs;
@@ -18,7 +19,7 @@ use crate::{
     error::{RepositoryError, Result},
     index::{Found, View, object_name as index_name},
     log::Facts,
-    manifest,
+    manifest, proof,
     reader::Reader,
     repository::Repository,
 };
@@ -131,8 +132,34 @@ pub fn check(
             }
         }
     }
+    check_proofs(repository, &before, &points, monitor, &mut report)?;
     forget_what_went(repository, &before, &mut report)?;
     Ok(report)
+}
+
+/// The log says that a proof was made; the signed report says what was found. The findings name no point: what a point needs to
+/// come back is all there without it.
+fn check_proofs(
+    repository: &Repository,
+    facts: &Facts,
+    points: &[PointId],
+    monitor: &dyn Monitor,
+    report: &mut Report,
+) -> Result<()> {
+    let live = points.iter().filter_map(|id| facts.points.get(id));
+    let proofs = live.flat_map(|point| point.proofs.values().chain(point.passed.values()));
+    // Looks short of a restore have no report.
+    let names: BTreeSet<&str> = proofs.map(|proof| &*proof.report).filter(|name| !name.is_empty()).collect();
+    for name in names {
+        go_on(monitor)?;
+        report.objects += 1;
+        match proof::check(repository, name) {
+            Ok(()) => {}
+            Err(error) if error.is_damage() => report.findings.push(finding(name.to_owned(), &error, &[])),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// For each pack the points that need it, as runs of their numbers: neighbours mostly need the same packs, and memory must not

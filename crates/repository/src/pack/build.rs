@@ -155,3 +155,34 @@ fn shuffle(staged: &mut [Place]) {
         staged.swap(i, (draw() % (i as u64 + 1)) as usize);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::compress::Compressor, *};
+    use crate::pack::compress::Effort;
+
+    #[test]
+    fn a_payload_that_is_not_the_chunk_it_is_called_makes_no_pack() {
+        let mut basepoint = [0; 32];
+        basepoint[0] = 9;
+        let context = WriteContext {
+            repository: RepositoryId::default(),
+            session: SessionId::default(),
+            domain: DomainId::default(),
+            epoch: EpochId(1),
+            data_public: basepoint,
+            chunk_id_key: [7; 32].into(),
+        };
+        let (good, other) = (b"what was read".as_slice(), b"what was not read".as_slice());
+        let finish = |called: &[u8]| {
+            let mut builder = Builder::new(Pool::Data, Vec::new());
+            for (name, plain) in [(other, other), (called, good)] {
+                let id = chunk_id(&context.chunk_id_key, name);
+                builder.push(Compressor::new(Some(1)).stage(id, plain, &Effort::Given));
+            }
+            builder.finish(&context, Vec::new()).map(|(built, _)| built.blobs.len())
+        };
+        assert_eq!(finish(good).unwrap(), 2);
+        assert!(matches!(finish(b"something else"), Err(RepositoryError::FaultyMachine)));
+    }
+}

@@ -2,10 +2,14 @@
 //! does not depend on the damaged object still comes back.
 
 use crate::support::*;
-use mainstay_domain::{Failure, Kind, PointId, Silent};
+use mainstay_domain::{
+    Failure, Kind, PointId, Silent, Time,
+    point::{Proof, ProofLevel},
+};
 use mainstay_repository::{
     Repository,
     check::{Depth, check, check_written},
+    proof,
     rescue::{FIRST_ENTRY, Spares},
 };
 use mainstay_stores::{MemoryStore, Store};
@@ -202,6 +206,38 @@ fn a_damaged_log_never_makes_a_backup_or_a_deletion_go_wrong() {
             for (id, bytes) in &points {
                 assert!(read(&repository, id, 0).unwrap() == *bytes, "{damage:?} of {name}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_proof_is_named_and_never_read_and_harms_no_point() {
+    let (memory, points) = prepared();
+    let repository = open(&(Arc::new(memory.clone()) as Arc<dyn Store>));
+    for (at, (id, _)) in (1..).zip(&points) {
+        let report = proof::store(&repository, &format!("{{\"point\": \"{id}\"}}"), Time(at)).unwrap();
+        let restored =
+            Proof { at: Time(at), level: ProofLevel::Restore, passed: true, restore_millis: 1, report };
+        repository.record_proof(*id, restored).unwrap();
+    }
+    let ids: Vec<_> = points.iter().map(|(id, _)| *id).collect();
+    let names: Vec<_> = memory.names().into_iter().filter(|n| n.starts_with("proofs/")).collect();
+    assert_eq!(names.len(), 2);
+    assert_eq!(check(&repository, &ids, Depth::Objects, 1, &Silent).unwrap().findings, []);
+    for name in &names {
+        assert!(proof::read(&repository, name).unwrap().contains("point"));
+        for damage in ALL {
+            let copy = memory.snapshot();
+            apply(&copy, name, damage);
+            let repository = open(&(Arc::new(copy) as Arc<dyn Store>));
+            assert!(proof::read(&repository, name).unwrap_err().is_damage(), "{damage:?} of {name}");
+            let report = check(&repository, &ids, Depth::Objects, 1, &Silent).unwrap();
+            let [found] = report.findings.as_slice() else { panic!("{damage:?}: {:?}", report.findings) };
+            assert_eq!(
+                (&found.object, found.points.len()),
+                (name, 0),
+                "{damage:?}: no point is worse for it"
+            );
         }
     }
 }
