@@ -75,6 +75,46 @@ CREATE INDEX ON events (d);
 "#;
 
 #[test]
+fn what_is_critical_is_planned_loaded_and_reported_before_what_is_nice_however_large() {
+    let sandbox = support::sandbox();
+    let filled = |table: &str, rows: u32| {
+        format!(
+            "CREATE TABLE {table} (n int CHECK (pg_catalog.current_database() <> 'elsewhere'));
+             INSERT INTO {table} SELECT 1 FROM generate_series(1, {rows});"
+        )
+    };
+    let sql = [filled("a_nice", 20_000), filled("b_plain", 1_000), filled("c_critical", 10)].concat();
+    database(&sandbox, "shop", &sql);
+    let rules = r#"[{"match": "public.a_nice", "priority": "nice", "expect": {"min_rows": 30000}},
+                    {"match": "public.b_plain", "expect": {"min_rows": 30000}},
+                    {"match": "public.c_critical", "priority": "critical", "expect": {"min_rows": 30000}}]"#;
+    let config = support::with_rules(support::config(&sandbox, "shop", "postgres"), rules);
+    let memory = Memory::default();
+    let record = support::capture(&config, &memory).unwrap();
+    let by_class = ["public.c_critical", "public.b_plain", "public.a_nice"];
+    let reported: Vec<&str> = record.problems.iter().map(|p| p.object.as_str()).collect();
+    assert_eq!(reported, by_class);
+
+    let into = target(&sandbox, "back", false);
+    let options = Options { jobs: 1, ..Options::default() };
+    let planned = plan(&memory, &record, &into, &options).unwrap();
+    let tables: Vec<&str> = planned.tables.iter().map(|t| t.from.as_str()).collect();
+    assert_eq!(tables, by_class);
+    restore(&memory, &record, &into, &options, &Silent).unwrap();
+    let loaded = "SELECT string_agg(t, ' ' ORDER BY x) FROM (
+        SELECT 'nice' t, min(xmin::text::bigint) x FROM a_nice UNION ALL
+        SELECT 'plain', min(xmin::text::bigint) FROM b_plain UNION ALL
+        SELECT 'critical', min(xmin::text::bigint) FROM c_critical) loaded";
+    let mut back = sandbox.connect("back").unwrap();
+    assert_eq!(back.query_text(loaded).unwrap().as_deref(), Some("critical plain nice"));
+
+    // Tables that take no rows here are named in the same order.
+    let report = restore(&memory, &record, &target(&sandbox, "elsewhere", false), &options, &Silent).unwrap();
+    let refused: Vec<&str> = report.errors().map(|p| p.object.as_str()).collect();
+    assert_eq!(refused, ["table public.c_critical", "table public.b_plain", "table public.a_nice"]);
+}
+
+#[test]
 fn a_table_comes_back_into_another_schema_beside_the_living_one() {
     let sandbox = support::sandbox();
     let mut live = database(&sandbox, "shop", SHOP);

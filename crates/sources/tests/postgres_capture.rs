@@ -233,6 +233,26 @@ fn a_giant_table_is_read_in_parts_that_together_are_the_table() {
 }
 
 #[test]
+fn a_prepared_session_keeps_the_guards_that_no_row_would_show_on_every_version() {
+    for tools in support::versions() {
+        let major = tools.major;
+        let sandbox = Sandbox::start(&SandboxOptions::new(tools)).unwrap();
+        let mut db = sandbox.connect("postgres").unwrap();
+        db.execute("SET lc_monetary = 'C.UTF-8'; SET synchronize_seqscans = on").unwrap();
+        session::prepare(&mut db).unwrap();
+        for (name, value) in [
+            ("lc_monetary", "C"),
+            ("synchronize_seqscans", "off"),
+            // CVE-2024-7348; the fixed minor versions know it.
+            ("restrict_nonsystem_relation_kind", "view, foreign-table"),
+        ] {
+            let shown = db.query_text(&format!("SHOW {name}")).unwrap();
+            assert_eq!(shown.as_deref(), Some(value), "{name} of PostgreSQL {major}");
+        }
+    }
+}
+
+#[test]
 fn rows_have_the_same_text_whatever_the_database_is_set_to() {
     let sandbox = company();
     let memory = Memory::default();

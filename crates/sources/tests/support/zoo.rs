@@ -83,11 +83,11 @@ pub fn load(sandbox: &Sandbox, database: &str) {
     }
     since(major).for_each(|file| run_file(sandbox, database, "postgres", &file));
     run_file(sandbox, database, "postgres", "superuser/objects.sql");
-    if install_extension(sandbox) {
-        run_file(sandbox, database, "postgres", "superuser/extension.sql");
-    } else {
-        eprintln!("the server's extension directory may not be written: the zoo is without extension tables");
-    }
+    assert!(
+        install_extension(sandbox),
+        "the extension directory of PostgreSQL {major} may not be written: use the servers of the set-up script"
+    );
+    run_file(sandbox, database, "postgres", "superuser/extension.sql");
     run_file(sandbox, database, "postgres", "superuser/database.sql");
     if major >= 15 {
         run_file(sandbox, database, "postgres", "superuser/since_15.sql");

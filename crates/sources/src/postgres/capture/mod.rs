@@ -156,7 +156,7 @@ pub fn capture(
         consistent_at: Some(consistent_at),
         streams,
         facts: facts.to_json().map_err(|e| Failure::failed("the facts cannot be written").caused_by(e))?,
-        problems: verdict.problems,
+        problems: verdict.into_problems(),
         bytes,
         items,
         partial,

@@ -9,7 +9,7 @@ use crate::postgres::{
     wire::{Connection, WireError, quote_ident, quote_literal},
 };
 use mainstay_domain::Failure;
-use std::{collections::BTreeMap, fmt::Write};
+use std::{cmp::Reverse, collections::BTreeMap, fmt::Write};
 
 /// A part of a table smaller than this is not worth a scan of its own, in blocks.
 const LEAST_BLOCKS: u64 = 8192;
@@ -187,7 +187,12 @@ pub(super) fn plan(
             });
         }
     }
-    plan.tasks.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| (&a.name, a.part).cmp(&(&b.name, b.part))));
+    // What matters most is read first, the largest first among equals.
+    let priority = |task: &Task| plan.tables[task.table].policy.priority;
+    plan.tasks.sort_by(|a, b| {
+        let key = |task: &Task| (priority(task), Reverse(task.bytes));
+        key(a).cmp(&key(b)).then_with(|| (&a.name, a.part).cmp(&(&b.name, b.part)))
+    });
     plan
 }
 

@@ -72,6 +72,6 @@ pub fn probe(config: &PostgresConfig, clock: &dyn Clock, monitor: &dyn Monitor) 
         tables: planned.tables.iter().filter(|t| t.data.skipped.is_none()).count() as u64,
         estimate: ByteSize(planned.bytes),
         state: verdict.state(),
-        problems: verdict.problems,
+        problems: verdict.into_problems(),
     })
 }

@@ -9,12 +9,14 @@ use mainstay_domain::{
     ByteSize, Severity,
     point::{Problem, State},
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// Problems, the state that follows from them, and what is missing, for the facts.
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
-    pub problems: Vec<Problem>,
+    problems: Vec<Problem>,
+    /// Of the objects of which something is missing.
+    priorities: HashMap<String, Priority>,
     pub state: Option<State>,
     pub unread: Vec<Unread>,
 }
@@ -27,8 +29,11 @@ impl Verdict {
             Priority::Important => (Severity::Error, State::Incomplete),
             Priority::Nice => (Severity::Warning, State::Complete),
         };
+        let object = object.into();
         self.state = self.state.max(Some(state));
-        self.problems.push(Problem { severity, object: object.into(), message: message.into() });
+        let known = self.priorities.entry(object.clone()).or_insert(priority);
+        *known = priority.min(*known);
+        self.problems.push(Problem { severity, object, message: message.into() });
     }
 
     /// Something is missing that was asked for, named in the facts too.
@@ -47,6 +52,13 @@ impl Verdict {
     /// Worth knowing; the capture is as whole as before.
     pub fn notes(&mut self, severity: Severity, object: impl Into<String>, message: impl Into<String>) {
         self.problems.push(Problem { severity, object: object.into(), message: message.into() });
+    }
+
+    /// All that is to be told: of critical objects first, of nice ones last, otherwise as it was found.
+    pub fn into_problems(self) -> Vec<Problem> {
+        let Verdict { mut problems, priorities, .. } = self;
+        problems.sort_by_key(|p| priorities.get(&p.object).copied().unwrap_or_default());
+        problems
     }
 
     pub fn state(&self) -> State {

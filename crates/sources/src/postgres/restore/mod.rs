@@ -31,7 +31,7 @@ pub use plan::{Plan, PlannedTable, Refusal, plan};
 pub(super) use vault::{open_archive, read_archive};
 
 use super::{
-    facts::{Facts, QualifiedName, SequenceValue, Skipped, TableData},
+    facts::{Facts, Priority, QualifiedName, SequenceValue, Skipped, TableData},
     session,
     wire::{ConnectSpec, Connection, quote_literal},
 };
@@ -40,7 +40,10 @@ use mainstay_domain::{
     point::{Problem, SourceRecord, State},
     stream::Vault,
 };
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
 
 /// Where a restore goes.
 #[derive(Debug, Clone)]
@@ -337,7 +340,10 @@ pub fn restore(
     // Everything before was committed without waiting for the disk: this waits for all of it.
     maker.connection.execute("SET synchronous_commit = on; SELECT pg_catalog.txid_current()")?;
 
-    let problems = work.problems.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut problems = work.problems.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let priorities: HashMap<String, Priority> =
+        facts.tables.iter().map(|t| (load::object(t), t.priority)).collect();
+    problems.sort_by_key(|p| priorities.get(&p.object).copied().unwrap_or_default());
     let state = match problems.iter().any(|p| p.severity == Severity::Error) {
         true => State::Incomplete,
         false => State::Complete,

@@ -84,8 +84,10 @@ pub(super) fn examine(
 ) -> Result<Plan> {
     let chosen = chosen::choose(archive, facts, &options.selection)?;
     let mut connection = Connection::connect(&target.server)?;
-    let mut tables: Vec<PlannedTable> = chosen
-        .tables
+    // In the order in which their rows come.
+    let mut in_order = chosen.tables.clone();
+    in_order.sort_by_key(|t| (t.priority, std::cmp::Reverse(t.bytes)));
+    let tables: Vec<PlannedTable> = in_order
         .iter()
         .map(|t| PlannedTable {
             from: format!("{}.{}", t.schema, t.name),
@@ -94,7 +96,6 @@ pub(super) fn examine(
             bytes: t.bytes,
         })
         .collect();
-    tables.sort_by_key(|t| std::cmp::Reverse(t.bytes));
     let mut plan = Plan {
         database: target.database.clone(),
         server: target.server.describe(),

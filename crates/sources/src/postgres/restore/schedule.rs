@@ -1,7 +1,8 @@
 //! Rows, and what comes after rows (indexes, constraints, triggers, policies …), on several connections at once.
 //!
-//! Rows come first, those of tables that make the most work before the others. An index, or a constraint that is one, may be built as soon as its
-//! table has its rows; everything that checks other tables or reacts to rows waits until all rows are in. An entry may begin
+//! Rows come first: those of critical tables before those of important and nice ones, so that what matters most is there
+//! when the rest breaks off; among equals, those that make the most work. An index, or a constraint that is one, may be
+//! built as soon as its table has its rows; everything that checks other tables or reacts to rows waits until all rows are in. An entry may begin
 //! when all that it depends on is done. Two entries that change the same table never run together: only the building of
 //! indexes shares a table.
 
@@ -11,8 +12,10 @@ use super::{
     load::{Load, Loaded, Outcome, Tally, loads},
     maker::Maker,
 };
+use crate::postgres::facts::Priority;
 use mainstay_domain::{Failure, Result};
 use std::{
+    cmp::Reverse,
     collections::{HashMap, HashSet, VecDeque},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -27,6 +30,8 @@ struct Item<'a> {
     builds: bool,
     /// It may share its tables with others that do.
     shares: bool,
+    /// Of the most important of its tables.
+    priority: Priority,
     /// Work, measured in bytes of rows that would take as long to load.
     weight: u64,
 }
@@ -129,7 +134,7 @@ pub(super) fn rows_and_after<'a>(work: &'a Work<'a>, maker: &mut Maker<'a>) -> R
         }
     }
     let weight = |l: &Load<'_>| l.bytes + l.entry.and_then(|id| after.get(&id)).copied().unwrap_or(0);
-    loads.sort_by_key(|l| std::cmp::Reverse(weight(l)));
+    loads.sort_by_key(|l| (l.table.priority, Reverse(weight(l))));
     let mut without_rows: HashMap<u32, usize> = HashMap::new();
     for id in loads.iter().filter_map(|l| l.entry) {
         *without_rows.entry(id).or_default() += 1;
@@ -233,16 +238,20 @@ fn cost(chosen: &ChosenEntry<'_>) -> u64 {
 
 fn items<'a>(work: &'a Work<'a>, chosen: &'a Chosen<'a>) -> Vec<Item<'a>> {
     let of_stage: HashSet<u32> = chosen.in_stage(Stage::PostData).map(|c| c.entry.id).collect();
-    let sizes: HashMap<(&str, &str), u64> =
-        work.facts.tables.iter().map(|t| ((t.schema.as_str(), t.name.as_str()), t.bytes)).collect();
-    let relations: HashMap<u32, u64> = work
+    let tables: HashMap<(&str, &str), (Priority, u64)> = work
+        .facts
+        .tables
+        .iter()
+        .map(|t| ((t.schema.as_str(), t.name.as_str()), (t.priority, t.bytes)))
+        .collect();
+    let relations: HashMap<u32, (Priority, u64)> = work
         .archive
         .entries
         .iter()
         .filter(|e| RELATIONS.contains(&e.kind.as_str()))
         .map(|e| {
             let (schema, name) = (work.archive.text(&e.schema), work.archive.text(&e.tag));
-            (e.id, sizes.get(&(schema.as_str(), name.as_str())).copied().unwrap_or(0))
+            (e.id, tables.get(&(schema.as_str(), name.as_str())).copied().unwrap_or((Priority::Nice, 0)))
         })
         .collect();
     let mut items: Vec<Item<'a>> = chosen
@@ -255,7 +264,8 @@ fn items<'a>(work: &'a Work<'a>, chosen: &'a Chosen<'a>) -> Vec<Item<'a>> {
                 dependencies.iter().copied().filter(|id| relations.contains_key(id)).collect();
             Item {
                 needs: dependencies.iter().copied().filter(|id| of_stage.contains(id)).collect(),
-                weight: tables.iter().map(|id| relations[id]).max().unwrap_or(0) * cost(c) / 10,
+                priority: tables.iter().map(|id| relations[id].0).min().unwrap_or(Priority::Nice),
+                weight: tables.iter().map(|id| relations[id].1).max().unwrap_or(0) * cost(c) / 10,
                 tables,
                 builds: matches!(c.entry.kind.as_str(), "INDEX" | "CONSTRAINT"),
                 shares: c.entry.kind == "INDEX",
@@ -264,6 +274,6 @@ fn items<'a>(work: &'a Work<'a>, chosen: &'a Chosen<'a>) -> Vec<Item<'a>> {
         })
         .collect();
     // Stable: among equals, and for what no table weighs, the archive's order.
-    items.sort_by_key(|item| std::cmp::Reverse(item.weight));
+    items.sort_by_key(|item| (item.priority, Reverse(item.weight)));
     items
 }
