@@ -28,7 +28,7 @@ as_root() {
 
 install_packages() {
   local wanted=(acl attr build-essential ca-certificates openssl pgbouncer postgresql-15 postgresql-common
-    python3 python3-venv redis-server util-linux)
+    procps python3 python3-venv redis-server util-linux)
   local missing=() package
   for package in "${wanted[@]}"; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
