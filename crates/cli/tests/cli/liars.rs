@@ -58,7 +58,8 @@ fn a_store_that_keeps_other_bytes_than_it_was_given_is_found_out_by_the_backup()
     }
     assert!(ran.stderr.contains("problem: packs/data/"), "{}", ran.all());
     assert!(
-        ran.stdout.contains("make another one, which stores again what it needs of that: mainstay backup shop"),
+        ran.stdout
+            .contains("make another one, which stores again what it needs of that: mainstay backup shop"),
         "it says what to do\n{}",
         ran.all()
     );
