@@ -2,7 +2,7 @@
 //!
 //! It recovers on a socket in a folder that nobody else can enter; there every database that has a table of the mask is masked; the log that
 //! held the old rows is given up; and only then is it started where it is to be. Whatever goes wrong before that: it is stopped, and loses its control
-//! file, so that nobody starts by mistake what is masked by halves.
+//! file, so that nobody starts by mistake what is masked by halves. A process that is killed can do neither.
 
 use super::start::Starter;
 use crate::scratch_folder::ScratchFolder;
