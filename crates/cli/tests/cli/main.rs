@@ -9,6 +9,7 @@ mod database_mishaps;
 mod databases;
 mod demo;
 mod files;
+mod full_disks;
 mod hooks;
 mod interrupts;
 mod key;

@@ -255,7 +255,8 @@ impl RestorePlan {
         if self.bytes > self.free_bytes {
             let (need, free) =
                 (mainstay_domain::ByteSize(self.bytes), mainstay_domain::ByteSize(self.free_bytes));
-            self.obstacles.push(format!("{need} are to be written and {free} are free"));
+            let at = nearest(&self.destination).display();
+            self.obstacles.push(format!("{need} are to be written and {free} are free in {at}"));
         }
         if self.conflict_count > 0 {
             let text =
