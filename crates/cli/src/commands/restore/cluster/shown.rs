@@ -158,9 +158,20 @@ pub(super) fn show_started(context: &Context, options: &Options, started: &Start
         out.line(format_args!(
             "  stop        pg_ctl -D {} stop, as user {}",
             options.destination.display(),
-            started.uid
+            user(started.uid)
         ));
     }
     out.line(format_args!("  its log     {}", started.log.display()));
     out.json("started", started);
+}
+
+/// The name of a user as this machine knows it, or the number.
+fn user(uid: u32) -> String {
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let of = |line: &str| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        (number.parse() == Ok(uid)).then(|| name.to_owned())
+    };
+    accounts.lines().find_map(of).unwrap_or_else(|| uid.to_string())
 }
