@@ -14,6 +14,7 @@ mod blobs;
 mod chosen;
 mod database;
 mod globals;
+mod internal_options;
 mod judge;
 mod load;
 mod maker;
