@@ -59,13 +59,12 @@ impl Item {
     }
 
     fn bad(subject: &str, failure: &Failure) -> Item {
-        let mut text = failure.message.clone();
-        let mut cause = std::error::Error::source(failure);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
+        Item {
+            subject: subject.into(),
+            health: Health::Bad,
+            text: failure.with_causes(),
+            hint: failure.hint.clone(),
         }
-        Item { subject: subject.into(), health: Health::Bad, text, hint: failure.hint.clone() }
     }
 
     /// What a source says about itself.

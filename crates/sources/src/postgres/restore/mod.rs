@@ -267,17 +267,6 @@ impl Work<'_> {
     }
 }
 
-/// A failure with its causes, in one line.
-fn causes(failure: &Failure) -> String {
-    let mut text = failure.to_string();
-    let mut source = std::error::Error::source(failure);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 /// Restores what `options` choose from one captured database.
 ///
 /// # Errors
