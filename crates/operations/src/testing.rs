@@ -57,7 +57,7 @@ pub fn labelled(
     minutes: i64,
     labels: &[&str],
 ) -> PointInfo {
-    commit(repository, state, policy, minutes, labels, &["uploads"])
+    commit(repository, state, policy, minutes, labels, &["uploads"], false)
 }
 
 /// The same, of other sources than `uploads`.
@@ -68,7 +68,12 @@ pub fn with_sources(
     minutes: i64,
     sources: &[&str],
 ) -> PointInfo {
-    commit(repository, state, policy, minutes, &[], sources)
+    commit(repository, state, policy, minutes, &[], sources, false)
+}
+
+/// A complete one that leaves something out of each of its sources on purpose.
+pub fn with_parts(repository: &Repository, minutes: i64, sources: &[&str]) -> PointInfo {
+    commit(repository, State::Complete, None, minutes, &[], sources, true)
 }
 
 fn commit(
@@ -78,6 +83,7 @@ fn commit(
     minutes: i64,
     labels: &[&str],
     sources: &[&str],
+    partial: bool,
 ) -> PointInfo {
     let source = |name: &&str| SourceSummary {
         name: (*name).to_owned(),
@@ -85,7 +91,7 @@ fn commit(
         state,
         bytes: 0,
         items: 0,
-        partial: false,
+        partial,
     };
     let at = NOW.plus(-minutes * MINUTE);
     let summary = Summary {
