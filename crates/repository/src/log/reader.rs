@@ -27,6 +27,8 @@ const WINDOW: u64 = 64;
 const FETCHERS: usize = 8;
 /// Bounds the memory that a listing takes.
 const MAX_LISTED: usize = 10_000;
+/// Missing entries behind which another one is still taken for a part of the log.
+pub(super) const MAX_GAP: u64 = 4096;
 /// How many objects that only bear the names of entries, next to each other, are looked at one by one.
 const MAX_STRAYS: usize = 64;
 /// How many entries before the head may be unusable before the search for a checkpoint gives up and starts from entry 0.
@@ -52,23 +54,23 @@ pub(super) fn find_head(
     reach: u64,
     facts: &Facts,
 ) -> Result<u64> {
-    // Nothing from here on is looked at.
-    let mut limit = u64::MAX;
-    // What the log goes on with behind something that is not a part of it.
-    let mut behind: Option<u64> = None;
+    // Nothing from `limit` on is looked at.
+    let (mut base, mut limit) = (from, u64::MAX);
+    let mut listed = false;
     loop {
-        let head = search_head(store, behind.unwrap_or(from), reach, facts, limit)?;
-        if behind == Some(head) || head == from {
+        let head = search_head(store, base, reach, facts, limit)?;
+        if head == base {
             return Ok(head);
         }
-        match judge(store, context, head, from)? {
+        match judge(store, context, head, base)? {
             Belongs::Yes | Belongs::Unclear => return Ok(head),
-            Belongs::No { first } => limit = first,
+            Belongs::No { first, .. } => limit = first,
         }
-        // The log may yet go on behind it, farther than any probe looks.
-        if behind.is_none() {
-            behind = last_listed_of_ours(store, context, head)?;
-            limit = behind.map_or(limit, |_| u64::MAX);
+        // Behind it the log may yet go on, farther than any probe looks.
+        if !std::mem::replace(&mut listed, true)
+            && let Some(ours) = last_listed_of_ours(store, context, base)?
+        {
+            (base, limit) = (ours, u64::MAX);
         }
     }
 }
@@ -76,8 +78,11 @@ pub(super) fn find_head(
 /// Whether objects that are named as entries and lie behind a gap are a part of the log.
 pub(super) enum Belongs {
     Yes,
-    /// Not one of those that lie next to each other was written for its place. `first`: where they begin.
-    No { first: u64 },
+    /// Not one of those that lie near each other, from `first` to `last`, was written for its place.
+    No {
+        first: u64,
+        last: u64,
+    },
     /// Too many lie there to look at each. They are taken for a part of the log: it then has entries in doubt, instead of fewer.
     Unclear,
 }
@@ -121,7 +126,7 @@ pub(super) fn judge(store: &dyn Store, context: &LogContext, n: u64, head: u64) 
             return Ok(Belongs::Unclear);
         }
     }
-    Ok(Belongs::No { first })
+    Ok(Belongs::No { first, last })
 }
 
 /// Whether entry `n` is there, by a trusted host and for this very place.
@@ -131,13 +136,12 @@ fn is_ours(store: &dyn Store, context: &LogContext, n: u64) -> Result<bool> {
     Ok(parsed.is_ok_and(|parsed| parsed.body.n == n && parsed.body.repository == context.repository))
 }
 
-/// Of the entries behind `n` that a listing shows, the last one that was written for its place; if there are too many to look at
-/// each, the last of those that were looked at, or the first of the others.
+/// Of the entries behind `n` that a listing shows, the last one that was written for its place.
 fn last_listed_of_ours(store: &dyn Store, context: &LogContext, n: u64) -> Result<Option<u64>> {
-    let listed = listed_behind(store, n)?;
-    for found in listed.iter().rev().take(MAX_STRAYS) {
-        if is_ours(store, context, *found)? {
-            return Ok(Some(*found));
+    let near = |found: &u64| *found <= n.saturating_add(MAX_GAP);
+    for found in listed_behind(store, n)?.into_iter().filter(near).rev() {
+        if is_ours(store, context, found)? {
+            return Ok(Some(found));
         }
     }
     Ok(None)
