@@ -102,6 +102,28 @@ fn a_lost_pack_harms_only_the_points_that_need_what_lies_nowhere_else() {
 }
 
 #[test]
+fn a_lost_pack_of_which_a_point_needs_the_list_of_its_chunks_alone_harms_it() {
+    let (_, store) = prepared();
+    let bytes = noise(1, 1_000_000);
+    let first = back_up(&open(&store), &[("a", bytes.clone())]);
+    let manifest = open(&store).manifest(&first.point).unwrap();
+    assert!(manifest.point.sources[0].streams[0].content.level > 0, "the case is there");
+    let of_pool = |pool| first.written.packs.iter().filter(move |(_, p)| *p == pool).map(|(id, _)| *id);
+    assert!(of_pool(Pool::Data).count() > 1);
+    // It is found damaged, and what was read of it may be whole the next time.
+    let lists: BTreeSet<_> = of_pool(Pool::Tree).collect();
+    open(&store).record_lost(&lists, &BTreeSet::new()).unwrap();
+    let harm = || known_harm(&open(&store), &open(&store).state().unwrap(), &Silent).unwrap();
+    let harmed = harm();
+    assert_eq!(harmed.keys().copied().collect::<BTreeSet<_>>(), lists);
+    assert!(harmed.values().all(|points| *points == [first.point].into()));
+
+    let second = back_up(&open(&store), &[("a", bytes)]);
+    assert_eq!(second.written.packs.iter().filter(|(_, pool)| *pool == Pool::Data).count(), 0);
+    assert_eq!(harm(), Default::default(), "the list is stored again");
+}
+
+#[test]
 fn a_copy_in_a_pack_that_was_swept_makes_nothing_good() {
     let (_, store) = prepared();
     let (same, other) = (noise(1, 100_000), noise(2, 100_000));
