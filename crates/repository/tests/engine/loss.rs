@@ -8,12 +8,12 @@ use mainstay_domain::{
 };
 use mainstay_repository::{
     Repository, Session,
-    check::{Depth, check, check_written, known_harm},
+    check::{Depth, Finding, check, check_written, known_harm},
     collect::collect,
     pack,
 };
-use mainstay_stores::{MemoryStore, Store};
-use std::{collections::BTreeSet, sync::Arc};
+use mainstay_stores::{Listed, MemoryStore, Store, StoreError};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 fn prepared() -> (MemoryStore, Arc<dyn Store>) {
     let memory = MemoryStore::new();
@@ -165,6 +165,66 @@ fn a_backup_that_relies_on_what_is_known_to_be_lost_is_not_read_back_right() {
     assert_eq!(committed.stored_bytes, 0, "it relies on the first");
     let report = check_written(&repository, &committed, Depth::Packs, u64::MAX, 1, &Silent).unwrap();
     assert_eq!(report.lost_packs(), lost);
+}
+
+/// Keeps other bytes than it was given, of objects whose name begins so: a wire, a disk or a memory that flips a bit.
+struct Flipping(MemoryStore, &'static str);
+
+impl Store for Flipping {
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut bytes = bytes.to_vec();
+        if name.starts_with(self.1) {
+            let at = bytes.len() / 2;
+            bytes[at] ^= 1;
+        }
+        self.0.create(name, &bytes)
+    }
+    fn read(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        self.0.read(name)
+    }
+    fn read_range(&self, name: &str, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+        self.0.read_range(name, offset, length)
+    }
+    fn stat(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.0.stat(name)
+    }
+    fn list(&self, prefix: &str, visit: &mut dyn FnMut(Listed) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.0.list(prefix, visit)
+    }
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.0.delete(name)
+    }
+    fn describe(&self) -> String {
+        "a store that flips bits".into()
+    }
+}
+
+#[test]
+fn a_byte_that_goes_wrong_after_sealing_is_found_by_reading_back_or_never_committed() {
+    for kind in ["packs/data/", "packs/tree/", "index/", "manifests/", "log/"] {
+        let (memory, _) = prepared();
+        let earlier =
+            back_up(&open(&(Arc::new(memory.clone()) as Arc<dyn Store>)), &[("a", noise(1, 20_000))]);
+        let flipping: Arc<dyn Store> = Arc::new(Flipping(memory.clone(), kind));
+        let repository = open(&flipping);
+        let found = match try_back_up(&repository, &[("a", noise(2, 1_000_000))]) {
+            Err(_) => "not committed",
+            Ok(committed) => {
+                match check_written(&repository, &committed, Depth::Packs, u64::MAX, 1, &Silent) {
+                    Ok(report) if report.is_clean() => "not found",
+                    Ok(report) => {
+                        let named = |finding: &Finding| finding.points == [committed.point];
+                        assert!(report.findings.iter().all(named), "{kind}: {:?}", report.findings);
+                        "found"
+                    }
+                    Err(_) => "refused",
+                }
+            }
+        };
+        assert_eq!(found, if kind == "log/" { "not committed" } else { "found" }, "{kind}");
+        let plain: Arc<dyn Store> = Arc::new(memory);
+        assert!(read(&open(&plain), &earlier.point, 0).unwrap() == noise(1, 20_000), "{kind}");
+    }
 }
 
 #[test]
