@@ -489,6 +489,27 @@ fn an_entry_moved_copied_or_of_another_repository_does_not_count() {
 }
 
 #[test]
+fn an_entry_in_the_place_of_another_takes_no_effect_from_the_one_behind_it() {
+    let (hosts, store) = with_log();
+    let mut log = hosts.open(&store, 0);
+    for s in 1..4 {
+        log.append(|_| Ok(begin(s))).unwrap();
+        log.append(|_| Ok(commit(s, s))).unwrap();
+    }
+    // The Begin of the second session, by that of the first; the Begin of the third follows a Commit that was put there.
+    for (n, by, lost) in [(3, 1, vec![2]), (4, 2, vec![2]), (2, 4, vec![1])] {
+        let copy = store.snapshot();
+        copy.overwrite(&object_name(n), &store.read(&object_name(by)).unwrap());
+        let opened = hosts.open(&copy, 0);
+        assert_eq!(opened.state().doubts.keys().collect::<Vec<_>>(), [&n]);
+        let live = &opened.state().facts.points;
+        for point in 1..4 {
+            assert_eq!(live.contains_key(&id::<PointId>(point)), !lost.contains(&point), "{n}: {point}");
+        }
+    }
+}
+
+#[test]
 fn another_repositorys_log_is_refused() {
     let (_, store) = with_log();
     let mut stranger = Hosts::new();

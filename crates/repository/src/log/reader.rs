@@ -295,13 +295,17 @@ fn verified<'b>(bytes: &'b [u8], context: &LogContext) -> Result<Parsed<'b>, Dou
 /// not to blame for a hash that does not match.
 pub(super) fn is_intact(doubt: Option<&Doubt>) -> bool {
     match doubt {
-        Some(Doubt::Missing | Doubt::Malformed(_) | Doubt::BadSignature(_) | Doubt::UnknownSigner(_)) => {
-            false
-        }
+        // What was written for another place may have been put here later.
+        Some(
+            Doubt::Missing
+            | Doubt::Malformed(_)
+            | Doubt::BadSignature(_)
+            | Doubt::UnknownSigner(_)
+            | Doubt::Foreign(_),
+        ) => false,
         None
         | Some(
-            Doubt::Foreign(_)
-            | Doubt::BrokenChain
+            Doubt::BrokenChain
             | Doubt::Forbidden { .. }
             | Doubt::UnknownEvent { .. }
             | Doubt::CheckpointDiffers
@@ -317,6 +321,9 @@ pub(super) fn start(store: &dyn Store, context: &LogContext, head: u64) -> Resul
     for n in (head.saturating_sub(CHECKPOINT_SEARCH)..=head).rev() {
         let Some(bytes) = read_entry(store, n)? else { continue };
         let Ok(parsed) = verified(&bytes, context) else { continue };
+        if parsed.body.n != n {
+            continue;
+        }
         if let Event::Checkpoint(_) = parsed.body.event
             && let Some(found) = from_checkpoint(&bytes, n, context)
         {
