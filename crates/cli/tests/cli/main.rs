@@ -12,6 +12,7 @@ mod files;
 mod hooks;
 mod interrupts;
 mod key;
+mod kills;
 mod ledger;
 mod liars;
 mod masking;

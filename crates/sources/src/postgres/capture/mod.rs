@@ -99,6 +99,7 @@ pub fn capture(
     settle(&mut plan, &queue, &mut streams);
     let (sequences, unread_sequences) = sequences::read(&mut leader.connection)?;
     let broken = plan::broken_references(&mut leader.connection, &plan)?;
+    verdict::database(&mut verdict, &leader.inventory.database);
     verdict::tables(&mut verdict, config, &rules, &leader.inventory, &plan, &broken, true);
     for (name, reason) in unread_sequences {
         verdict.unread(Priority::Important, "sequence", name.to_string(), reason);

@@ -4,7 +4,7 @@ use super::{
     Options, Target,
     archive::Archive,
     chosen::{self, Chosen, RELATIONS, Selection, Stage, defines},
-    database, read_archive,
+    read_archive, unfinished,
 };
 use crate::postgres::{
     facts::{Facts, ObjectKind, Skipped, TableData},
@@ -130,13 +130,19 @@ fn the_database(plan: &mut Plan, connection: &mut Connection, target: &Target) -
     let (exists, may_create) = rows.iter().next().map_or((false, false), |row| (row.bool(0), row.bool(1)));
     match (target.into_existing, exists) {
         (false, true) => {
-            let failure = database::exists(&target.database);
+            let rest = unfinished::of(connection, &target.database)?;
+            let failure = unfinished::exists(&target.database, rest.as_ref());
             plan.against(failure.message, failure.hint.as_deref().unwrap_or_default());
         }
         (true, false) => plan.against(
             format!("database {} does not exist", target.database),
             "Leave out that it exists, and it is made.",
         ),
+        (true, true) => {
+            if let Some(rest) = unfinished::of(connection, &target.database)? {
+                plan.notices.push(rest.to_string());
+            }
+        }
         (false, false) if !may_create => plan.against(
             format!("{} may not create a database", target.server.user),
             "Give it CREATEDB, or create the database and restore into it.",
