@@ -52,6 +52,8 @@ pub fn differences(recorded: &Inventory, found: &Inventory, same_version: bool) 
     });
     for fields in [&mut database, &mut here] {
         fields.remove("name");
+        // A place. The restore says so if it is another.
+        fields.remove("tablespace");
     }
     // The version of the operating system's collation: a matter of the machine; a mismatch is the server's to report.
     if let (Some(a), Some(b)) = (database.remove("collation_version"), here.remove("collation_version"))

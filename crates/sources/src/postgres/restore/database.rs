@@ -11,12 +11,21 @@ const DUPLICATE_DATABASE: &str = "42P04";
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// The statement that makes the database as it was: from template0, so that nothing of the target server comes with it.
-fn create_statement(name: &str, recorded: &Database, version: u32, with_locale: bool) -> String {
+fn create_statement(
+    name: &str,
+    recorded: &Database,
+    version: u32,
+    with_locale: bool,
+    tablespace: Option<&str>,
+) -> String {
     let mut sql = format!(
         "CREATE DATABASE {} WITH TEMPLATE = template0 ENCODING = {}",
         quote_ident(name),
         quote_literal(&recorded.encoding)
     );
+    if let Some(tablespace) = tablespace {
+        sql.push_str(&format!(" TABLESPACE = {}", quote_ident(tablespace)));
+    }
     if !with_locale {
         return sql;
     }
@@ -47,7 +56,11 @@ pub(super) fn create(work: &Work<'_>, target: &Target) -> Result<()> {
     let mut connection = Connection::connect(&target.server)?;
     let recorded = &work.facts.inventory.database;
     let version = connection.server_version_num();
-    let error = match connection.execute(&create_statement(&target.database, recorded, version, true)) {
+    let tablespace = tablespace(work, &mut connection)?;
+    let statement = |with_locale| {
+        create_statement(&target.database, recorded, version, with_locale, tablespace.as_deref())
+    };
+    let error = match connection.execute(&statement(true)) {
         Ok(_) => return mark(work, &mut connection, target),
         Err(WireError::Server(message)) => message,
         Err(error) => return Err(error.into()),
@@ -71,7 +84,7 @@ pub(super) fn create(work: &Work<'_>, target: &Target) -> Result<()> {
         ))
         .hint("Install the locale on the server, or accept its own: text may then sort otherwise."));
     }
-    connection.execute(&create_statement(&target.database, recorded, version, false))?;
+    connection.execute(&statement(false))?;
     mark(work, &mut connection, target)?;
     let text = format!(
         "the server does not know {}; its own locale is used, and text may sort otherwise",
@@ -79,6 +92,27 @@ pub(super) fn create(work: &Work<'_>, target: &Target) -> Result<()> {
     );
     work.problem(Severity::Warning, "locale", text);
     Ok(())
+}
+
+/// Where the database lay, if that is not where all lie that nobody said anything of, and it can lie there again. It is a place and
+/// no content: without it the database is as good.
+fn tablespace(work: &Work<'_>, connection: &mut Connection) -> Result<Option<String>> {
+    let recorded = &work.facts.inventory.database.tablespace;
+    if recorded.is_empty() || recorded == "pg_default" {
+        return Ok(None);
+    }
+    let sql = format!(
+        "SELECT pg_catalog.has_tablespace_privilege(oid, 'CREATE') FROM pg_catalog.pg_tablespace WHERE spcname = {}",
+        quote_literal(recorded)
+    );
+    let trouble = match connection.query_text(&sql)?.as_deref() {
+        Some("t") => return Ok(Some(recorded.clone())),
+        Some(_) => format!("{} may not use", work.spec.user),
+        None => "the server does not have".to_owned(),
+    };
+    let text = format!("{trouble} its tablespace {recorded}: it lies in the default one");
+    work.problem(Severity::Warning, "database", text);
+    Ok(None)
 }
 
 /// A crash between the two leaves an empty database, which nobody takes for a whole one.
@@ -158,10 +192,10 @@ mod tests {
             ..Database::default()
         };
         assert_eq!(
-            create_statement("a\"b", &recorded, 150_004, true),
+            create_statement("a\"b", &recorded, 150_004, true, None),
             "CREATE DATABASE \"a\"\"b\" WITH TEMPLATE = template0 ENCODING = 'UTF8' LC_COLLATE = 'C' LC_CTYPE = 'C' LOCALE_PROVIDER = icu ICU_LOCALE = 'de-AT'"
         );
-        assert!(create_statement("x", &recorded, 140_000, true).ends_with("LC_CTYPE = 'C'"));
-        assert!(create_statement("x", &recorded, 150_000, false).ends_with("ENCODING = 'UTF8'"));
+        assert!(create_statement("x", &recorded, 140_000, true, None).ends_with("LC_CTYPE = 'C'"));
+        assert!(create_statement("x", &recorded, 150_000, false, None).ends_with("ENCODING = 'UTF8'"));
     }
 }
