@@ -320,6 +320,7 @@ fn examine_source(subject: &str, source: &SourceConfig, clock: &dyn Clock) -> Ve
                 Err(failure) => vec![Item::bad(subject, &failure)],
             };
             items.extend(half_done(subject, config));
+            items.extend(unfinished(subject, config));
             items
         }
     }
@@ -336,6 +337,14 @@ fn half_done(subject: &str, config: &PostgresConfig) -> Vec<Item> {
         Item::bad(subject, &failure)
     };
     found.iter().flatten().map(item).collect()
+}
+
+/// What restores that were broken off have left on the same server. Of the source itself its probe says so.
+fn unfinished(subject: &str, config: &PostgresConfig) -> Vec<Item> {
+    let Ok(spec) = config.connect_spec() else { return Vec::new() };
+    let found = postgres::restore::unfinished(&spec.with_database("postgres")).unwrap_or_default();
+    let others = found.iter().filter(|rest| rest.database != spec.database);
+    others.map(|rest| Item::attention(subject, rest.to_string(), &rest.hint())).collect()
 }
 
 fn examine_cluster(subject: &str, server: &postgres::cluster::Server) -> Vec<Item> {

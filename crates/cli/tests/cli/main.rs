@@ -13,6 +13,7 @@ mod full_disks;
 mod hooks;
 mod interrupts;
 mod key;
+mod kills;
 mod ledger;
 mod liars;
 mod masking;
