@@ -200,7 +200,7 @@ fn prove_source(
     match opened.record.kind.as_str() {
         "files" => prove_files(opened, scratch, clock, monitor),
         "postgres" => prove_database(config, repository, opened, scratch, clock, monitor),
-        "cluster" => cluster::prove(config, opened, scratch, clock, monitor),
+        "cluster" => cluster::prove(config, repository, opened, scratch, clock, monitor),
         "redis" => redis::prove(config, opened, clock, monitor),
         "config" => configuration::prove(opened, scratch, clock, monitor),
         "command" => command::prove(opened, scratch, clock),

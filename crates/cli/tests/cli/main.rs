@@ -3,6 +3,7 @@
 // The lint knows tests by their attribute; the helpers here are tests, too.
 #![allow(clippy::unwrap_used)]
 
+mod broken_log;
 mod clusters;
 mod config;
 mod database_mishaps;
