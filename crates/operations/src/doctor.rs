@@ -62,13 +62,12 @@ impl Item {
     }
 
     fn bad(subject: &str, failure: &Failure) -> Item {
-        let mut text = failure.message.clone();
-        let mut cause = std::error::Error::source(failure);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
+        Item {
+            subject: subject.into(),
+            health: Health::Bad,
+            text: failure.with_causes(),
+            hint: failure.hint.clone(),
         }
-        Item { subject: subject.into(), health: Health::Bad, text, hint: failure.hint.clone() }
     }
 
     /// What a source says about itself.
@@ -348,6 +347,7 @@ fn examine_source(subject: &str, source: &SourceConfig, clock: &dyn Clock) -> Ve
                 Err(failure) => vec![Item::bad(subject, &failure)],
             };
             items.extend(half_done(subject, config));
+            items.extend(unfinished(subject, config));
             items
         }
     }
@@ -364,6 +364,14 @@ fn half_done(subject: &str, config: &PostgresConfig) -> Vec<Item> {
         Item::bad(subject, &failure)
     };
     found.iter().flatten().map(item).collect()
+}
+
+/// What restores that were broken off have left on the same server. Of the source itself its probe says so.
+fn unfinished(subject: &str, config: &PostgresConfig) -> Vec<Item> {
+    let Ok(spec) = config.connect_spec() else { return Vec::new() };
+    let found = postgres::restore::unfinished(&spec.with_database("postgres")).unwrap_or_default();
+    let others = found.iter().filter(|rest| rest.database != spec.database);
+    others.map(|rest| Item::attention(subject, rest.to_string(), &rest.hint())).collect()
 }
 
 fn examine_cluster(subject: &str, server: &postgres::cluster::Server) -> Vec<Item> {

@@ -35,7 +35,7 @@ pub struct Request<'a> {
 impl Request<'_> {
     fn options(&self) -> Options {
         Options {
-            restore: self.restore.clone(),
+            restore: database::Options { of: self.opened.in_words(), ..self.restore.clone() },
             compare: compare::Options::new(self.row_key),
             accept_partial: self.accept_partial,
             wait: WAIT,

@@ -3,6 +3,7 @@
 // The lint knows tests by their attribute; the helpers here are tests, too.
 #![allow(clippy::unwrap_used)]
 
+mod broken_log;
 mod clusters;
 mod config;
 mod database_mishaps;
@@ -13,6 +14,7 @@ mod full_disks;
 mod hooks;
 mod interrupts;
 mod key;
+mod kills;
 mod ledger;
 mod liars;
 mod masking;

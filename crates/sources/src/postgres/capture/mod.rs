@@ -11,6 +11,7 @@ mod leader;
 mod plan;
 mod probe;
 mod sequences;
+mod sorting;
 mod verdict;
 mod workers;
 
@@ -99,6 +100,8 @@ pub fn capture(
     settle(&mut plan, &queue, &mut streams);
     let (sequences, unread_sequences) = sequences::read(&mut leader.connection)?;
     let broken = plan::broken_references(&mut leader.connection, &plan)?;
+    verdict::database(&mut verdict, &leader.inventory.database);
+    sorting::look(&mut leader.connection, &mut verdict)?;
     verdict::tables(&mut verdict, config, &rules, &leader.inventory, &plan, &broken, true);
     for (name, reason, grant) in unread_sequences {
         verdict.unread(Priority::Important, "sequence", name.to_string(), reason);
