@@ -89,7 +89,9 @@ fn misunderstood(rendered: &str) -> Failure {
         } else if let Some(usage) = line.strip_prefix("Usage: ") {
             let command: Vec<&str> = usage
                 .split(' ')
-                .take_while(|word| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') && !word.starts_with('-'))
+                .take_while(|word| {
+                    word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') && !word.starts_with('-')
+                })
                 .collect();
             hints.push(format!("It is used as `{usage}`; `{} --help` explains it.", command.join(" ")));
         } else if !line.starts_with("For more information") {
@@ -98,12 +100,10 @@ fn misunderstood(rendered: &str) -> Failure {
     }
     if hints.is_empty() {
         let cli = Cli::command();
-        let mut words = std::env::args().skip(1);
-        let command = words.find_map(|word| cli.find_subcommand(&word).map(|found| found.get_name().to_owned()));
-        hints.push(match command {
-            Some(command) => format!("`mainstay {command} --help` says what is allowed."),
-            None => "`mainstay --help` says what is allowed.".to_owned(),
-        });
+        let mut words = std::env::args_os().skip(1);
+        let command = words.find_map(|word| Some(cli.find_subcommand(&word)?.get_name().to_owned()));
+        let command = command.map_or_else(String::new, |command| format!("{command} "));
+        hints.push(format!("`{} {command}--help` says what is allowed.", cli.get_name()));
     }
     // What the standard library says of a number.
     let said = said.join(" ").replace("invalid digit found in string", "not a whole number");

@@ -96,7 +96,8 @@ fn what_is_no_configuration_is_said_of_the_line_and_not_of_the_parser() {
     error: mainstay.yaml:10:44: `one_file_system` must be true or false, not `maybe`
     error: mainstay.yaml:10:67: `match` must be one text, or a list of texts, not `3`
     error: mainstay.yaml:5:16: the secret itself does not belong here; name the place that holds it: { env: NAME }, { file: PATH } or { command: … }
-    error: mainstay.yaml:4:1: while parsing a flow mapping, did not find expected ',' or '}'
+    error: mainstay.yaml is not usable
+      stores.local.url: is no address: "$STOREPLACE/store" (variables are not filled in here)
     "#);
 }
 

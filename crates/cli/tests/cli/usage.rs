@@ -32,15 +32,15 @@ fn a_misunderstood_option_is_said_like_every_other_failure() {
     assert_snapshot!(said, @"
     error: unexpected argument '--poin' found
     hint: A similar argument exists: '--point'.
-    It is used as `mainstay restore --point <POINT> <APP>`; `mainstay restore --point --help` explains it.
+    It is used as `mainstay restore --point <POINT> <APP>`; `mainstay restore --help` explains it.
     error: the following required arguments were not provided: <APP>
     hint: It is used as `mainstay restore <APP>`; `mainstay restore --help` explains it.
-    error: invalid value 'many' for '--jobs <N>': invalid digit found in string
-    hint: 
+    error: invalid value 'many' for '--jobs <N>': not a whole number
+    hint: `mainstay restore --help` says what is allowed.
     error: invalid value 'deep' for '--level <LEVEL>' [possible values: objects, packs, data, restore]
-    hint: 
+    hint: `mainstay verify --help` says what is allowed.
     error: the argument '--to-dir <FOLDER>' cannot be used with '--replace'
-    hint: It is used as `mainstay restore --table <TABLE> --to-dir <FOLDER> --merge <HOW> <APP>`; `mainstay restore --table --help` explains it.
+    hint: It is used as `mainstay restore --table <TABLE> --to-dir <FOLDER> --merge <HOW> <APP>`; `mainstay restore --help` explains it.
     ");
 }
 
