@@ -2,18 +2,34 @@
 
 use crate::{
     context::Context,
-    render::{count, time},
+    render::{count, plain, time},
 };
-use mainstay_domain::ByteSize;
+use mainstay_domain::{ByteSize, time::SECOND};
 use mainstay_operations::{
     pitr::{Resolved, masked},
     points,
 };
 use mainstay_sources::postgres::cluster::{
     ClusterFacts,
-    restore::{Options, Report},
+    restore::{Options, Report, Target},
     start::{Reached, Started},
 };
+
+/// What is restored, to which moment.
+pub fn heading_to(context: &Context, resolved: &Resolved<'_>, source: &str, destination: &str) {
+    let base = &resolved.base;
+    let to = match &resolved.target {
+        Target::Immediate => format!("as of {}", time::local(base.summary.finished)),
+        Target::Latest => "to the end of the archived log".to_owned(),
+        Target::Time(at) if at.0 % SECOND == 0 => format!("to {}", time::local(*at)),
+        Target::Time(at) => format!("to {}", time::precise(*at)),
+        Target::Lsn(lsn) => format!("to the position {lsn}"),
+        Target::Xid(xid) => format!("to the end of transaction {xid}"),
+        Target::Name(name) => format!("to the restore point {}", plain(name)),
+    };
+    let (app, id) = (&base.summary.app, base.id.short());
+    context.output.line(format_args!("Restore {source} of {app} {to} (point {id}) into {destination}\n"));
+}
 
 /// Where the recovery goes, and what is the last that it keeps.
 pub fn show_resolved(context: &Context, resolved: &Resolved<'_>) {
@@ -26,7 +42,9 @@ pub fn show_resolved(context: &Context, resolved: &Resolved<'_>) {
         out.line(format_args!("  gap           {gap} is missing: what comes after it cannot be reached"));
     }
     if let Some(segment) = &window.damaged {
-        out.line(format_args!("  damaged       {segment} of the archived log: what comes after it cannot be reached"));
+        out.line(format_args!(
+            "  damaged       {segment} of the archived log: what comes after it cannot be reached"
+        ));
     }
     if let Some(kept) = resolved.last_kept {
         out.line(format_args!("  last kept     the transaction that ended at {}", time::precise(kept)));
