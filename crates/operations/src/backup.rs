@@ -284,7 +284,13 @@ pub(crate) fn read_back(
     repair::note_lost(repository, &of_point, monitor);
     if !of_point.is_clean() {
         // So that it pushes no good point out.
-        crate::verify::record(repository, &[committed.point], crate::verify::level(depth), &of_point, monitor);
+        crate::verify::record(
+            repository,
+            &[committed.point],
+            crate::verify::level(depth),
+            &of_point,
+            monitor,
+        );
     }
     monitor.done("read back", "");
     Ok(Some(report))

@@ -109,7 +109,7 @@ pub fn examine(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Item> {
             Err(failure) => items.push(Item::bad(&subject, &failure)),
         }
     }
-    let folders: BTreeSet<_> = config.repositories.values().map(|named| access::cache_of(named)).collect();
+    let folders: BTreeSet<_> = config.repositories.values().map(access::cache_of).collect();
     items.extend(folders.iter().flatten().filter_map(|folder| cache(folder)));
     for (app_name, app) in &config.apps {
         for (name, source) in &app.sources {

@@ -47,8 +47,17 @@ fn a_damaged_segment_is_found_named_and_harms_no_moment_before_it() {
         // Between the second and the third row, of which the log is whole.
         assert_eq!(ids(&bank.restored(&["--at", &moments[2]])), "2 2");
         for target in ["latest", &moments[5], &moments[3], "2090-01-01 00:00:00Z"] {
-            let ran =
-                bank.run(&["restore", "bank", "--source", "db", "--to-dir", "never", "--at", target, "--dry-run"]);
+            let ran = bank.run(&[
+                "restore",
+                "bank",
+                "--source",
+                "db",
+                "--to-dir",
+                "never",
+                "--at",
+                target,
+                "--dry-run",
+            ]);
             assert!(ran.code == 14 && ran.stderr.contains(&name), "{target}\n{}", ran.all());
             assert!(ran.stderr.contains("Up to there it goes with --lsn "), "{target}\n{}", ran.all());
             let lsn = ran.stderr.split("--lsn ").nth(1).unwrap().split_whitespace().next().unwrap();
@@ -89,7 +98,11 @@ fn a_missing_segment_and_a_damaged_history_are_findings_of_every_check() {
     fs::remove_file(third).unwrap();
     for level in ["objects", "packs", "restore"] {
         let ran = bank.run(&["verify", "bank", "--level", level]);
-        assert!(ran.code == 4 && ran.stdout.contains(&format!("{name} is missing")), "{level}\n{}", ran.all());
+        assert!(
+            ran.code == 4 && ran.stdout.contains(&format!("{name} is missing")),
+            "{level}\n{}",
+            ran.all()
+        );
     }
     fs::write(third, kept).unwrap();
     bank.done(&["verify", "bank"]);

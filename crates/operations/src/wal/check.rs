@@ -231,8 +231,17 @@ pub fn gaps(holdings: &Holdings<'_>, bases: &Bases) -> Result<Vec<Broken>> {
             || bases.0.iter().any(|(.., facts)| facts.timeline == timeline);
         if !is_led_to && !begun.is_empty() {
             let file = WalFile::History(timeline);
-            let why = format!("{file} is missing: it is not known where this timeline came from, and nothing on it can be reached");
-            found.push(Broken { system: holdings.system, file, damaged: false, why, up_to: None, next: None });
+            let why = format!(
+                "{file} is missing: it is not known where this timeline came from, and nothing on it can be reached"
+            );
+            found.push(Broken {
+                system: holdings.system,
+                file,
+                damaged: false,
+                why,
+                up_to: None,
+                next: None,
+            });
         }
     }
     Ok(found)
@@ -277,7 +286,9 @@ fn read(
     for (file, why) in damage.into_inner().unwrap_or_else(PoisonError::into_inner) {
         let why = match &file {
             WalFile::History(_) => {
-                format!("{why}: it is not known where this timeline came from, and nothing on it can be reached")
+                format!(
+                    "{why}: it is not known where this timeline came from, and nothing on it can be reached"
+                )
             }
             _ => why,
         };

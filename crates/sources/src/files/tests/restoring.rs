@@ -537,7 +537,9 @@ fn a_plan_counts_the_folders_that_the_restore_makes() {
     let third = backup(&memory, &config, Some(&second));
     fs::remove_file(source.path().join("d/e/w.txt")).unwrap();
     let fourth = backup(&memory, &config, Some(&third));
-    let cases: [(&mainstay_domain::point::SourceRecord, bool, &[&str], &[&str], u64); 8] = [
+    /// What is restored, whether with the deleted, which paths; the folders that are there; how many are then made.
+    type Case<'a> = (&'a mainstay_domain::point::SourceRecord, bool, &'a [&'a str], &'a [&'a str], u64);
+    let cases: [Case<'_>; 8] = [
         (&first, false, &[], &[], 7),
         (&first, false, &[], &["a/b", "empty"], 4),
         (&first, false, &["**/*.txt"], &[], 5),
