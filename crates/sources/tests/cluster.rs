@@ -441,6 +441,18 @@ fn a_standby_is_backed_up_though_its_primary_is_idle_and_not_if_it_is_promoted_m
         let restored = started(SandboxOptions::new(tools), &memory, &record);
         assert_eq!(text(&restored, SUM), text(&primary, SUM), "{major}");
 
+        // An address that leads to the one server, and a folder that is the other's: the identifier is the same.
+        for (asked, folder) in [(&primary, &second), (&second, &primary)] {
+            let mixed =
+                ClusterConfig { data_directory: Some(folder.data_directory().to_owned()), ..config(asked) };
+            let options = cluster::Options { page_key: KEY, full: true, previous: None, clock: &Later };
+            let failure = cluster::capture(&mixed, &memory, &options, &Silent).unwrap_err();
+            assert!(
+                failure.to_string().contains("not the data directory of the server that was asked"),
+                "{major}: {failure}"
+            );
+        }
+
         let promote = || {
             let promoted = text(&second, "SELECT pg_promote()");
             assert_eq!(promoted, "t");

@@ -294,13 +294,13 @@ fn positions_transactions_and_names_are_targets_too() {
     session.execute("COMMIT; INSERT INTO ledger VALUES (3)").unwrap();
     let lsn = session.query_text("SELECT pg_current_wal_insert_lsn()").unwrap().unwrap();
     session.execute("INSERT INTO ledger VALUES (4)").unwrap();
-    session.query("SELECT pg_create_restore_point('before the mistake')").unwrap();
+    session.query("SELECT pg_create_restore_point('before O''Brien\\s mistake')").unwrap();
     session.execute("DELETE FROM ledger").unwrap();
     bank.archive_all();
 
     assert_eq!(ids(&bank.restored(&["--xid", &xid])), "2 2");
     assert_eq!(ids(&bank.restored(&["--lsn", &lsn])), "3 3");
-    assert_eq!(ids(&bank.restored(&["--name", "before the mistake"])), "4 4");
+    assert_eq!(ids(&bank.restored(&["--name", r"before O'Brien\s mistake"])), "4 4");
 }
 
 #[test]
@@ -432,7 +432,8 @@ fn one_table_is_taken_back_to_a_moment_and_its_lost_rows_into_the_living_one() {
     let bank = Bank::new(newest());
     let sql = |text: &str| bank.server.connect("postgres").unwrap().execute(text).unwrap();
     sql("CREATE TABLE accounts (id int PRIMARY KEY, owner text);
-         CREATE TABLE bookings (id int PRIMARY KEY, account int REFERENCES accounts, cents int);
+         CREATE TABLE bookings (id int PRIMARY KEY, account int REFERENCES accounts, cents int,
+                                note json DEFAULT '[]');
          INSERT INTO accounts SELECT n, 'owner ' || n FROM generate_series(1, 10) n;
          INSERT INTO bookings SELECT n, 1 + n % 10, n FROM generate_series(1, 1000) n");
     bank.done(&["backup", "bank"]);

@@ -70,5 +70,6 @@ fn ask(cluster: &ClusterConfig) -> Result<Vec<Slot>> {
     let spec = cluster.connect_spec()?;
     let spec = ConnectSpec { connect_timeout: spec.connect_timeout.min(PATIENCE), ..spec };
     let mut connection = Connection::connect(&spec).map_err(Failure::from)?;
+    connection.set_patience(Some(PATIENCE))?;
     slots::slots(&mut connection)
 }

@@ -193,7 +193,11 @@ fn statement(pair: &Pair, columns: &Columns, how: How, condition: Option<&str>) 
                 others.iter().map(|name| format!("{0} = EXCLUDED.{0}", quote_ident(name))).collect();
             let differs: Vec<String> = others
                 .iter()
-                .map(|name| format!("live.{0} IS DISTINCT FROM EXCLUDED.{0}", quote_ident(name)))
+                // As text: json, xml and point have no operator to compare them with.
+                .map(|name| {
+                    let name = quote_ident(name);
+                    format!("live.{name}::pg_catalog.text IS DISTINCT FROM EXCLUDED.{name}::pg_catalog.text")
+                })
                 .collect();
             format!("DO UPDATE SET {} WHERE {}", set.join(", "), differs.join(" OR "))
         }

@@ -79,6 +79,7 @@ fn probe_files(config: &ClusterConfig) -> Result<Server> {
         ))
         .hint("Set `data_directory:` to where this machine sees the server's data directory."));
     }
+    control::refuse_another_servers(&directory, &mut connection)?;
     Ok(server)
 }
 
@@ -131,6 +132,8 @@ pub fn capture(
     // Asked again: a tablespace that was made until now is in none of the log that will be replayed.
     let server = backup.server()?;
     let directory = directory_of(config, &server)?;
+    // An address with several servers behind it may have led elsewhere this time.
+    backup.refuse_another_servers(&directory)?;
     let version = exclude::version_directory(server.version_num / 10_000, control::read(&directory)?.catalog);
     let problems = Problems::default();
     let tally = Tally::default();

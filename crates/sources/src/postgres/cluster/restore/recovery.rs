@@ -89,7 +89,7 @@ impl Writing<'_> {
         let mut text = format!("{BEGIN}\n");
         let settings = recovery.iter().flat_map(|recovery| recovery.settings(&plan.facts));
         for (name, value) in settings.chain(raised.iter().cloned()) {
-            let _ = writeln!(text, "{name} = '{}'", value.replace('\'', "''"));
+            let _ = writeln!(text, "{name} = {}", quoted(&value));
         }
         if recovery.is_none_or(|recovery| !recovery.archive) {
             text += BESIDE_ITS_ORIGINAL;
@@ -100,6 +100,11 @@ impl Writing<'_> {
         let signal = if recovery.standby { "standby.signal" } else { "recovery.signal" };
         self.bytes(b"", &data.join(signal))
     }
+}
+
+/// A value as the server's configuration files have it. There a backslash begins an escape, other than in SQL.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// What recovery needs stands between these. What names a target has no meaning once recovery is over; `archive_mode`,
