@@ -44,7 +44,7 @@ impl LocalSegment {
     pub fn sources(&self) -> &[ObjectId] {
         &self.sources
     }
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.records
     }
     pub fn path(&self) -> &Path {
