@@ -6,6 +6,7 @@
 mod clusters;
 mod config;
 mod database_mishaps;
+mod database_options;
 mod databases;
 mod demo;
 mod files;
