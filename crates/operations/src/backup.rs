@@ -8,7 +8,7 @@ use crate::{
     access::{self, app_of},
     capture::{self, Probed},
     config::{AppConfig, Config, SourceConfig},
-    damage, points, release, repair, skew,
+    damage, points, release, repair, skew, wal,
 };
 use mainstay_domain::{
     Clock, Failure, Kind, Monitor, PointId, Result, Severity, Time,
@@ -269,15 +269,28 @@ pub(crate) fn read_back(
 ) -> Result<Option<Report>> {
     let Some(depth) = access::depth(verify) else { return Ok(None) };
     monitor.step("read back", Some(committed.stored_bytes));
-    let report =
+    let mut report =
         check::check_written(repository, committed, depth, READ_BACK_LIMIT, access::threads(), monitor)?;
+    let of_point = report.clone();
+    // With a base backup begins the log that leads on from it; what was archived since the last one nobody has looked at.
+    if depth > check::Depth::Objects {
+        let points = points::list(repository, None)?;
+        let since = wal::check::check_since(repository, &points, committed.point, READ_BACK_LIMIT, monitor)?;
+        crate::verify::add_log(&mut report, since);
+    }
     for finding in &report.findings {
         monitor.notice(Severity::Error, &format!("{}: {}", finding.object, finding.problem));
     }
-    repair::note_lost(repository, &report, monitor);
-    if !report.is_clean() {
+    repair::note_lost(repository, &of_point, monitor);
+    if !of_point.is_clean() {
         // So that it pushes no good point out.
-        crate::verify::record(repository, &[committed.point], crate::verify::level(depth), &report, monitor);
+        crate::verify::record(
+            repository,
+            &[committed.point],
+            crate::verify::level(depth),
+            &of_point,
+            monitor,
+        );
     }
     monitor.done("read back", "");
     Ok(Some(report))

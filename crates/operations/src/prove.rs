@@ -200,7 +200,7 @@ fn prove_source(
     match opened.record.kind.as_str() {
         "files" => prove_files(opened, scratch, clock, monitor),
         "postgres" => prove_database(config, repository, opened, scratch, clock, monitor),
-        "cluster" => cluster::prove(config, opened, scratch, clock, monitor),
+        "cluster" => cluster::prove(config, repository, opened, scratch, clock, monitor),
         "redis" => redis::prove(config, opened, clock, monitor),
         "config" => configuration::prove(opened, scratch, clock, monitor),
         "command" => command::prove(opened, scratch, clock),
@@ -371,12 +371,7 @@ fn nothing_captured(opened: &Opened<'_>) -> SourceReport {
 }
 
 fn could_not(source: &SourceSummary, failure: &Failure) -> SourceReport {
-    let mut problem = failure.message.clone();
-    let mut cause = std::error::Error::source(failure);
-    while let Some(error) = cause {
-        problem = format!("{problem}: {error}");
-        cause = error.source();
-    }
+    let mut problem = failure.with_causes();
     let verdict = match failure.kind {
         Kind::Verification => Verdict::Failed,
         _ if is_of_this_machine(failure) || speaks_of_room(&problem) => Verdict::NotRun,

@@ -35,7 +35,7 @@ use std::{
 };
 
 /// How long the server may take to recover: replay is as long as the log is.
-const RECOVERY: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const RECOVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// A folder for the recovery, after what others that were killed have left is removed.
 pub fn folder(monitor: &dyn Monitor) -> Result<ScratchFolder> {
@@ -84,7 +84,18 @@ fn bring(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let inside = |oid: u32| data.join("mainstay_tablespaces").join(oid.to_string());
-    let recovery = Recovery {
+    let options = files::Options {
+        tablespaces: facts.tablespaces.iter().map(|space| (space.oid, inside(space.oid))).collect(),
+        recovery: (resolved.target != Moment::Immediate).then(|| recovery_of(resolved)),
+        sync: false,
+        ..files::Options::new(data.to_owned())
+    };
+    crate::pitr::restore(opened, resolved, &options, Log::Brought, monitor).map(drop)
+}
+
+/// How a throw-away server gets to a moment: by the log that was brought, and then on a timeline of its own.
+pub(crate) fn recovery_of(resolved: &Resolved<'_>) -> Recovery {
+    Recovery {
         target: resolved.target.clone(),
         timeline: resolved.ancestry.timeline,
         restore_command: "false".to_owned(),
@@ -92,18 +103,11 @@ fn bring(
         standby: false,
         primary: None,
         archive: false,
-    };
-    let options = files::Options {
-        tablespaces: facts.tablespaces.iter().map(|space| (space.oid, inside(space.oid))).collect(),
-        recovery: (resolved.target != Moment::Immediate).then_some(recovery),
-        sync: false,
-        ..files::Options::new(data.to_owned())
-    };
-    crate::pitr::restore(opened, resolved, &options, Log::Brought, monitor).map(drop)
+    }
 }
 
 /// It answers as soon as it is consistent, and is there when it is no longer in recovery.
-fn wait_for_the_end(sandbox: &Sandbox, monitor: &dyn Monitor) -> Result<()> {
+pub(crate) fn wait_for_the_end(sandbox: &Sandbox, monitor: &dyn Monitor) -> Result<()> {
     let mut connection = sandbox.connect("template1").map_err(Failure::from)?;
     let begun = Instant::now();
     while connection.query_text("SELECT pg_is_in_recovery()")?.as_deref() != Some("f") {

@@ -1,13 +1,13 @@
 //! `mainstay verify`: is it there, is it intact, does it decode, does it come back.
 
-use crate::{access, points::PointInfo, prove, repair};
+use crate::{access, points::PointInfo, prove, repair, wal};
 use mainstay_domain::{
     Failure, Kind, Monitor, PointId, Result, Severity,
     point::{Proof, ProofLevel},
 };
 use mainstay_repository::{
     Repository,
-    check::{self, Depth, Report},
+    check::{self, Depth, Finding, Report},
 };
 
 pub use prove::{Report as ProofReport, SourceReport, Verdict, prove};
@@ -27,7 +27,7 @@ pub fn check(
     crate::scratch_folder::remove_all_leftovers(monitor);
     let ids: Vec<_> = points.iter().map(|point| point.id).collect();
     monitor.step("check", None);
-    let report = check::check(repository, &ids, depth, access::threads(), monitor)?;
+    let mut report = check::check(repository, &ids, depth, access::threads(), monitor)?;
     if monitor.cancelled() {
         return Err(Failure::new(Kind::Cancelled, "the check was stopped")
             .hint("Nothing was recorded about the recovery points."));
@@ -39,7 +39,22 @@ pub fn check(
     }
     // The deepest look that was taken: the others follow from it, and a log entry for each point is enough.
     record(repository, &ids, level, &report, monitor);
+    // Of the archived log: no point is worse for what is wrong there, but the way from it to later moments.
+    let log = wal::check::check(repository, points, depth > Depth::Objects, monitor)?;
+    add_log(&mut report, log);
     Ok(report)
+}
+
+/// What was found in the archived log, beside what was found in the points.
+pub(crate) fn add_log(report: &mut Report, log: wal::check::Report) {
+    report.objects += log.files;
+    report.bytes += log.bytes;
+    report.findings.extend(log.broken.into_iter().map(|broken| Finding {
+        object: format!("wal {}", broken.file),
+        problem: broken.to_string(),
+        pack: None,
+        points: Vec::new(),
+    }));
 }
 
 pub(crate) fn level(depth: Depth) -> ProofLevel {

@@ -3,7 +3,9 @@
 //! A push is done when the file is durable, and not before. A fetch tells apart what is not there (the end of the log, for
 //! PostgreSQL) from what could not be had: for a server in recovery the difference is that between waiting and opening early.
 
+pub mod check;
 pub mod daemon;
+pub(crate) mod each;
 pub mod open;
 pub mod receive;
 pub mod retention;
@@ -18,7 +20,7 @@ use mainstay_domain::{
     wal::{Segment, SegmentSize, WalFile},
 };
 use mainstay_repository::{
-    Repository,
+    Repository, RepositoryError,
     wal::{Archive, Archived, Ends, Put},
 };
 use mainstay_sources::postgres::{
@@ -231,6 +233,14 @@ pub fn status(repository: &Repository) -> Result<Vec<ClusterStatus>> {
     systems.into_iter().map(|system| Holdings::read_in_part(repository, system)?.status()).collect()
 }
 
+/// What is damaged says nothing.
+fn unless_damaged<T>(read: Result<Option<T>, RepositoryError>) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.is_damage() => Ok(None),
+        other => Ok(other?),
+    }
+}
+
 fn unknown_history(timeline: u32, why: &str) -> Failure {
     Failure::verification(format!("it is not known where timeline {timeline} came from: {why}")).hint(format!(
         "Push {timeline:08X}.history again from a server that has it in pg_wal, when the damaged one is removed; or follow another \
@@ -273,7 +283,8 @@ impl<'r> Holdings<'r> {
             match &archived.file {
                 WalFile::Segment(segment) => {
                     if segment_size.is_none() {
-                        segment_size = archive.head(&archived.file)?.map(|head| head.bytes);
+                        // One that is damaged does not hide what the others say.
+                        segment_size = unless_damaged(archive.head(&archived.file))?.map(|head| head.bytes);
                     }
                     segments.insert(*segment);
                 }
@@ -357,11 +368,19 @@ impl<'r> Holdings<'r> {
         let of_timeline: Vec<Segment> = self.begun().filter(|s| s.timeline == timeline).collect();
         let counting = of_timeline.into_iter().rev();
         for segment in counting.filter(|segment| up_to.is_none_or(|last| *segment <= last)) {
-            if let Some(ends) = self.ends(segment)? {
+            if let Some(ends) = self.ends_if_sound(segment)? {
                 return Ok(Some(ends.last));
             }
         }
         Ok(None)
+    }
+
+    /// The same of one segment where trouble is no reason to give up what others say.
+    fn ends_if_sound(&self, segment: Segment) -> Result<Option<Ends>> {
+        match self.ends(segment) {
+            Err(failure) if matches!(failure.kind, Kind::Verification | Kind::Refused) => Ok(None),
+            other => other,
+        }
     }
 
     fn status(&self) -> Result<ClusterStatus> {

@@ -237,9 +237,18 @@ impl<'r> Archive<'r> {
 
     /// What is known of a file; `None` if it is not in the archive.
     pub fn head(&self, file: &WalFile) -> Result<Option<Head>> {
-        let facts = self.hosts().find_map(|host| self.facts_of(&host, file).transpose());
-        let facts = facts.transpose()?;
-        Ok(facts.map(|Facts { bytes, archived, ends, .. }| Head { bytes, archived, ends }))
+        let mut damage = None;
+        for host in self.hosts() {
+            match self.facts_of(&host, file) {
+                Ok(Some(Facts { bytes, archived, ends, .. })) => {
+                    return Ok(Some(Head { bytes, archived, ends }));
+                }
+                Ok(None) => {}
+                Err(error) if error.is_damage() => damage = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        damage.map_or(Ok(None), Err)
     }
 
     pub fn has(&self, file: &WalFile) -> Result<bool> {

@@ -329,7 +329,7 @@ fn what_is_out_of_reach_is_refused_with_what_can_be_reached() {
         bank.sql(&format!("INSERT INTO ledger VALUES ({id})"));
         bank.archive_all();
     }
-    let archived = walk(&bank.place.at("store/wal"));
+    let archived = archived(&bank);
     let middle = &archived[archived.len() - 2];
     fs::remove_file(middle).unwrap();
     let ran =
@@ -340,10 +340,10 @@ fn what_is_out_of_reach_is_refused_with_what_can_be_reached() {
     assert!(status.stdout.contains(&format!("timeline 1 has a gap of 1: {name}")), "{}", status.all());
 }
 
-/// The segments in an archive, in order.
-fn walk(folder: &Path) -> Vec<PathBuf> {
+/// The segments in the archive, in order.
+pub(crate) fn archived(bank: &Bank) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
+    let mut folders = vec![bank.place.at("store/wal")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -391,7 +391,7 @@ fn the_archive_takes_a_file_once_and_tells_absence_from_damage() {
     assert_eq!(fetch("0000000100000000000000EE").code, 1, "not there");
     assert_eq!(fetch("00000007.history").code, 1);
 
-    let stored = walk(&bank.place.at("store/wal")).into_iter().find(|path| path.ends_with(&name)).unwrap();
+    let stored = archived(&bank).into_iter().find(|path| path.ends_with(&name)).unwrap();
     let mut damaged = fs::read(&stored).unwrap();
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;

@@ -3,6 +3,7 @@
 // The lint knows tests by their attribute; the helpers here are tests, too.
 #![allow(clippy::unwrap_used)]
 
+mod broken_log;
 mod clusters;
 mod config;
 mod database_mishaps;
@@ -10,6 +11,7 @@ mod database_options;
 mod databases;
 mod demo;
 mod files;
+mod full_disks;
 mod hooks;
 mod interrupts;
 mod key;
@@ -178,6 +180,7 @@ macro_rules! assert_seen {
             (r"[0-9a-f]{64}", "<id>"),
             (r"\b[0-9a-f]{8}\b", "<id>"),
             (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d \+00:00)?", "<time>"),
+            (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
             (r"\b\d+(\.\d+)? (ms|s)\b( ago)?", "<while>"),
             (r" *\b\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)\b", " <size>"),
             (r"on host +\S+", "on host <host>"),

@@ -3,16 +3,19 @@
 use super::{
     Resolved, Window,
     base::{Base, before_all, choose_base, ended, leads_on},
-    follow::{end_of_log, ends_of, follow, last_end},
+    follow::{Break, end_of_log, follow},
 };
+use crate::wal::each::each;
 use mainstay_domain::{
-    Failure, Lsn, Result, Time,
+    Failure, Kind, Lsn, Result, Silent, Time,
     wal::{Segment, WalFile},
 };
+use mainstay_repository::wal::Ends;
 use mainstay_sources::postgres::{
     cluster::restore::Target,
     wal::{Mark, Scanner},
 };
+use std::{collections::BTreeSet, sync::PoisonError};
 
 /// Whether a mark is the one that is sought.
 type IsMark = Box<dyn Fn(&Mark) -> bool>;
@@ -53,7 +56,12 @@ impl Resolved<'_> {
 
     /// Begins with this base backup, and all log that follows it.
     fn begin_with(&mut self, base: &Base, all: &[&Base]) -> Result<()> {
-        let (segments, gap) = follow(&self.holdings, &self.ancestry, &base.facts)?;
+        let (segments, broken) = follow(&self.holdings, &self.ancestry, &base.facts, &self.known_damage())?;
+        let (gap, damaged) = match broken {
+            None => (None, None),
+            Some(Break::Missing(segment)) => (Some(segment.to_string()), None),
+            Some(Break::Damaged(segment)) => (None, Some(segment.to_string())),
+        };
         let mut oldest = base;
         for older in all.iter().rev().filter(|older| older.facts.stop < base.facts.stop) {
             if !leads_on(&self.holdings, &self.ancestry, older, oldest) {
@@ -63,10 +71,11 @@ impl Resolved<'_> {
         }
         self.window = Window {
             from: ended(oldest),
-            to: last_end(&self.holdings, &segments)?,
+            to: self.last_end(&segments)?,
             to_lsn: end_of_log(&self.holdings, &segments, &self.ancestry, &base.facts)?,
             timeline: self.ancestry.timeline,
             gap,
+            damaged,
         };
         (self.base, self.facts, self.segments) = (base.point.clone(), base.facts.clone(), segments);
         Ok(())
@@ -77,7 +86,7 @@ impl Resolved<'_> {
         match self.target.clone() {
             Target::Immediate => self.segments.clear(),
             Target::Latest => {
-                self.refuse_gap()?;
+                self.refuse_break()?;
                 self.last_kept = self.window.to;
             }
             Target::Lsn(lsn) => self.aim_at_position(lsn)?,
@@ -87,23 +96,33 @@ impl Resolved<'_> {
         Ok(())
     }
 
-    /// The end of the log is not where a gap is: who asks for the latest must not get less without a word.
-    fn refuse_gap(&self) -> Result<()> {
-        let Some(gap) = &self.window.gap else { return Ok(()) };
-        let mut scanner = Scanner::default();
-        if let Some(last) = self.segments.last() {
-            self.scan(&mut scanner, *last, &mut |_| {})?;
-        }
+    /// The end of the log is not where it breaks off: who asks for the latest must not get less without a word.
+    fn refuse_break(&self) -> Result<()> {
+        let text = match (&self.window.gap, &self.window.damaged) {
+            (None, None) => return Ok(()),
+            (Some(gap), _) => format!("the archive has a gap: {gap} is missing"),
+            (None, Some(segment)) => format!("{segment} is damaged in the archive"),
+        };
+        Err(Failure::preflight(format!("{text}, and what comes after it cannot be reached")).hint(format!(
+            "{} A base backup that was made after it can be restored by itself: --point ID --immediate.",
+            self.way_to_the_end()?
+        )))
+    }
+
+    /// How to get as far as the log goes before it breaks off.
+    fn way_to_the_end(&self) -> Result<String> {
         let at = match self.window.to {
             Some(time) => format!(" (the last transaction before it ended at {time})"),
             None => String::new(),
         };
-        let way = match scanner.last_record() {
-            Some(lsn) => format!("Up to the gap it goes with --lsn {lsn}{at}."),
-            None => format!("Give a time before the gap with --at{at}."),
-        };
-        Err(Failure::preflight(format!("the archive has a gap: {gap} is missing, and what comes after it cannot be reached"))
-            .hint(format!("{way} A base backup that was made after the gap can be restored by itself: --point ID --immediate.")))
+        let mut scanner = Scanner::default();
+        if let Some(last) = self.segments.last() {
+            self.scan(&mut scanner, *last, &mut |_| {})?;
+        }
+        Ok(match scanner.last_record() {
+            Some(lsn) => format!("Up to there it goes with --lsn {lsn}{at}."),
+            None => format!("Give a time before it with --at{at}."),
+        })
     }
 
     /// PostgreSQL stops at the first record that begins at the position or later: there must be one.
@@ -160,7 +179,7 @@ impl Resolved<'_> {
             let mut at = middle;
             let mut ends = None;
             while at < high && ends.is_none() {
-                ends = ends_of(&self.holdings, self.segments[at])?;
+                ends = self.ends(self.segments[at])?;
                 at += 1;
             }
             match ends {
@@ -199,23 +218,77 @@ impl Resolved<'_> {
     }
 
     fn scan(&self, scanner: &mut Scanner, segment: Segment, visit: &mut dyn FnMut(Mark)) -> Result<()> {
-        let file = WalFile::Segment(segment);
-        let bytes = self.holdings.content(&file)?.ok_or_else(|| {
-            Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
-        })?;
+        let bytes = self.sound(segment)?;
         scanner.feed(segment.start(self.facts.segment_size), &bytes, visit);
         Ok(())
     }
 
+    /// When the last transaction ended that ends in these segments.
+    fn last_end(&self, segments: &[Segment]) -> Result<Option<Time>> {
+        for segment in segments.iter().rev() {
+            if let Some(ends) = self.ends(*segment)? {
+                return Ok(Some(ends.last));
+            }
+        }
+        Ok(None)
+    }
+
+    fn ends(&self, segment: Segment) -> Result<Option<Ends>> {
+        self.noting_damage(segment, self.holdings.ends(segment))
+    }
+
+    /// The content of a segment that is there.
+    fn sound(&self, segment: Segment) -> Result<Vec<u8>> {
+        let file = WalFile::Segment(segment);
+        let content = self.noting_damage(segment, self.holdings.content(&file))?;
+        content.ok_or_else(|| {
+            Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
+        })
+    }
+
+    /// Remembers a segment that turned out to be damaged: the log ends before it, and the way is sought anew.
+    fn noting_damage<T>(&self, segment: Segment, read: Result<T>) -> Result<T> {
+        if matches!(&read, Err(failure) if matches!(failure.kind, Kind::Verification | Kind::Refused)) {
+            self.damage.lock().unwrap_or_else(PoisonError::into_inner).insert(segment);
+        }
+        read
+    }
+
+    pub(super) fn known_damage(&self) -> BTreeSet<Segment> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads all that replay needs: what is damaged is to be known before anything is written.
+    pub(super) fn read_all(&self) -> Result<()> {
+        each(&self.segments, self.facts.segment_size, &Silent, &|segment| match self.sound(*segment) {
+            // Noted; others may be damaged, too.
+            Err(_) if self.known_damage().contains(segment) => Ok(()),
+            read => read.map(drop),
+        })
+    }
+
     fn out_of_reach(&self, what: &str) -> Failure {
-        let Window { from, to, to_lsn, timeline, gap } = &self.window;
+        let Window { from, to, to_lsn, timeline, gap, damaged } = &self.window;
         let until = match to {
             Some(to) => format!("the last transaction at {to} ({to_lsn})"),
             None => format!("{to_lsn}"),
         };
-        let gap =
-            gap.as_ref().map(|gap| format!(" The archive has a gap: {gap} is missing.")).unwrap_or_default();
+        let way = match (gap, damaged) {
+            (None, None) => "As far as it goes: --at latest.".to_owned(),
+            (gap, damaged) => {
+                let broken = match (gap, damaged) {
+                    (Some(gap), _) => format!("The archive has a gap: {gap} is missing."),
+                    (None, damaged) => {
+                        format!("In the archive {} is damaged.", damaged.as_deref().unwrap_or("a segment"))
+                    }
+                };
+                match self.way_to_the_end() {
+                    Ok(way) => format!("{broken} {way}"),
+                    Err(_) => broken, // noted, and sought anew
+                }
+            }
+        };
         Failure::preflight(format!("{what} cannot be reached on timeline {timeline}"))
-            .hint(format!("Reachable: from {from} to {until}.{gap} As far as it goes: --at latest."))
+            .hint(format!("Reachable: from {from} to {until}. {way}"))
     }
 }

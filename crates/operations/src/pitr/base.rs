@@ -77,3 +77,23 @@ pub(super) fn before_all(oldest: &Base, source: &str) -> Failure {
     Failure::preflight(format!("no base backup of {source} ended before that"))
         .hint(format!("The oldest one ended at {}: nothing before it can be reached.", ended(oldest)))
 }
+
+/// The first base backup of a source after that of `point`, if the log leads from one to the other.
+pub(crate) fn next_base(
+    repository: &Repository,
+    points: &[PointInfo],
+    point: &PointInfo,
+    source: &str,
+) -> Result<Option<ClusterFacts>> {
+    let later: Vec<PointInfo> =
+        points.iter().filter(|other| other.committed_at >= point.committed_at).cloned().collect();
+    let mut bases = bases(repository, &later, source)?.into_iter();
+    let Some(own) = bases.next().filter(|base| base.point.id == point.id) else { return Ok(None) };
+    let holdings = Holdings::read_in_part(repository, own.facts.system)?;
+    let follows = |base: &Base| {
+        base.facts.system == own.facts.system
+            && base.facts.start >= own.facts.stop
+            && holdings.ancestry(base.facts.timeline).includes(own.facts.timeline, own.facts.stop)
+    };
+    Ok(bases.find(follows).map(|base| base.facts))
+}

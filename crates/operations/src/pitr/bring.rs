@@ -2,22 +2,13 @@
 //! of it beforehand.
 
 use super::{Resolved, limits::Limits};
-use crate::wal::write;
+use crate::wal::{each::each, write};
 use mainstay_domain::{
     Failure, Kind, Monitor, Result, Severity,
     wal::{Segment, WalFile},
 };
 use mainstay_sources::postgres::cluster::restore::{self as files, Settings};
-use std::{
-    path::Path,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
-
-/// Bytes of segments that are held at the same time while they are brought.
-const HELD: u64 = 128 << 20;
+use std::path::Path;
 
 impl Resolved<'_> {
     /// Puts what replay needs into a restored data directory's `pg_wal`.
@@ -37,7 +28,7 @@ impl Resolved<'_> {
             .chain(self.segments.iter().map(|segment| WalFile::Segment(*segment)))
             .collect();
         let limits = Limits::default();
-        self.each(&wanted, monitor, &|file| {
+        each(&wanted, self.facts.segment_size, monitor, &|file| {
             let content = self.brought(file)?;
             if let WalFile::Segment(segment) = file {
                 limits.see(segment.start(self.facts.segment_size), &content);
@@ -67,7 +58,7 @@ impl Resolved<'_> {
         };
         monitor.step("limits", Some(wanted.len() as u64 * size.bytes()));
         let limits = Limits::default();
-        self.each(&wanted, monitor, &|segment| {
+        each(&wanted, size, monitor, &|segment| {
             match self.brought(&WalFile::Segment(*segment)) {
                 Ok(content) => limits.see(segment.start(size), &content),
                 // It may never come to that one: it may lie on another line of history, or stream what it holds from its primary.
@@ -94,38 +85,5 @@ impl Resolved<'_> {
         self.holdings.content(file)?.ok_or_else(|| {
             Failure::verification(format!("{file} was in the archive a moment ago and is gone"))
         })
-    }
-
-    /// Does something with each, by several threads, until one fails.
-    fn each<T: Sync>(
-        &self,
-        wanted: &[T],
-        monitor: &dyn Monitor,
-        work: &(dyn Fn(&T) -> Result<()> + Sync),
-    ) -> Result<()> {
-        let next = AtomicUsize::new(0);
-        let outcome = Mutex::new(Ok(()));
-        // Each thread holds a segment; one has up to 1 GiB.
-        let threads = crate::access::threads().min((HELD / self.facts.segment_size.bytes()) as usize).max(1);
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while let Some(item) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let done = match monitor.cancelled() {
-                            true => Err(Failure::new(Kind::Cancelled, "the restore was stopped")),
-                            false => work(item),
-                        };
-                        if let Err(failure) = done {
-                            let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
-                            if outcome.is_ok() {
-                                *outcome = Err(failure);
-                            }
-                            next.store(wanted.len(), Ordering::Relaxed);
-                        }
-                    }
-                });
-            }
-        });
-        outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,23 +1,36 @@
-//! How far the archived log goes on from a base backup without a gap, and when what is in it ended.
+//! How far the archived log goes on from a base backup without a gap.
 
 use crate::wal::Holdings;
-use mainstay_domain::{Lsn, Result, Time, wal::Segment};
-use mainstay_repository::wal::Ends;
+use mainstay_domain::{Lsn, Result, wal::Segment};
 use mainstay_sources::postgres::{cluster::ClusterFacts, wal::Ancestry};
+use std::collections::BTreeSet;
 
-/// The archived segments from where a base backup begins on, as far as they follow one another; and the first one missing, if
-/// later ones are there.
+/// Where the log cannot be followed further although there is more of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Break {
+    Missing(Segment),
+    Damaged(Segment),
+}
+
+/// The archived segments from where a base backup begins on, as far as they follow one another; and where they break off, if
+/// later ones are there. `damaged`: segments that were found to be.
 pub(super) fn follow(
     holdings: &Holdings<'_>,
     ancestry: &Ancestry,
     facts: &ClusterFacts,
-) -> Result<(Vec<Segment>, Option<String>)> {
+    damaged: &BTreeSet<Segment>,
+) -> Result<(Vec<Segment>, Option<Break>)> {
     let size = facts.segment_size;
     let mut segments = Vec::new();
     let mut number = Segment::holding(facts.timeline, facts.start, size);
     loop {
         let wanted = ancestry.segment(number, size);
-        if holdings.has_by_now(wanted)? {
+        if damaged.contains(&wanted) {
+            // The base backup may have its own copy.
+            if !is_whole_in_record(facts, wanted) {
+                return Ok((segments, Some(Break::Damaged(wanted))));
+            }
+        } else if holdings.has_by_now(wanted)? {
             segments.push(wanted);
         } else if !is_whole_in_record(facts, wanted) {
             // A server that died right after its promotion leaves the log up to there in the old timeline's segment only.
@@ -30,18 +43,20 @@ pub(super) fn follow(
                 segments.push(before);
             }
             let unsound = segments.last() != Some(&wanted) && holdings.begun().any(|begun| begun == wanted);
-            let later = unsound
-                || holdings.begun().any(|segment| {
-                    segment.number(size) > wanted.number(size) && ancestry.segment(segment, size) == segment
-                });
-            return Ok((segments, later.then(|| wanted.to_string())));
+            if unsound {
+                return Ok((segments, Some(Break::Damaged(wanted))));
+            }
+            let later = holdings.begun().any(|segment| {
+                segment.number(size) > wanted.number(size) && ancestry.segment(segment, size) == segment
+            });
+            return Ok((segments, later.then_some(Break::Missing(wanted))));
         }
         number = number.next(size);
     }
 }
 
 /// The record holds its last segment as it was at the backup's end: what came later in it is in the archive or nowhere.
-pub(super) fn is_whole_in_record(facts: &ClusterFacts, segment: Segment) -> bool {
+pub(crate) fn is_whole_in_record(facts: &ClusterFacts, segment: Segment) -> bool {
     segment.end(facts.segment_size) <= facts.stop && facts.wal.contains(&segment.to_string())
 }
 
@@ -61,17 +76,4 @@ pub(super) fn end_of_log(
     };
     let end = reach.unwrap_or(last.end(facts.segment_size));
     Ok(branched.map_or(end, |at| end.min(at)).max(facts.stop))
-}
-
-pub(super) fn last_end(holdings: &Holdings<'_>, segments: &[Segment]) -> Result<Option<Time>> {
-    for segment in segments.iter().rev() {
-        if let Some(ends) = ends_of(holdings, *segment)? {
-            return Ok(Some(ends.last));
-        }
-    }
-    Ok(None)
-}
-
-pub(super) fn ends_of(holdings: &Holdings<'_>, segment: Segment) -> Result<Option<Ends>> {
-    holdings.ends(segment)
 }

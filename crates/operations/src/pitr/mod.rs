@@ -13,6 +13,9 @@ mod lines;
 pub mod masked;
 pub mod start;
 
+pub(crate) use base::next_base;
+pub(crate) use follow::is_whole_in_record;
+
 use crate::{points::PointInfo, restore::Opened, wal::Holdings};
 use base::{Base, bases, ended};
 use lines::{choose_line, lines_of_history};
@@ -26,7 +29,7 @@ use mainstay_sources::postgres::{
     wal::Ancestry,
 };
 use serde::Serialize;
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path, sync::Mutex};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -48,6 +51,8 @@ pub struct Window {
     pub timeline: u32,
     /// The first segment that is missing although later ones are there.
     pub gap: Option<String>,
+    /// The segment before which it ends because that is damaged.
+    pub damaged: Option<String>,
 }
 
 /// How a request is met.
@@ -64,6 +69,8 @@ pub struct Resolved<'r> {
     pub segments: Vec<Segment>,
     pub target: Target,
     holdings: Holdings<'r>,
+    /// Archived segments that were found to be damaged.
+    damage: Mutex<BTreeSet<Segment>>,
 }
 
 impl std::fmt::Debug for Holdings<'_> {
@@ -127,6 +134,7 @@ fn along<'r>(
             to_lsn: oldest.facts.stop,
             timeline: ancestry.timeline,
             gap: None,
+            damaged: None,
         },
         ancestry,
         last_kept: None,
@@ -134,17 +142,32 @@ fn along<'r>(
         segments: Vec::new(),
         target: target.clone(),
         holdings,
+        damage: Mutex::default(),
     };
-    // One in which nothing is damaged, if the log leads on from there; else any.
-    let complete: Vec<&Base> = on_line.iter().filter(|base| base.complete).copied().collect();
-    if complete.len() < on_line.len()
-        && !complete.is_empty()
-        && let Ok(()) = resolved.meet(&complete, &on_line, source)
-    {
-        return Ok(resolved);
+    loop {
+        let known = resolved.known_damage();
+        let met = resolved.meet_from_best(&on_line, source);
+        // Of a target that is out of reach, too: what is said to be in reach is read.
+        resolved.read_all()?;
+        // With a segment that turned out to be damaged the log ends earlier: the target may be met before it all the same.
+        if resolved.known_damage() == known {
+            return met.map(|()| resolved);
+        }
     }
-    resolved.meet(&on_line, &on_line, source)?;
-    Ok(resolved)
+}
+
+impl Resolved<'_> {
+    /// Begins with a base backup in which nothing is damaged, if the log leads on from there; else with any.
+    fn meet_from_best(&mut self, on_line: &[&Base], source: &str) -> Result<()> {
+        let complete: Vec<&Base> = on_line.iter().filter(|base| base.complete).copied().collect();
+        if complete.len() < on_line.len()
+            && !complete.is_empty()
+            && let Ok(()) = self.meet(&complete, on_line, source)
+        {
+            return Ok(());
+        }
+        self.meet(on_line, on_line, source)
+    }
 }
 
 /// The end of one base backup, without what was archived after it.
@@ -169,6 +192,7 @@ pub fn end_of_backup<'r>(
         to_lsn: facts.stop,
         timeline: facts.timeline,
         gap: None,
+        damaged: None,
     };
     Ok(Resolved {
         base: point.clone(),
@@ -180,6 +204,7 @@ pub fn end_of_backup<'r>(
         segments: Vec::new(),
         target: Target::Immediate,
         holdings,
+        damage: Mutex::default(),
     })
 }
 

@@ -1,11 +1,23 @@
-//! Proving a base backup: it is restored into a sandbox, recovers by its own log, and every table and index in every database
-//! is looked through by PostgreSQL's own `pg_amcheck`.
+//! Proving a base backup: it is restored into a sandbox, recovers by its own log and by what was archived after it (to the next base
+//! backup, or to the end), and every table and index in every database is looked through by PostgreSQL's own `pg_amcheck`.
+//!
+//! Archived log that cannot be replayed to there is a difference: the point is restored without it, and the report names what is broken.
 
 use super::{SourceReport, Verdict, bin_dir, environment, millis};
-use crate::{config::Config, restore::Opened};
-use mainstay_domain::{Clock, Failure, Monitor, Result, point::State};
+use crate::{
+    config::Config,
+    pitr::{self, Log, Request, Resolved},
+    points,
+    restore::Opened,
+    table_back,
+};
+use mainstay_domain::{Clock, Failure, Kind, Monitor, Result, point::State};
+use mainstay_repository::Repository;
 use mainstay_sources::postgres::{
-    cluster::{ClusterFacts, restore},
+    cluster::{
+        ClusterFacts,
+        restore::{self, Target},
+    },
     sandbox::{Sandbox, SandboxOptions},
     tools::{self, Purpose, Tools},
 };
@@ -16,6 +28,7 @@ const TRUST: &str = "local all all trust\n";
 
 pub(super) fn prove(
     config: Option<&Config>,
+    repository: &Repository,
     opened: &Opened<'_>,
     scratch: &Path,
     clock: &dyn Clock,
@@ -23,12 +36,27 @@ pub(super) fn prove(
 ) -> Result<SourceReport> {
     let facts = ClusterFacts::from_json(&opened.record.facts)?;
     let tools = tools::find(Purpose::Server, facts.major(), bin_dir(config, opened).as_deref())?;
-    let options = sandbox_for(tools, &facts, scratch);
+    let options = SandboxOptions { deadline: table_back::RECOVERY, ..sandbox_for(tools, &facts, scratch) };
+    let mut differences = Vec::new();
+    let mut not_compared = Vec::new();
+    let log = match log_after(repository, opened, &facts) {
+        Ok(log) => log,
+        // Several lines of history could be meant: nothing is wrong with any.
+        Err(failure) if failure.kind == Kind::Usage => {
+            not_compared.push(format!("the archived log was not replayed: {}", said(&failure)));
+            None
+        }
+        Err(failure) if matches!(failure.kind, Kind::Verification | Kind::Preflight) => {
+            differences.push(format!("the archived log was not replayed: {}", said(&failure)));
+            None
+        }
+        Err(failure) => return Err(failure),
+    };
 
     let begun = clock.now();
     let failure: Cell<Option<Failure>> = Cell::new(None);
     let fill = |data: &Path| {
-        restore_into(opened, &facts, data, monitor).map_err(|error| {
+        restore_into(opened, &facts, log.as_ref(), data, monitor).map_err(|error| {
             let text = error.to_string();
             failure.set(Some(error));
             std::io::Error::other(text)
@@ -36,11 +64,21 @@ pub(super) fn prove(
     };
     let sandbox =
         Sandbox::start_on(&options, &fill).map_err(|error| failure.take().unwrap_or_else(|| error.into()))?;
+    table_back::wait_for_the_end(&sandbox, monitor)?;
     let restored_at = clock.now();
-    let mut differences = Vec::new();
-    let mut not_compared = Vec::new();
     compare_databases(&sandbox, &facts, &mut differences)?;
-    let mut compared = format!("recovered to {}; {} databases", facts.stop, facts.databases.len());
+    let mut compared = match &log {
+        Some(log) => format!(
+            "recovered to {}, by {} archived segments",
+            log.window.to_lsn.min(match log.target {
+                Target::Lsn(lsn) => lsn,
+                _ => log.window.to_lsn,
+            }),
+            log.segments.len()
+        ),
+        None => format!("recovered to {}, the end of the base backup", facts.stop),
+    };
+    compared += &format!("; {} databases", facts.databases.len());
     match amcheck(&sandbox, &facts, clock, monitor)? {
         Checked::Clean => compared += ", every table and index by pg_amcheck",
         Checked::Damage(text) => {
@@ -88,16 +126,50 @@ pub(crate) fn sandbox_for(tools: Tools, facts: &ClusterFacts, folder: &Path) -> 
     .setting("ssl", "off")
 }
 
-fn restore_into(opened: &Opened<'_>, facts: &ClusterFacts, data: &Path, monitor: &dyn Monitor) -> Result<()> {
+/// The archived log that leads on from a base backup: to where the next one of its source begins, or to the end. `None`: there is none.
+fn log_after<'r>(
+    repository: &'r Repository,
+    opened: &Opened<'_>,
+    facts: &ClusterFacts,
+) -> Result<Option<Resolved<'r>>> {
+    let (own, source) = (&opened.point, &opened.record.name);
+    let points = points::list(repository, Some(&own.summary.app))?;
+    let next = pitr::next_base(repository, &points, own, source)?;
+    let request = match &next {
+        Some(next) => Request { target: Target::Lsn(next.start), timeline: Some(next.timeline) },
+        None => Request { target: Target::Latest, timeline: None },
+    };
+    let log = pitr::resolve(repository, std::slice::from_ref(own), source, &request)?;
+    Ok((!log.segments.is_empty() && log.window.to_lsn > facts.stop).then_some(log))
+}
+
+fn said(failure: &Failure) -> String {
+    match &failure.hint {
+        Some(hint) => format!("{}. {hint}", failure.message),
+        None => failure.message.clone(),
+    }
+}
+
+fn restore_into(
+    opened: &Opened<'_>,
+    facts: &ClusterFacts,
+    log: Option<&Resolved<'_>>,
+    data: &Path,
+    monitor: &dyn Monitor,
+) -> Result<()> {
     let inside = |oid: u32| data.join("mainstay_tablespaces").join(oid.to_string());
     let options = restore::Options {
         tablespaces: facts.tablespaces.iter().map(|space| (space.oid, inside(space.oid))).collect(),
         sync: false,
         // Damage that is known makes the proof a partial one.
         accept_partial: true,
+        recovery: log.map(table_back::recovery_of),
         ..restore::Options::new(data.to_owned())
     };
-    opened.restore_cluster(&options, monitor).map(drop)
+    match log {
+        Some(log) => pitr::restore(opened, log, &options, Log::Brought, monitor).map(drop),
+        None => opened.restore_cluster(&options, monitor).map(drop),
+    }
 }
 
 fn compare_databases(sandbox: &Sandbox, facts: &ClusterFacts, differences: &mut Vec<String>) -> Result<()> {

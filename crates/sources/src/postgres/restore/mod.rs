@@ -15,6 +15,7 @@ mod blobs;
 mod chosen;
 mod database;
 mod globals;
+mod internal_options;
 mod judge;
 mod load;
 mod maker;
@@ -273,17 +274,6 @@ impl Work<'_> {
             false => Ok(()),
         }
     }
-}
-
-/// A failure with its causes, in one line.
-fn causes(failure: &Failure) -> String {
-    let mut text = failure.to_string();
-    let mut source = std::error::Error::source(failure);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Restores what `options` choose from one captured database.

@@ -25,6 +25,11 @@ pub fn show_resolved(context: &Context, resolved: &Resolved<'_>) {
     if let Some(gap) = &window.gap {
         out.line(format_args!("  gap           {gap} is missing: what comes after it cannot be reached"));
     }
+    if let Some(segment) = &window.damaged {
+        out.line(format_args!(
+            "  damaged       {segment} of the archived log: what comes after it cannot be reached"
+        ));
+    }
     if let Some(kept) = resolved.last_kept {
         out.line(format_args!("  last kept     the transaction that ended at {}", time::precise(kept)));
     }
