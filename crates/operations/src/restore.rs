@@ -239,6 +239,7 @@ impl Opened<'_> {
         let compare = postgres::compare::Options {
             jobs: options.jobs,
             selection: options.selection.clone(),
+            left_out: postgres::compare::LeftOut::of(options),
             ..postgres::compare::Options::new(row_key)
         };
         let spec = target.server.with_database(&target.database);

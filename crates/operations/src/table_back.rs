@@ -214,6 +214,7 @@ impl Taken {
         let comparing = compare::Options {
             jobs: options.jobs,
             selection: options.selection.clone(),
+            left_out: compare::LeftOut::of(options),
             ..compare::Options::new(row_key)
         };
         let spec = target.server.with_database(&target.database);
