@@ -3,10 +3,12 @@
 //! The codes are [`Kind::exit_code`]; `doc/reference/exit-codes.md` is generated and compared by a test.
 
 use crate::{
+    args::Cli,
     context::Context,
     output::{self, Output},
     render::failure,
 };
+use clap::{CommandFactory, error::ErrorKind};
 use mainstay_domain::{Failure, Kind, Result};
 use std::process::ExitCode;
 
@@ -59,17 +61,53 @@ pub fn report(outcome: Result<Exit>, context: &Context) -> ExitCode {
 
 /// What cannot be understood of the command line; a program that asked for JSON gets it there, too.
 pub fn refuse(error: &clap::Error) {
-    let _ = error.print();
-    let mut options = std::env::args_os().take_while(|word| word != "--");
-    if !error.use_stderr() || !options.any(|word| word == "--json") {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+    }
+    if !error.use_stderr() {
         return;
     }
-    let rendered = error.render().to_string();
-    let (said, more) = rendered.split_once("\n\n").unwrap_or((&rendered, ""));
+    let failure = misunderstood(&error.render().to_string());
+    if error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        output::note(failure::text(&failure));
+    }
+    if std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json") {
+        Output::new(true).json("error", &failure::json(&failure));
+    }
+}
+
+/// What the parser of the command line says, in the form that every failure has.
+fn misunderstood(rendered: &str) -> Failure {
+    let (said, more) = rendered.split_once("\n\n").unwrap_or((rendered, ""));
     let said: Vec<&str> = said.trim_start_matches("error: ").lines().map(str::trim).collect();
-    let more: Vec<&str> = more.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let failure = Failure::usage(said.join(" ")).hint(more.join("\n"));
-    Output::new(true).json("error", &failure::json(&failure));
+    let mut hints = Vec::new();
+    for line in more.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(tip) = line.strip_prefix("tip: ") {
+            let mut letters = tip.chars();
+            let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+            hints.push(format!("{first}{}.", letters.as_str()));
+        } else if let Some(usage) = line.strip_prefix("Usage: ") {
+            let command: Vec<&str> = usage
+                .split(' ')
+                .take_while(|word| {
+                    word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') && !word.starts_with('-')
+                })
+                .collect();
+            hints.push(format!("It is used as `{usage}`; `{} --help` explains it.", command.join(" ")));
+        } else if !line.starts_with("For more information") {
+            hints.push(line.to_owned());
+        }
+    }
+    if hints.is_empty() {
+        let cli = Cli::command();
+        let mut words = std::env::args_os().skip(1);
+        let command = words.find_map(|word| Some(cli.find_subcommand(&word)?.get_name().to_owned()));
+        let command = command.map_or_else(String::new, |command| format!("{command} "));
+        hints.push(format!("`{} {command}--help` says what is allowed.", cli.get_name()));
+    }
+    // What the standard library says of a number.
+    let said = said.join(" ").replace("invalid digit found in string", "not a whole number");
+    Failure::usage(said).hint(hints.join("\n"))
 }
 
 /// What its reader sees of a failure.

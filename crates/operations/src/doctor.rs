@@ -4,11 +4,14 @@
 use crate::{
     access,
     config::{Config, SourceConfig},
-    damage, points, scratch_folder,
+    damage,
+    points::{self, PointInfo},
+    prove::{Kept, kept},
+    scratch_folder,
 };
 use mainstay_domain::{
     ByteSize, Clock, Failure, Result, Severity, Silent,
-    point::Problem,
+    point::{Problem, ProofLevel},
     time::{HOUR, SECOND, Span},
 };
 use mainstay_repository::{Repository, RepositoryError, check, read_format};
@@ -241,12 +244,17 @@ fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock)
         )),
         Err(error) => items.push(Item::bad(subject, &error.into())),
     }
+    items.extend(points.iter().filter_map(|point| unproven(subject, repository, point)));
     if let Some(newest) = points.last()
         && newest.summary.finished.since(clock.now()) > HOUR
     {
         items.push(Item::attention(
             subject,
-            format!("the newest point is of {}, which is in the future", newest.summary.finished),
+            format!(
+                "the newest recovery point, {}, was finished {} hours after what this machine's clock says now",
+                newest.id.short(),
+                newest.summary.finished.since(clock.now()) / HOUR
+            ),
             "Compare this machine's clock with that of the machine that made it.",
         ));
     }
@@ -260,6 +268,25 @@ fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock)
         Err(failure) => items.push(Item::bad(subject, &failure)),
     }
     items
+}
+
+/// A point that the log calls proven, while the signed report of it cannot be shown.
+fn unproven(subject: &str, repository: &Repository, point: &PointInfo) -> Option<Item> {
+    let proof = point.proofs.get(&ProofLevel::Restore)?;
+    let why = match kept(repository, &point.id, proof) {
+        Ok(Some(Kept::Missing)) => format!("{} is not there", proof.report),
+        Ok(Some(Kept::Damaged(why))) => why,
+        Ok(None | Some(Kept::Signed(_))) => return None,
+        Err(failure) => return Some(Item::bad(subject, &failure)),
+    };
+    let (app, id) = (&point.summary.app, point.id.short());
+    Some(Item::attention(
+        subject,
+        format!(
+            "the signed report of the restore test of {id} is lost: {why}; the point itself is not harmed"
+        ),
+        &format!("Prove it again: `mainstay verify {app} --point {id} --level restore`."),
+    ))
 }
 
 fn examine_source(subject: &str, source: &SourceConfig, clock: &dyn Clock) -> Vec<Item> {

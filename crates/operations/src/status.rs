@@ -9,7 +9,7 @@ use crate::{
 use mainstay_domain::{
     PointId, Result, Silent, Time,
     point::{ProofLevel, SourceSummary, State},
-    time::{DAY, HOUR},
+    time::{DAY, HOUR, MINUTE},
 };
 use mainstay_repository::{Repository, check};
 use serde::Serialize;
@@ -76,13 +76,13 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
         && newest.summary.state != State::Complete
     {
         concerns.push(format!(
-            "the newest recovery point is {} (what it lacks: mainstay show {app}); the newest complete one is {} of {}",
+            "the newest recovery point is {} (what it lacks: mainstay show {app}); the newest complete one is {}, finished {}",
             newest.summary.state,
             complete.id.short(),
-            complete.summary.finished
+            ago(complete.summary.finished, now)
         ));
     }
-    concerns.extend(failed_test(&points));
+    concerns.extend(failed_test(&points, now));
     match newest_proven.as_ref().and_then(|point| point.proven()) {
         None if !points.is_empty() => concerns.push(format!(
             "no recovery point was ever proven by a restore; do it now: mainstay verify {app} --level restore"
@@ -132,6 +132,17 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
         sources,
         concerns,
     })
+}
+
+/// How long ago, in the unit that matters. Whoever reads it is in a zone of their own.
+fn ago(time: Time, now: Time) -> String {
+    let past = now.since(time).max(0);
+    let (number, unit) = match past {
+        past if past >= 2 * DAY => (past / DAY, "day"),
+        past if past >= 2 * HOUR => (past / HOUR, "hour"),
+        past => (past / MINUTE, "minute"),
+    };
+    format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
 }
 
 /// `newest_first`: the points of the application.
@@ -208,9 +219,10 @@ fn source_left_out(
     };
     is_late.then(|| {
         format!(
-            "the newest recovery point with {source} complete is {} of {finished}; newer ones leave it out: mainstay backup {app} \
+            "the newest recovery point with {source} complete is {}, finished {}; newer ones leave it out: mainstay backup {app} \
              --source {source}",
-            id.short()
+            id.short(),
+            ago(*finished, now)
         )
     })
 }
@@ -230,16 +242,17 @@ fn source_unproven(app: &str, status: &SourceStatus, of_app: Option<Time>, now: 
 }
 
 /// The latest restore test of all did not pass: what it was of, and what stood before it.
-fn failed_test(points: &[PointInfo]) -> Option<String> {
+fn failed_test(points: &[PointInfo], now: Time) -> Option<String> {
     let tests = |point: &PointInfo| point.proofs.get(&ProofLevel::Restore).map(|proof| (proof.at, point.id));
     let (_, id) = points.iter().filter_map(tests).max()?;
     let point = points.iter().find(|point| point.id == id)?;
     let failed = point.not_passed()?;
     let before = points.iter().filter_map(|p| Some((p.proven()?.at, p.id))).max();
     let before = before.map_or("no point was proven before".to_owned(), |(at, id)| {
-        format!("last proven: point {} at {at}", id.short())
+        format!("last proven: point {}, {}", id.short(), ago(at, now))
     });
-    Some(format!("the last restore test, of point {} at {}, did not pass; {before}", id.short(), failed.at))
+    let (id, when) = (id.short(), ago(failed.at, now));
+    Some(format!("the last restore test, of point {id} {when}, did not pass; {before}"))
 }
 
 /// What is late: each policy with a schedule by its own newest complete point, and everything by its age where no schedule says
@@ -261,8 +274,9 @@ fn freshness(config: &Config, app: &str, points: &[PointInfo], newest: &PointInf
         if now.since(expected) > LATE {
             late.push(match last {
                 Some(_) => format!(
-                    "a backup of the policy {name} was expected at {expected} and is not there: is the timer or cron job \
-                     running, and what did it say?"
+                    "a backup of the policy {name} was expected {} and is not there: is the timer or cron job running, and what \
+                     did it say?",
+                    ago(expected, now)
                 ),
                 None => format!(
                     "the policy {name} has a schedule and has made no complete recovery point: run it as: \

@@ -222,6 +222,9 @@ fn packs(context: &Context, name: &str, repository: &Repository) -> Result<bool>
             count(lost as u64, "pack")
         ),
     });
+    if repaired.report.findings.iter().any(|finding| finding.object.starts_with("proofs/")) {
+        out.line(format_args!("{name}: {}", super::verify::LOST_PROOF));
+    }
     out.json(
         "repair",
         &json!({

@@ -11,7 +11,13 @@ use mainstay_operations::{
     prove::{self, Kept},
     skew,
 };
-use mainstay_sources::postgres::cluster::{self, ClusterFacts};
+use mainstay_sources::{
+    postgres::{
+        self,
+        cluster::{self, ClusterFacts},
+    },
+    redis::{self, RedisFacts},
+};
 use serde_json::{Value, json};
 
 /// Show what a recovery point holds, what it lacks, and when it was proven
@@ -145,9 +151,27 @@ fn lost_report(kept: &Kept) -> String {
     }
 }
 
-/// How a base backup was come by.
+/// The state that was captured, in the source's own measure, and how a base backup was come by.
 fn captured(record: &SourceRecord) -> Option<String> {
-    let facts =
-        (record.kind == cluster::KIND).then(|| ClusterFacts::from_json(&record.facts).ok()).flatten()?;
-    facts.captured.map(|captured| captured.to_string())
+    match record.kind.as_str() {
+        cluster::KIND => {
+            let facts = ClusterFacts::from_json(&record.facts).ok()?;
+            let how = facts.captured.map(|captured| format!("{captured}; ")).unwrap_or_default();
+            let from = if facts.from_standby { " of a standby" } else { "" };
+            Some(format!(
+                "{how}consistent from {} on{from}, replayed from {} on timeline {}",
+                facts.stop, facts.start, facts.timeline
+            ))
+        }
+        redis::KIND => {
+            let facts = RedisFacts::from_json(&record.facts).ok()?;
+            Some(format!("as of offset {} of its replication stream", facts.replication_offset?))
+        }
+        "postgres" => {
+            let snapshot = postgres::facts::Facts::from_json(&record.facts).ok()?.snapshot;
+            let at = snapshot.lsn.map(|lsn| format!(", at {lsn} of the log")).unwrap_or_default();
+            Some(format!("one snapshot of {}{at}", time::precise(snapshot.at)))
+        }
+        _ => None,
+    }
 }

@@ -55,6 +55,10 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     }
 }
 
+/// What to do about the report of a restore test that is missing or damaged. There is nothing to repair in it.
+pub const LOST_PROOF: &str = "A lost proof harms no recovery point, and proves none; nothing else is wrong with its point. Prove it \
+    again: mainstay verify APP --point POINT --level restore";
+
 fn look(args: &Args, context: &Context, level: ProofLevel) -> Result<Exit> {
     let config = context.config()?;
     let (repository, chosen) = match &args.point {
@@ -102,10 +106,7 @@ fn look(args: &Args, context: &Context, level: ProofLevel) -> Result<Exit> {
         out.line(format_args!("  {}: {}{needed}", plain(&finding.object), plain(&finding.problem)));
     }
     if report.findings.iter().any(|finding| finding.object.starts_with("proofs/")) {
-        out.line(format_args!(
-            "\nA lost proof harms no recovery point, and proves none. Prove it again: mainstay verify {} --point POINT --level restore",
-            args.app
-        ));
+        out.line(format_args!("\n{LOST_PROOF}"));
     }
     out.json(
         "verified",

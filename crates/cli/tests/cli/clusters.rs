@@ -285,22 +285,48 @@ fn every_moment_between_base_backups_can_be_returned_to() {
 
 #[test]
 fn positions_transactions_and_names_are_targets_too() {
+    /// The server's configuration files read both signs otherwise than SQL.
+    const NAME: &str = r"before O'Brien\s mistake";
     let bank = Bank::new(newest());
     bank.done(&["backup", "bank"]);
     let mut session = bank.server.connect("postgres").unwrap();
     session.execute("INSERT INTO ledger VALUES (1)").unwrap();
     session.execute("BEGIN; INSERT INTO ledger VALUES (2)").unwrap();
     let xid = session.query_text("SELECT pg_current_xact_id()").unwrap().unwrap();
-    session.execute("COMMIT; INSERT INTO ledger VALUES (3)").unwrap();
+    session.execute("COMMIT").unwrap();
+    let now = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')";
+    let after_two = session.query_text(now).unwrap().unwrap();
+    session.execute("INSERT INTO ledger VALUES (3)").unwrap();
     let lsn = session.query_text("SELECT pg_current_wal_insert_lsn()").unwrap().unwrap();
     session.execute("INSERT INTO ledger VALUES (4)").unwrap();
     session.query("SELECT pg_create_restore_point('before O''Brien\\s mistake')").unwrap();
+    let after_four = session.query_text(now).unwrap().unwrap();
     session.execute("DELETE FROM ledger").unwrap();
     bank.archive_all();
 
     assert_eq!(ids(&bank.restored(&["--xid", &xid])), "2 2");
     assert_eq!(ids(&bank.restored(&["--lsn", &lsn])), "3 3");
-    assert_eq!(ids(&bank.restored(&["--name", r"before O'Brien\s mistake"])), "4 4");
+    assert_eq!(ids(&bank.restored(&["--name", NAME])), "4 4");
+
+    // The plan names the target, and the transactions on both sides of it.
+    let planned = |target: &[&str]| {
+        let restore = ["restore", "bank", "--source", "db", "--to-dir", "never", "--dry-run"];
+        bank.run(&[&restore[..], target].concat())
+    };
+    for (target, between, headline) in [
+        (["--xid", xid.as_str()], &after_two, format!("to the end of transaction {xid} (point")),
+        (["--name", "before the mistake"], &after_four, format!("to the restore point {NAME} (point")),
+    ] {
+        let shown = planned(&target);
+        assert!(shown.code == 0 && shown.stdout.contains(&headline), "{}", shown.all());
+        let lines = planned(&[&target[..], &["--json"]].concat()).stdout;
+        let plan = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let plan = plan.into_iter().find(|line| line["type"] == "plan").unwrap();
+        let (kept, undone) = (plan["last_kept"].as_str().unwrap(), plan["first_undone"].as_str().unwrap());
+        assert!(kept <= between.as_str() && between.as_str() < undone, "{between} in {plan}");
+    }
+    let both = planned(&["--name", NAME, "--point", "latest-complete"]);
+    assert!(both.code == 2 && both.stderr.contains("each says where to restore to"), "{}", both.all());
 }
 
 #[test]
@@ -482,7 +508,8 @@ fn a_server_elsewhere_that_knows_what_changed_sends_only_that_and_the_point_says
     bank.give(&bank.place.write("mainstay.yaml", &text));
     bank.sql("INSERT INTO ledger SELECT n, repeat(md5(n::text), 4) FROM generate_series(1, 20000) n");
     bank.done(&["backup", "bank"]);
-    assert!(bank.done(&["show", "bank"]).stdout.contains("db: sent by the server as a whole\n"));
+    let shown = bank.done(&["show", "bank"]).stdout;
+    assert!(shown.contains("db: sent by the server as a whole; consistent from 0/"), "{shown}");
 
     for round in 0..3 {
         bank.sql(&format!("UPDATE ledger SET note = 'round {round}' WHERE id % 5000 = {round}"));

@@ -34,6 +34,74 @@ fn a_misspelt_key_is_named_with_line_column_and_the_right_word() {
 }
 
 #[test]
+fn what_is_no_configuration_is_said_of_the_line_and_not_of_the_parser() {
+    let place = Place::new();
+    let right = small_config(&place);
+    let mut said = String::new();
+    for (from, to) in [
+        ("version: 1", "version: one"),
+        ("last: 3", "last: -3"),
+        ("keep: { last: 3 }", "keep: 3"),
+        ("  shop:", "\tshop:"),
+        ("version: 1", "version: 1\nversion: 1"),
+        ("uploads: {", "- uploads: {"),
+        ("stores: [local]", "stores: local"),
+        ("url: ", "url: [one, two] # "),
+        ("{ url: ", "{ url: } # "),
+        ("\"0 3 * * *\"", "\"0 3 * * *"),
+        ("\"0 3 * * *\"", "* 3 * * *"),
+        ("\"0 3 * * *\"", "\"0 25 * * *\""),
+        ("stores: [local]", "stores: [local"),
+        ("    repository: main\n", ""),
+        ("    repository:", "   repository:"),
+        ("uploads: {", "uploads: { redis: { url: { env: URL } }, "),
+        ("uploads: {", "uploads: {} # "),
+        ("uploads: {", "uploads: # "),
+        ("stores: [local]", "stores: [local], verify_after: pack"),
+        ("stores: [local]", "stores: [local], pack_size: big"),
+        ("files: {", "files: { one_file_system: maybe, "),
+        ("{ files: {", "{ postgres: { url: { env: URL }, tables: [{ match: 3 }] } } # "),
+        ("{ env: MAINSTAY_KEY }", "hunter2"),
+        ("url: \"file://", "url: \"$STORE"),
+    ] {
+        assert!(right.contains(from), "{from}");
+        place.write("mainstay.yaml", &right.replacen(from, to, 1));
+        let ran = place.run(&["config", "check"]);
+        assert_eq!(ran.code, 2, "{to}");
+        let lines = ran.stderr.lines().filter(|line| !line.contains("`mainstay config schema` prints"));
+        said.extend(lines.map(|line| format!("{line}\n")));
+    }
+    assert_snapshot!(said, @r#"
+    error: mainstay.yaml:1:10: `version` must be a whole number, 0 or more, not `one`
+    error: mainstay.yaml:12:55: `last` must be a whole number, 0 or more, not `-3`
+    error: mainstay.yaml:12:47: `keep` must be a group of keys: { key: value }, or a line `key: value` for each, not `3`
+    error: mainstay.yaml:7:2: a tab stands here; lines are indented by blanks
+    error: mainstay.yaml:2:1: duplicate key: version
+    error: mainstay.yaml:10:7: here must stand a group of keys: { key: value }, or a line `key: value` for each, not a list
+    error: mainstay.yaml:5:47: `stores` must be a list: [one, two], or a line `- one` for each, not `local`
+    error: mainstay.yaml:3:17: `url` must be one value, not `[one, two]`
+    error: mainstay.yaml:3:15: a value is missing here
+    error: mainstay.yaml:12:28: a quotation mark is opened here and not closed
+    error: mainstay.yaml:12:28: what begins with * or & must stand in quotes: "* 3 * * *"
+    error: mainstay.yaml:12:28: "0 25 * * *" is not a schedule (minute 0-59, hour 0-23, day of month 1-31, month 1-12, day of week 0-7; *, lists, ranges, steps and names such as MON)
+    error: mainstay.yaml:5:47: `}` stands here, but `[` is to be closed first
+    error: mainstay.yaml:10:5: `repository` is missing in the group of keys that ends here
+    error: mainstay.yaml:9:12: a `key:` cannot stand here: indent it as the lines around it, or quote a value with `: ` in it
+    error: mainstay.yaml:10:49: one kind stands here already; a second one needs a name of its own
+    error: mainstay.yaml:10:17: here must stand one kind with its keys, such as { files: { paths: [/srv] } }
+    error: mainstay.yaml:10:14: a word is missing here: `postgres`, `cluster`, `files`, `redis`, `config` or `command`
+    error: mainstay.yaml:5:70: unknown word `pack`, expected `none`, `objects`, `packs` or `data`
+    hint: Did you mean `packs`?
+    error: mainstay.yaml:5:67: "big" is not a size (write a number and a unit, such as 500MB, 16MiB or 2G)
+    error: mainstay.yaml:10:44: `one_file_system` must be true or false, not `maybe`
+    error: mainstay.yaml:10:67: `match` must be one text, or a list of texts, not `3`
+    error: mainstay.yaml:5:16: the secret itself does not belong here; name the place that holds it: { env: NAME }, { file: PATH } or { command: … }
+    error: mainstay.yaml is not usable
+      stores.local.url: is no address: "$STOREPLACE/store" (variables are not filled in here)
+    "#);
+}
+
+#[test]
 fn names_that_refer_to_nothing_are_listed() {
     let place = Place::new();
     let text = small_config(&place)

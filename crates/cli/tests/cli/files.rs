@@ -210,6 +210,14 @@ fn a_signed_proof_is_shown_and_a_lost_one_is_said_until_a_new_one_is_made() {
         let ran = place.run(&["verify", "shop", "--level", "objects", "--quiet"]);
         assert_eq!(ran.code, 4, "{}", ran.all());
         assert!(ran.stdout.contains(name) && ran.stdout.contains("harms no recovery point"), "{}", ran.all());
+        let ran = place.run(&["repair", "--packs", "--quiet"]);
+        assert!(ran.code == 4 && ran.stdout.contains("harms no recovery point"), "{}", ran.all());
+        let ran = place.run(&["doctor"]);
+        assert!(
+            ran.code == 0 && ran.stdout.contains("the signed report of the restore test of"),
+            "{}",
+            ran.all()
+        );
     }
     place.done(&["verify", "shop", "--level", "restore"]);
     place.done(&["verify", "shop", "--level", "objects"]);

@@ -179,7 +179,8 @@ macro_rules! assert_seen {
         insta::with_settings!({ filters => vec![
             (r"[0-9a-f]{64}", "<id>"),
             (r"\b[0-9a-f]{8}\b", "<id>"),
-            (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d \+00:00)?", "<time>"),
+            (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d(\.\d+)? \+00:00)?", "<time>"),
+            (r"\b[0-9A-F]+/[0-9A-F]{5,8}\b", "<lsn>"),
             (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
             (r"\b\d+(\.\d+)? (ms|s)\b( ago)?", "<while>"),
             (r" *\b\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)\b", " <size>"),

@@ -9,12 +9,38 @@ fn a_misspelt_command_is_a_usage_error_with_a_suggestion() {
     assert_snapshot!(Place::new().run(&["confg"]).all(), @"
     exit 2
     err| error: unrecognized subcommand 'confg'
-    err|
-    err|   tip: a similar subcommand exists: 'config'
-    err|
-    err| Usage: mainstay [OPTIONS] <COMMAND>
-    err|
-    err| For more information, try '--help'.
+    err| hint: A similar subcommand exists: 'config'.
+    err| It is used as `mainstay [OPTIONS] <COMMAND>`; `mainstay --help` explains it.
+    ");
+}
+
+#[test]
+fn a_misunderstood_option_is_said_like_every_other_failure() {
+    let place = Place::new();
+    let mut said = String::new();
+    for line in [
+        &["restore", "shop", "--poin", "latest"][..],
+        &["restore"],
+        &["restore", "shop", "--jobs", "many"],
+        &["verify", "shop", "--level", "deep"],
+        &["restore", "shop", "--to-dir", "a", "--merge", "missing", "--replace"],
+    ] {
+        let ran = place.run(line);
+        assert_eq!((ran.code, &*ran.stdout), (2, ""), "{}", ran.all());
+        said.push_str(&ran.stderr);
+    }
+    assert_snapshot!(said, @"
+    error: unexpected argument '--poin' found
+    hint: A similar argument exists: '--point'.
+    It is used as `mainstay restore --point <POINT> <APP>`; `mainstay restore --help` explains it.
+    error: the following required arguments were not provided: <APP>
+    hint: It is used as `mainstay restore <APP>`; `mainstay restore --help` explains it.
+    error: invalid value 'many' for '--jobs <N>': not a whole number
+    hint: `mainstay restore --help` says what is allowed.
+    error: invalid value 'deep' for '--level <LEVEL>' [possible values: objects, packs, data, restore]
+    hint: `mainstay verify --help` says what is allowed.
+    error: the argument '--to-dir <FOLDER>' cannot be used with '--replace'
+    hint: It is used as `mainstay restore --table <TABLE> --to-dir <FOLDER> --merge <HOW> <APP>`; `mainstay restore --help` explains it.
     ");
 }
 

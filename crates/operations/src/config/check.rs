@@ -181,6 +181,9 @@ fn check_url(place: &str, store: &StoreConfig, found: &mut Found) {
                 format!("this version of Mainstay has no store of kind {scheme:?} (it has: file)"),
             );
         }
+        None if store.url.contains('$') => {
+            found.add(place, format!("is no address: {:?} (variables are not filled in here)", store.url));
+        }
         None => found.add(place, format!("is no address; for a folder write \"file://{}\"", store.url)),
     }
 }

@@ -1,6 +1,6 @@
 //! From a file to a checked [`Config`].
 
-use super::{Config, ConfigError, error::nearest};
+use super::{Config, ConfigError, words};
 use serde_saphyr::{DuplicateKeyPolicy, Error as YamlError};
 use std::{
     fs::File,
@@ -37,16 +37,22 @@ impl Config {
         if metadata.is_file() && mode & 0o022 != 0 {
             return Err(ConfigError::WritableByOthers { path: path.to_owned(), mode });
         }
-        let mut text = String::new();
-        (&mut file).take(MAX_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
-        if text.len() as u64 > MAX_BYTES {
+        let mut bytes = Vec::new();
+        (&mut file).take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() as u64 > MAX_BYTES {
             return Err(ConfigError::TooLarge {
                 path: path.to_owned(),
                 bytes: metadata.len(),
                 limit: MAX_BYTES,
             });
         }
-        Config::parse(&text, path)
+        match str::from_utf8(&bytes) {
+            Ok(text) => Config::parse(text, path),
+            Err(error) => {
+                let (line, column, message) = words::not_text(&bytes, error.valid_up_to());
+                Err(ConfigError::Malformed { path: path.to_owned(), line, column, message, suggestion: None })
+            }
+        }
     }
 
     /// Parses and checks `text`; `path` is what errors call it.
@@ -56,8 +62,8 @@ impl Config {
             duplicate_keys: DuplicateKeyPolicy::Error,
             strict_booleans: true,
         };
-        let mut config: Config =
-            serde_saphyr::from_str_with_options(text, options).map_err(|error| malformed(path, &error))?;
+        let mut config: Config = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|error| malformed(path, &error, text))?;
         config.path = path.to_owned();
         let problems = config.check();
         if problems.is_empty() {
@@ -73,43 +79,14 @@ impl Config {
     }
 }
 
-fn malformed(path: &Path, error: &YamlError) -> ConfigError {
+fn malformed(path: &Path, error: &YamlError, text: &str) -> ConfigError {
     let place = error.location();
-    let shown = error.without_snippet().to_string();
-    // The location is shown in front, where editors look for it.
-    let message = match shown.rsplit_once(" at line ") {
-        Some((message, _)) => message.to_owned(),
-        None => shown,
-    };
-    let (message, suggestion) = match error.without_snippet() {
-        YamlError::SerdeUnknownField { field, expected, .. } => (
-            format!("unknown key `{field}`, expected {}", one_of(expected)),
-            nearest(field, expected.iter().copied()).map(str::to_owned),
-        ),
-        YamlError::SerdeUnknownVariant { variant, expected, .. } => (
-            format!("unknown word `{variant}`, expected {}", one_of(expected)),
-            nearest(variant, expected.iter().copied()).map(str::to_owned),
-        ),
-        YamlError::DuplicateMappingKey { .. } => {
-            (message.split(", set ").next().unwrap_or(&message).replace("mapping key", "key"), None)
-        }
-        _ => (message, None),
-    };
+    let (message, suggestion) = words::of(error.without_snippet(), text);
     ConfigError::Malformed {
         path: path.to_owned(),
         line: place.map_or(1, |l| l.line()),
         column: place.map_or(1, |l| l.column()),
         message,
         suggestion,
-    }
-}
-
-fn one_of(words: &[&str]) -> String {
-    match words {
-        [] => "nothing here".to_owned(),
-        [word] => format!("`{word}`"),
-        [most @ .., last] => {
-            format!("{} or `{last}`", most.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", "))
-        }
     }
 }

@@ -10,6 +10,7 @@ mod load;
 mod model;
 mod schedule;
 mod schema;
+mod words;
 
 #[cfg(test)]
 mod tests;

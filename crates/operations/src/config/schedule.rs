@@ -36,7 +36,11 @@ impl FromStr for Schedule {
         }
         match text.parse() {
             Ok(cron) => Ok(Schedule { text: text.to_owned(), cron }),
-            Err(error) => Err(format!("{text:?} is not a schedule ({error})")),
+            // Its words are of a parser; the fields' are known to whoever writes one.
+            Err(_) => Err(format!(
+                "{text:?} is not a schedule (minute 0-59, hour 0-23, day of month 1-31, month 1-12, day of week 0-7; \
+                 *, lists, ranges, steps and names such as MON)"
+            )),
         }
     }
 }

@@ -73,10 +73,15 @@ fn a_key_written_twice_is_refused() {
 #[test]
 fn broken_yaml_is_refused_with_its_place() {
     let message = refusal("  local: {", "\tlocal: {");
-    assert!(message.starts_with("mainstay.yaml:4:2: tabs disallowed"), "{message}");
+    assert!(message.starts_with("mainstay.yaml:4:2: a tab stands here"), "{message}");
     assert!(parse("").unwrap_err().starts_with("mainstay.yaml:1:1: "));
     let message = refusal("\"0 3 * * *\"", "daily");
     assert!(message.starts_with("mainstay.yaml:14:28: \"daily\" is not a schedule"), "{message}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mainstay.yaml");
+    fs::write(&path, b"version: 1\nstores: \xff\n").unwrap();
+    let failure = Failure::from(Config::load(&path).unwrap_err());
+    assert!(failure.message.contains("mainstay.yaml:2:9: this is not UTF-8"), "{failure}");
 }
 
 #[test]

@@ -196,24 +196,34 @@ impl Resolved<'_> {
     fn aim_at_mark(&mut self, is: &dyn Fn(&Mark) -> bool, until: Option<Lsn>) -> Result<bool> {
         let mut scanner = Scanner::default();
         let mut found = None;
+        let (mut kept, mut lost) = (None, None);
         for (index, segment) in self.segments.iter().enumerate() {
-            if until.is_some_and(|until| segment.start(self.facts.segment_size) >= until) {
+            let beyond = found.is_some();
+            if !beyond && until.is_some_and(|until| segment.start(self.facts.segment_size) >= until) {
                 break;
             }
-            self.scan(&mut scanner, *segment, &mut |mark| {
-                // Not replayed at all before this.
-                if is(&mark) && mark.at() >= self.facts.start {
-                    found.get_or_insert((index, mark.at(), mark.time()));
+            let read = self.scan(&mut scanner, *segment, &mut |mark| {
+                let ended = if let Mark::End { time, .. } = &mark { Some(*time) } else { None };
+                match found {
+                    // Not replayed at all before this.
+                    None if is(&mark) && mark.at() >= self.facts.start => {
+                        found = Some((index, mark.at()));
+                        kept = ended.or(kept);
+                    }
+                    None => kept = ended.or(kept),
+                    Some(_) => lost = lost.or(ended),
                 }
-            })?;
-            if found.is_some() {
+            });
+            // One segment more is looked into for what comes next. It is not needed: what is wrong with it is no matter here.
+            if beyond || lost.is_some() {
                 break;
             }
+            read?;
         }
         let within = |at: Lsn| at >= self.facts.stop && until.is_none_or(|until| at < until);
-        let Some((index, _, time)) = found.filter(|(_, at, _)| within(*at)) else { return Ok(false) };
+        let Some((index, _)) = found.filter(|(_, at)| within(*at)) else { return Ok(false) };
         self.segments.truncate(index + 1);
-        self.last_kept = time;
+        (self.last_kept, self.first_lost) = (kept, lost);
         Ok(true)
     }
 

@@ -111,11 +111,36 @@ impl CommandLine {
 }
 
 impl fmt::Display for CommandLine {
-    /// The program alone: arguments may be anybody's secrets.
+    /// The program alone: arguments may be anybody's secrets, and so may what the shell is told to set before it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            CommandLine::Shell(text) => text.split_whitespace().next().unwrap_or(""),
-            CommandLine::Program(words) => words.first().map_or("", String::as_str),
-        })
+        match self {
+            CommandLine::Program(words) => f.write_str(words.first().map_or("", String::as_str)),
+            CommandLine::Shell(text) => {
+                let first = text.split_whitespace().next().unwrap_or("").trim_end_matches([';', '|', '&']);
+                let is_name = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+');
+                match (
+                    first.chars().all(is_name) && !first.is_empty(),
+                    text.contains([';', '|', '&', '\n', '`', '(']),
+                ) {
+                    (true, false) => f.write_str(first),
+                    (true, true) => write!(f, "the shell command that begins with {first}"),
+                    (false, _) => f.write_str("the shell command"),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_named_without_what_it_is_told() {
+        let shell = |text: &str| CommandLine::Shell(text.to_owned()).to_string();
+        assert_eq!(shell("pg_dumpall --globals-only"), "pg_dumpall");
+        assert_eq!(shell("echo one; tool --password x"), "the shell command that begins with echo");
+        assert_eq!(shell("PASSWORD=hunter2 tool"), "the shell command");
+        assert_eq!(CommandLine::Program(vec!["/bin/echo".into(), "hunter2".into()]).to_string(), "/bin/echo");
     }
 }

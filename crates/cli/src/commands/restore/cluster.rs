@@ -2,7 +2,7 @@
 
 mod shown;
 
-use super::{How, heading};
+use super::How;
 use crate::{commands::point::Chosen, context::Context, exit::Exit, render::confirm};
 use mainstay_domain::{Failure, Lsn, Result};
 use mainstay_operations::hooks::Around;
@@ -12,7 +12,7 @@ use mainstay_operations::{
     points, restore, safety, staging,
 };
 use mainstay_sources::postgres::cluster::restore::{Action, Options, Recovery, Target, refuse_partial};
-pub use shown::show_resolved;
+pub use shown::{heading_to, show_resolved};
 use shown::{show_masked, show_next, show_plan, show_report, show_started};
 use std::path::{Path, PathBuf, absolute};
 
@@ -167,7 +167,7 @@ pub fn run(
     let opened = restore::open(&chosen.repository, base, source)?;
     let plan = mainstay_sources::postgres::cluster::restore::plan(&opened.record, &options)?;
 
-    heading(context, chosen, source, &options.destination.display().to_string());
+    heading_to(context, &resolved, source, &options.destination.display().to_string());
     let to_a_moment = how.cluster.target_given().then_some(&resolved);
     show_plan(context, to_a_moment, &plan, base);
     if how.dry_run {
@@ -267,6 +267,12 @@ fn keep_way_back(
 pub fn resolve<'c>(how: &How, chosen: &'c Chosen, source: &str) -> Result<Resolved<'c>> {
     if !how.cluster.target_given() {
         return pitr::end_of_backup(&chosen.repository, &chosen.info, source);
+    }
+    if how.point != "latest" {
+        return Err(Failure::usage("a recovery point and a moment were given, and each says where to restore to").hint(
+            "To the moment: leave --point out; the base backup before it is found by itself. To the end of the point's own base \
+             backup: --immediate in place of the moment.",
+        ));
     }
     let points = points::list(&chosen.repository, Some(&chosen.info.summary.app))?;
     let request = Request { target: how.cluster.target()?, timeline: how.cluster.timeline };

@@ -3,7 +3,6 @@
 use super::{
     How, cluster, connect_spec,
     database::{self, qualified, show_comparison, show_masked, show_plan, show_report},
-    heading,
 };
 use crate::{
     commands::point::Chosen,
@@ -63,7 +62,7 @@ pub fn run(
     let target =
         Target { server: spec.with_database("postgres"), database: database.clone(), into_existing: true };
 
-    heading(context, chosen, source, &format!("the database {database}"));
+    cluster::heading_to(context, &resolved, source, &format!("the database {database}"));
     cluster::show_resolved(context, &resolved);
     if how.dry_run {
         return Ok(Exit::Done);

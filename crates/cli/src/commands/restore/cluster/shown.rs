@@ -2,18 +2,34 @@
 
 use crate::{
     context::Context,
-    render::{count, time},
+    render::{count, plain, time},
 };
-use mainstay_domain::ByteSize;
+use mainstay_domain::{ByteSize, time::SECOND};
 use mainstay_operations::{
     pitr::{Resolved, masked},
     points,
 };
 use mainstay_sources::postgres::cluster::{
     ClusterFacts,
-    restore::{Options, Report},
+    restore::{Options, Report, Target},
     start::{Reached, Started},
 };
+
+/// What is restored, to which moment.
+pub fn heading_to(context: &Context, resolved: &Resolved<'_>, source: &str, destination: &str) {
+    let base = &resolved.base;
+    let to = match &resolved.target {
+        Target::Immediate => format!("as of {}", time::local(base.summary.finished)),
+        Target::Latest => "to the end of the archived log".to_owned(),
+        Target::Time(at) if at.0 % SECOND == 0 => format!("to {}", time::local(*at)),
+        Target::Time(at) => format!("to {}", time::precise(*at)),
+        Target::Lsn(lsn) => format!("to the position {lsn}"),
+        Target::Xid(xid) => format!("to the end of transaction {xid}"),
+        Target::Name(name) => format!("to the restore point {}", plain(name)),
+    };
+    let (app, id) = (&base.summary.app, base.id.short());
+    context.output.line(format_args!("Restore {source} of {app} {to} (point {id}) into {destination}\n"));
+}
 
 /// Where the recovery goes, and what is the last that it keeps.
 pub fn show_resolved(context: &Context, resolved: &Resolved<'_>) {
@@ -163,9 +179,20 @@ pub(super) fn show_started(context: &Context, options: &Options, started: &Start
         out.line(format_args!(
             "  stop        pg_ctl -D {} stop, as user {}",
             options.destination.display(),
-            started.uid
+            user(started.uid)
         ));
     }
     out.line(format_args!("  its log     {}", started.log.display()));
     out.json("started", started);
+}
+
+/// The name of a user as this machine knows it, or the number.
+fn user(uid: u32) -> String {
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let of = |line: &str| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        (number.parse() == Ok(uid)).then(|| name.to_owned())
+    };
+    accounts.lines().find_map(of).unwrap_or_else(|| uid.to_string())
 }
