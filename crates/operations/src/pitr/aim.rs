@@ -278,10 +278,9 @@ impl Resolved<'_> {
             (gap, damaged) => {
                 let broken = match (gap, damaged) {
                     (Some(gap), _) => format!("The archive has a gap: {gap} is missing."),
-                    (None, damaged) => format!(
-                        "In the archive {} is damaged.",
-                        damaged.as_deref().unwrap_or("a segment")
-                    ),
+                    (None, damaged) => {
+                        format!("In the archive {} is damaged.", damaged.as_deref().unwrap_or("a segment"))
+                    }
                 };
                 match self.way_to_the_end() {
                     Ok(way) => format!("{broken} {way}"),
