@@ -391,11 +391,27 @@ def case_cluster():
               f"{(mib(repo / 'backup') - peers) / min(ROUNDS, 3):.0f} MiB (pgBackRest) more.")
     finally:
         stop_postgres(data, as_postgres)
-    back = BENCH / "cluster-restored"
+    back, peer = BENCH / "cluster-restored", BENCH / "cluster-restored-pgbackrest"
+    our_restore = ours + ["restore", "bench", "--source", "data", "--to-dir", str(back), "--yes"]
+    peer_restore = command + ["restore", f"--pg1-path={peer}", "--type=none"]
     compare("Restore of the last one", {
-        "mainstay": (lambda: shutil.rmtree(back, ignore_errors=True), ours + ["restore", "bench", "--source", "data", "--to-dir", str(back), "--yes"], None),
-        "pgBackRest": (lambda: own(back), command + ["restore", f"--pg1-path={back}", "--type=none"], None)},
+        "mainstay": (lambda: shutil.rmtree(back, ignore_errors=True), our_restore, None),
+        "pgBackRest": (lambda: own(peer), peer_restore, None)},
         min(ROUNDS, 3), warm=[home / "repo", repo / "backup"])
+
+    def change_files(directory):
+        """A page of every hundredth file gets other bytes."""
+        files = sorted(p for p in (directory / "base").rglob("*") if p.is_file() and p.stat().st_size >= 8192)
+        for path in files[::100]:
+            with path.open("r+b") as file:
+                file.seek(path.stat().st_size // 16384 * 8192)
+                file.write(os.urandom(8192))
+    hashing = f"find {back} -type f -print0 | xargs -0 -P2 -n8 sha1sum > /dev/null"
+    compare("Delta restore after a page of 1 % of the files changed", {
+        "mainstay": (lambda: change_files(back), our_restore + ["--delta", "--no-backup"], None),
+        "pgBackRest": (lambda: change_files(peer), peer_restore + ["--delta"], None),
+        "sha1sum of every file, two at once": (None, hashing, None)},
+        min(ROUNDS, 3), warm=[home / "repo", repo / "backup", back, peer])
 
 
 SEGMENTS = int(os.environ.get("BENCH_SEGMENTS", "200"))

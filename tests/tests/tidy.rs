@@ -14,7 +14,7 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("stores", &["domain"]),
     ("keys", &["domain"]),
     ("repository", &["domain", "stores", "keys"]),
-    ("sources", &["domain", "stores"]),
+    ("sources", &["domain"]),
     ("operations", &["domain", "stores", "keys", "repository", "sources"]),
     ("cli", &["domain", "stores", "keys", "repository", "sources", "operations"]),
 ];

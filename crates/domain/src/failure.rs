@@ -96,6 +96,25 @@ impl Failure {
         self
     }
 
+    /// What caused it, the nearest first. One that only repeats what stands before it is left out.
+    pub fn causes(&self) -> Vec<String> {
+        let mut causes: Vec<String> = Vec::new();
+        let mut next = self.source();
+        while let Some(error) = next {
+            let text = error.to_string();
+            if causes.last().unwrap_or(&self.message) != &text {
+                causes.push(text);
+            }
+            next = error.source();
+        }
+        causes
+    }
+
+    /// Message and causes in one line: `the store is away: connection refused`.
+    pub fn with_causes(&self) -> String {
+        [vec![self.message.clone()], self.causes()].concat().join(": ")
+    }
+
     /// Puts `what` in front: the step or the object during which this happened.
     pub fn during(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);

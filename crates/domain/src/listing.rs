@@ -5,7 +5,7 @@
 //! pass, and a single path is found by its key.
 
 use crate::{Time, stream::Content};
-use std::cmp::Ordering;
+use std::{cmp::Ordering, fmt};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, minicbor::Encode, minicbor::Decode)]
 #[cbor(index_only)]
@@ -35,6 +35,16 @@ pub struct FileTime {
     pub seconds: i64,
     #[n(1)]
     pub nanoseconds: u32,
+}
+
+impl fmt::Display for FileTime {
+    /// RFC 3339 in UTC with the digits that tell two times apart; a date beyond the calendar as seconds since the epoch.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match i32::try_from(self.nanoseconds).map(|rest| jiff::Timestamp::new(self.seconds, rest)) {
+            Ok(Ok(time)) => write!(f, "{time}"),
+            _ => write!(f, "{}.{:09} s since 1970", self.seconds, self.nanoseconds),
+        }
+    }
 }
 
 /// Why the recorded content may not be what the file held at one instant.
@@ -199,6 +209,14 @@ mod tests {
         let mut paths = vec![&b"a.b"[..], b"a/b", b"a", b"", b"a-", b"a/b/c", b"b"];
         paths.sort_by(|a, b| compare_paths(a, b));
         assert_eq!(paths, [&b""[..], b"a", b"a/b", b"a/b/c", b"a-", b"a.b", b"b"]);
+    }
+
+    #[test]
+    fn a_time_is_shown_as_a_date_however_far_away_it_is() {
+        let shown = |seconds, nanoseconds| FileTime { seconds, nanoseconds }.to_string();
+        assert_eq!(shown(1_795_000_000, 5), "2026-11-18T11:06:40.000000005Z");
+        assert_eq!(shown(-1, 0), "1969-12-31T23:59:59Z");
+        assert_eq!(shown(i64::MAX, 1), "9223372036854775807.000000001 s since 1970");
     }
 
     #[test]

@@ -10,8 +10,9 @@
 //! - a point with a hold, and a manual one until its own end;
 //! - the newest complete point of each source, application, policy and signer, and an incomplete one until a complete one follows: a
 //!   backup of some sources takes no place of one that holds others, and one that leaves a part of a source out (row filters,
-//!   excluded tables) none of one that has all of it;
-//! - the point last proven by a restore, of each source;
+//!   excluded tables) none of one that has all of it. The same goes for the places that rules give: a point competes with those
+//!   that have at least what it has;
+//! - the point last proven by a restore, of each source, and of all of it;
 //! - what was superseded less than `grace` ago;
 //! - what cannot be judged: points dated in the future, and points of a policy that is no longer configured or has no rules.
 
@@ -237,6 +238,9 @@ enum Extent {
     Whole,
 }
 
+/// A source, and how much of it.
+type Holding<'a> = (&'a str, Extent);
+
 /// Since when each point has not been the newest complete one any more of anything that it holds, and because of which other point.
 ///
 /// What makes a point dispensable is, for each of its sources, a younger complete point with as much of that source, of the same application
@@ -312,38 +316,40 @@ fn chosen_by_rules(
     now: Time,
     zone: &TimeZone,
 ) -> Ruled {
-    // For each source by itself: a point with some of them takes no place from one with others.
-    let mut groups: BTreeMap<(&str, &str, HostId, &str), Vec<&Candidate<'_>>> = BTreeMap::new();
+    // Each point competes with those alone that have at least what it has: one with some of the sources, or with a part of one, takes
+    // no place from one with more, or with others.
+    type Group<'a> = Vec<(BTreeSet<Holding<'a>>, &'a Candidate<'a>)>;
+    let mut groups: BTreeMap<(&str, &str, HostId), Group<'_>> = BTreeMap::new();
     for point in points.iter().filter(|point| is_complete(point) && !is_future(point, now)) {
         if let Some(policy) = &point.summary.policy {
-            for source in holdings(point) {
-                groups.entry((&point.summary.app, policy, point.signer, source)).or_default().push(point);
-            }
+            let group = groups.entry((&point.summary.app, policy, point.signer)).or_default();
+            group.push((extents(point).into_iter().collect(), point));
         }
     }
     let mut chosen = Ruled::new();
-    for ((_, policy, ..), group) in groups {
+    for ((_, policy, _), group) in groups {
         let Some(keep) = policies.get(policy) else { continue };
-        for (rule, of) in keep.counts() {
-            let mut seen = BTreeSet::new();
-            for point in group.iter().rev() {
-                let slot = rule.slot(point.summary.started, zone);
-                // Without a calendar every point is a slot of its own.
-                let is_new = slot.as_ref().is_none_or(|slot| !seen.contains(slot));
-                if !is_new {
-                    continue;
-                }
-                seen.insert(slot.clone().unwrap_or_else(|| point.point.to_string()));
-                let nth = seen.len() as u32;
-                if nth > of {
-                    break;
-                }
-                let reason = Reason::Rule { policy: policy.to_owned(), rule, nth, of, slot };
-                let reasons = chosen.entry(point.point).or_default();
-                let known = |other: &Reason| matches!(other, Reason::Rule { rule: of, .. } if *of == rule);
-                // One place of a rule is enough, whichever source it is for.
-                if !reasons.iter().any(known) {
-                    reasons.push(reason);
+        let kinds: BTreeSet<_> = group.iter().map(|(has, _)| has).collect();
+        for kind in kinds {
+            let peers: Vec<_> = group.iter().rev().filter(|(has, _)| has.is_superset(kind)).collect();
+            for (rule, of) in keep.counts() {
+                let mut seen = BTreeSet::new();
+                for (has, point) in &peers {
+                    let slot = rule.slot(point.summary.started, zone);
+                    // Without a calendar every point is a slot of its own.
+                    if slot.as_ref().is_some_and(|slot| seen.contains(slot)) {
+                        continue;
+                    }
+                    seen.insert(slot.clone().unwrap_or_else(|| point.point.to_string()));
+                    let nth = seen.len() as u32;
+                    if nth > of {
+                        break;
+                    }
+                    // One with more has its place, or a better one, among its own kind.
+                    if has == kind {
+                        let reason = Reason::Rule { policy: policy.to_owned(), rule, nth, of, slot };
+                        chosen.entry(point.point).or_default().push(reason);
+                    }
                 }
             }
         }
@@ -369,12 +375,13 @@ fn last_of<'a>(
     now: Time,
     proof: impl Fn(&Candidate<'a>) -> Option<&'a Proof>,
 ) -> BTreeSet<PointId> {
-    // The proof of a point says nothing about the sources that it does not hold.
-    let mut proven: BTreeMap<(&str, &str), Vec<(Time, &Candidate<'_>)>> = BTreeMap::new();
+    // The proof of a point says nothing about what it does not hold of a source.
+    type Proven<'a> = Vec<(Time, &'a Candidate<'a>)>;
+    let mut proven: BTreeMap<(&str, Holding<'_>), Proven<'_>> = BTreeMap::new();
     for point in points {
         if let Some(proof) = proof(point) {
-            for source in holdings(point) {
-                proven.entry((&point.summary.app, source)).or_default().push((proof.at, point));
+            for extent in extents(point) {
+                proven.entry((&point.summary.app, extent)).or_default().push((proof.at, point));
             }
         }
     }

@@ -57,7 +57,7 @@ pub fn open_with(
 /// What is needed to get at a repository.
 pub fn access(config: &Config, repository: &Named<'_>, clock: Arc<dyn Clock>) -> Result<Access> {
     let secret = repository.config.key.read()?;
-    let cache = repository.config.cache.clone().or_else(default_cache);
+    let cache = cache_of(repository.config);
     Ok(Access { store: store_of(config, repository)?, secret, clock, cache })
 }
 
@@ -72,6 +72,11 @@ pub fn store_of(config: &Config, repository: &Named<'_>) -> Result<Arc<dyn Store
     };
     let store = config.stores.get(store).ok_or_else(|| unknown("store", store, config.stores.keys()))?;
     Ok(mainstay_stores::open(&store.url)?.into())
+}
+
+/// Where the index of a repository is kept at hand.
+pub fn cache_of(repository: &RepositoryConfig) -> Option<PathBuf> {
+    repository.cache.clone().or_else(default_cache)
 }
 
 /// `$MAINSTAY_CACHE`, or `mainstay` in the user's cache directory; `None` where neither can be known.

@@ -170,12 +170,7 @@ fn previous_record(
 }
 
 fn failed(name: &str, kind: &str, failure: &Failure, clock: &dyn Clock) -> SourceRecord {
-    let mut message = failure.message.clone();
-    let mut cause = std::error::Error::source(failure);
-    while let Some(error) = cause {
-        message = format!("{message}: {error}");
-        cause = error.source();
-    }
+    let mut message = failure.with_causes();
     if let Some(hint) = &failure.hint {
         message = format!("{message}. {hint}");
     }

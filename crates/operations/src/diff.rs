@@ -155,7 +155,7 @@ pub fn points(
             ChangeKind::Content => (Became::Changed, "content"),
             ChangeKind::Metadata => (Became::Changed, "mode, owner, time or attributes"),
         };
-        let object = files::show_path(&change.path);
+        let object = files::show_at(&change.path);
         let detail = detail.to_owned();
         visit(Finding::Difference(Difference { source: source.clone(), object, became, detail }))?;
     }
@@ -220,21 +220,28 @@ fn live_files(
     let source = opened.record.name.clone();
     let found = files::compare_live(&opened.reader, &opened.record, false, MOST_FILES, monitor)?;
     let listed = found.differences.len() as u64;
-    for d in found.differences {
-        let (became, detail) = match (d.aspect, d.detail.as_str()) {
-            (Aspect::Missing, _) => (Became::Removed, String::new()),
-            (Aspect::Extra, _) => (Became::Added, String::new()),
-            (aspect, "") => (Became::Changed, aspect.to_string()),
-            (aspect, detail) => (Became::Changed, format!("{aspect}: {detail}")),
+    // One line for each path, whatever is different in it.
+    for of_one in found.differences.chunk_by(|a, b| a.path == b.path) {
+        let became = match of_one.iter().map(|d| d.aspect).min() {
+            Some(Aspect::Missing) => Became::Removed,
+            Some(Aspect::Extra) => Became::Added,
+            _ => Became::Changed,
         };
-        let source = source.clone();
-        visit(Finding::Difference(Difference { source, object: d.path, became, detail }))?;
+        let words = of_one.iter().filter(|d| !matches!(d.aspect, Aspect::Missing | Aspect::Extra));
+        let words: Vec<String> = words
+            .map(|d| match d.detail.as_str() {
+                "" => d.aspect.to_string(),
+                detail => format!("{}: {detail}", d.aspect),
+            })
+            .collect();
+        let (source, object, detail) = (source.clone(), of_one[0].path.clone(), words.join("; "));
+        visit(Finding::Difference(Difference { source, object, became, detail }))?;
     }
     match found.difference_count.saturating_sub(listed) {
         0 => Ok(()),
         more => visit(Finding::Difference(Difference {
             source,
-            object: format!("{more} more paths"),
+            object: format!("{more} more differences"),
             became: Became::Changed,
             detail: "not listed".to_owned(),
         })),

@@ -20,7 +20,7 @@ use mainstay_sources::{
 };
 use mainstay_stores::{Store, StoreError};
 use serde::Serialize;
-use std::sync::Arc;
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 /// Nobody waits for a locked table in front of a doctor.
 const LOCK_WAIT: Span = Span { nanoseconds: 10 * SECOND };
@@ -63,13 +63,12 @@ impl Item {
     }
 
     fn bad(subject: &str, failure: &Failure) -> Item {
-        let mut text = failure.message.clone();
-        let mut cause = std::error::Error::source(failure);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
+        Item {
+            subject: subject.into(),
+            health: Health::Bad,
+            text: failure.with_causes(),
+            hint: failure.hint.clone(),
         }
-        Item { subject: subject.into(), health: Health::Bad, text, hint: failure.hint.clone() }
     }
 
     /// What a source says about itself.
@@ -114,6 +113,8 @@ pub fn examine(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Item> {
             Err(failure) => items.push(Item::bad(&subject, &failure)),
         }
     }
+    let folders: BTreeSet<_> = config.repositories.values().map(access::cache_of).collect();
+    items.extend(folders.iter().flatten().filter_map(|folder| cache(folder)));
     for (app_name, app) in &config.apps {
         for (name, source) in &app.sources {
             let subject = format!("{app_name}: source {name}");
@@ -174,7 +175,7 @@ fn probe_store(store: &dyn Store) -> Result<()> {
 }
 
 fn free_space(subject: &str, url: &str) -> Option<Item> {
-    let mut path = std::path::Path::new(url.strip_prefix("file://")?);
+    let mut path = Path::new(url.strip_prefix("file://")?);
     while !path.exists() {
         path = path.parent()?;
     }
@@ -190,6 +191,28 @@ fn free_space(subject: &str, url: &str) -> Option<Item> {
             "Make room, or prune: a full disk stops every backup.",
         ),
     })
+}
+
+/// A cache may be thrown away, and is done without where it cannot be kept; only that shows in how long things take.
+fn cache(folder: &Path) -> Option<Item> {
+    const ENOUGH: u64 = 64 << 20;
+    let existing = folder.ancestors().find(|path| path.is_dir())?;
+    let (of, at) = (rustix::fs::statvfs(existing).ok()?, folder.display());
+    let free = of.f_bavail.saturating_mul(of.f_frsize);
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    let writable = rustix::fs::access(existing, access).is_ok();
+    let text = match (writable, free < ENOUGH) {
+        (false, _) => format!("{at} cannot be written: each command reads the index anew"),
+        (true, true) => {
+            format!("{} free in {at}: what does not fit is read anew by each command", ByteSize(free))
+        }
+        (true, false) => return None,
+    };
+    Some(Item::attention(
+        "cache",
+        text,
+        "Make room, or name another folder: `cache:` of the repository, or MAINSTAY_CACHE.",
+    ))
 }
 
 /// As `df` counts: of what this user may use, without the blocks that are kept for root, and rounded up.
@@ -316,6 +339,7 @@ fn examine_source(subject: &str, source: &SourceConfig, clock: &dyn Clock) -> Ve
                 Err(failure) => vec![Item::bad(subject, &failure)],
             };
             items.extend(half_done(subject, config));
+            items.extend(unfinished(subject, config));
             items
         }
     }
@@ -332,6 +356,14 @@ fn half_done(subject: &str, config: &PostgresConfig) -> Vec<Item> {
         Item::bad(subject, &failure)
     };
     found.iter().flatten().map(item).collect()
+}
+
+/// What restores that were broken off have left on the same server. Of the source itself its probe says so.
+fn unfinished(subject: &str, config: &PostgresConfig) -> Vec<Item> {
+    let Ok(spec) = config.connect_spec() else { return Vec::new() };
+    let found = postgres::restore::unfinished(&spec.with_database("postgres")).unwrap_or_default();
+    let others = found.iter().filter(|rest| rest.database != spec.database);
+    others.map(|rest| Item::attention(subject, rest.to_string(), &rest.hint())).collect()
 }
 
 fn examine_cluster(subject: &str, server: &postgres::cluster::Server) -> Vec<Item> {

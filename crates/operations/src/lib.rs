@@ -9,6 +9,8 @@ pub mod access;
 pub mod backup;
 mod capture;
 pub mod config;
+#[cfg(test)]
+mod crash_tests;
 pub mod damage;
 pub mod diff;
 pub mod doctor;

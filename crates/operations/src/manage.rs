@@ -3,7 +3,7 @@
 use crate::{points::PointInfo, prune::CLOCK_AHEAD};
 use mainstay_domain::{
     Clock, Failure, HoldId, Kind, PointId, Result, Silent, Time,
-    point::{Hold, Proof, ProofLevel, State},
+    point::{Hold, Proof, ProofLevel, SourceSummary, State},
     time::Span,
 };
 use mainstay_repository::{
@@ -202,22 +202,28 @@ pub(crate) fn expendable(
             "Make a new backup first.",
         );
     }
-    // What some other point has of the application says nothing of the sources that it does not have.
-    let has = |p: &LivePoint, name: &str| {
-        let sources = p.summary.as_ref().map(|summary| summary.sources.as_slice()).unwrap_or_default();
-        sources.iter().any(|source| source.name == name && source.state == State::Complete)
-    };
+    // What some other point has of the application says nothing of what it does not have: other sources, or the rest of one.
     let sources = live.summary.as_ref().map(|summary| summary.sources.as_slice()).unwrap_or_default();
     let last = sources.iter().find(|source| {
         source.state == State::Complete
             && configured(app, &source.name)
-            && !others().any(|(id, other)| has(other, &source.name) && whole(id, other))
+            && !others().any(|(id, other)| has(other, source) && whole(id, other))
     });
     if let (Some(source), true) = (last, complete(live)) {
-        return refused(
-            format!("recovery point {short} is the last one of {app} with a complete {}", source.name),
-            "Make a new backup of it first.",
-        );
+        let name = &source.name;
+        let partial = others().any(|(id, other)| has_part(other, name) && whole(id, other));
+        return match partial {
+            false => refused(
+                format!("recovery point {short} is the last one of {app} with a complete {name}"),
+                "Make a new backup of it first.",
+            ),
+            true => refused(
+                format!(
+                    "recovery point {short} is the last one of {app} with all of {name}; the others leave a part out"
+                ),
+                "Make a new backup of it first, without the rules that leave something out.",
+            ),
+        };
     }
     let proven = |p: &LivePoint| p.passed.contains_key(&ProofLevel::Restore);
     if proven(live) && !others().any(|(_, other)| proven(other)) {
@@ -229,7 +235,7 @@ pub(crate) fn expendable(
     let last = sources.iter().find(|source| {
         source.state == State::Complete
             && configured(app, &source.name)
-            && !others().any(|(_, other)| proven(other) && has(other, &source.name))
+            && !others().any(|(_, other)| proven(other) && has(other, source))
     });
     if let (Some(source), true) = (last, proven(live)) {
         return refused(
@@ -238,6 +244,20 @@ pub(crate) fn expendable(
         );
     }
     Ok(())
+}
+
+/// Whether a point has as much of a source as another point's `source`: one that leaves something out on purpose has less than all.
+fn has(point: &LivePoint, source: &SourceSummary) -> bool {
+    complete_of(point, &source.name).any(|held| source.partial || !held.partial)
+}
+
+fn has_part(point: &LivePoint, source: &str) -> bool {
+    complete_of(point, source).next().is_some()
+}
+
+fn complete_of<'p>(point: &'p LivePoint, source: &str) -> impl Iterator<Item = &'p SourceSummary> {
+    let sources = point.summary.as_ref().map(|summary| summary.sources.as_slice()).unwrap_or_default();
+    sources.iter().filter(move |held| held.name == source && held.state == State::Complete)
 }
 
 /// Whether a hold has not run out. One whose end cannot be read has not.

@@ -371,12 +371,7 @@ fn nothing_captured(opened: &Opened<'_>) -> SourceReport {
 }
 
 fn could_not(source: &SourceSummary, failure: &Failure) -> SourceReport {
-    let mut problem = failure.message.clone();
-    let mut cause = std::error::Error::source(failure);
-    while let Some(error) = cause {
-        problem = format!("{problem}: {error}");
-        cause = error.source();
-    }
+    let mut problem = failure.with_causes();
     let verdict = match failure.kind {
         Kind::Verification => Verdict::Failed,
         _ if is_of_this_machine(failure) || speaks_of_room(&problem) => Verdict::NotRun,

@@ -5,7 +5,7 @@
 //! lives, and it happens wholly or not at all.
 
 use crate::restore::Opened;
-use mainstay_domain::{Clock, Monitor, Result};
+use mainstay_domain::{Monitor, Result, Time};
 use mainstay_sources::postgres::{
     compare,
     replace::{self, HalfDone, Options, Plan, Replaced},
@@ -28,16 +28,18 @@ pub struct Request<'a> {
     pub row_key: [u8; 16],
     /// Replace even by a point that lacks something.
     pub accept_partial: bool,
+    /// From which the names are made, so that what is done is called as the plan says.
+    pub now: Time,
 }
 
 impl Request<'_> {
-    fn options(&self, clock: &dyn Clock) -> Options {
+    fn options(&self) -> Options {
         Options {
-            restore: self.restore.clone(),
+            restore: database::Options { of: self.opened.in_words(), ..self.restore.clone() },
             compare: compare::Options::new(self.row_key),
             accept_partial: self.accept_partial,
             wait: WAIT,
-            now: clock.now(),
+            now: self.now,
         }
     }
 
@@ -47,14 +49,14 @@ impl Request<'_> {
     }
 
     /// Looks at everything, changes nothing.
-    pub fn plan(&self, clock: &dyn Clock) -> Result<Plan> {
+    pub fn plan(&self) -> Result<Plan> {
         let Opened { reader, record, .. } = self.opened;
-        replace::plan(reader, record, &self.server, &self.live, &self.options(clock))
+        replace::plan(reader, record, &self.server, &self.live, &self.options())
     }
 
     /// Restores beside, compares, swaps.
-    pub fn replace(&self, clock: &dyn Clock, monitor: &dyn Monitor) -> Result<Replaced> {
+    pub fn replace(&self, monitor: &dyn Monitor) -> Result<Replaced> {
         let Opened { reader, record, .. } = self.opened;
-        replace::replace(reader, record, &self.server, &self.live, &self.options(clock), monitor)
+        replace::replace(reader, record, &self.server, &self.live, &self.options(), monitor)
     }
 }

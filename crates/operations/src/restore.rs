@@ -55,6 +55,12 @@ pub fn only_source(point: &PointInfo, kind: &str) -> Result<String> {
 }
 
 impl Opened<'_> {
+    /// What it is, for whoever finds what was made of it.
+    pub fn in_words(&self) -> String {
+        let (app, source) = (&self.point.summary.app, &self.record.name);
+        format!("{source} of {app}, point {}", self.point.id.short())
+    }
+
     fn expect_kind(&self, kind: &str) -> Result<()> {
         if self.record.kind == kind && self.record.streams.is_empty() {
             let (short, name) = (self.point.id.short(), &self.record.name);
@@ -232,6 +238,7 @@ impl Opened<'_> {
         monitor: &dyn Monitor,
     ) -> Result<(postgres::restore::Report, Option<postgres::compare::Comparison>)> {
         self.expect_kind("postgres")?;
+        let options = &postgres::restore::Options { of: self.in_words(), ..options.clone() };
         let report = postgres::restore::restore(&self.reader, &self.record, target, options, monitor)?;
         let Some(row_key) = compare else { return Ok((report, None)) };
         let compare = postgres::compare::Options {

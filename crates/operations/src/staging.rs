@@ -1,7 +1,8 @@
 //! `mainstay restore --mask`: a copy of a database for those who must not see what is in the original.
 //!
 //! It is restored and compared under a name that nobody is told, masked there, and gets its own name only then. If anything goes
-//! wrong before that, it is dropped: a copy that is masked by halves is none.
+//! wrong before that, it is dropped: a copy that is masked by halves is none. If it is killed, what it leaves is marked as not
+//! finished until it has its own name.
 
 use crate::{config::Config, restore::Opened};
 use mainstay_domain::{Clock, Failure, Kind, Monitor, Result, point::State};
@@ -84,7 +85,8 @@ fn make(
     row_key: [u8; 16],
     monitor: &dyn Monitor,
 ) -> Result<Copy> {
-    let (report, comparison) = opened.restore_database(hidden, options, Some(row_key), monitor)?;
+    let unmasked = Options { stays_marked: true, ..options.clone() };
+    let (report, comparison) = opened.restore_database(hidden, &unmasked, Some(row_key), monitor)?;
     let incomplete = || Failure::new(Kind::Incomplete, "the restore is not complete, so no copy was made");
     if report.state != State::Complete {
         let first = report.errors().next().map(|problem| format!("{}: {}", problem.object, problem.message));

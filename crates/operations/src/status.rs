@@ -8,7 +8,7 @@ use crate::{
 };
 use mainstay_domain::{
     PointId, Result, Silent, Time,
-    point::{ProofLevel, State},
+    point::{ProofLevel, SourceSummary, State},
     time::{DAY, HOUR},
 };
 use mainstay_repository::{Repository, check};
@@ -98,7 +98,7 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
         .get(app)
         .into_iter()
         .flat_map(|app| app.sources.keys())
-        .map(|source| of_source(source, regular()))
+        .map(|source| of_source(Wanted::of(config, app, source), regular()))
         .collect();
     if let Some(newest) = &newest_complete {
         let since_proof = newest_proven.as_ref().and_then(|point| point.proven()).map(|proof| proof.at);
@@ -137,18 +137,33 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
 }
 
 /// `newest_first`: the points of the application.
-fn of_source<'a>(source: &str, newest_first: impl Iterator<Item = &'a PointInfo>) -> SourceStatus {
-    let with: Vec<_> = newest_first.filter(|point| has_complete(point, source)).collect();
+fn of_source<'a>(wanted: Wanted<'_>, newest_first: impl Iterator<Item = &'a PointInfo>) -> SourceStatus {
+    let with: Vec<_> = newest_first.filter(|point| wanted.is_in(point)).collect();
     SourceStatus {
-        source: source.to_owned(),
+        source: wanted.source.to_owned(),
         newest_complete: with.first().map(|point| point.id),
         finished: with.first().map(|point| point.summary.finished),
         proven_at: with.iter().filter_map(|point| Some(point.proven()?.at)).max(),
     }
 }
 
-fn has_complete(point: &PointInfo, source: &str) -> bool {
-    point.summary.sources.iter().any(|s| s.name == source && s.state == State::Complete)
+/// What a point must have of a source to count: all of it, unless the configuration leaves something out.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    source: &'a str,
+    or_part: bool,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(config: &Config, app: &str, source: &'a str) -> Self {
+        let configured = config.apps.get(app).and_then(|app| app.sources.get(source));
+        Wanted { source, or_part: configured.is_some_and(|source| source.leaves_something_out()) }
+    }
+
+    fn is_in(&self, point: &PointInfo) -> bool {
+        let counts = |s: &SourceSummary| s.state == State::Complete && (self.or_part || !s.partial);
+        point.summary.sources.iter().any(|s| s.name == self.source && counts(s))
+    }
 }
 
 /// A source that the newer points leave out, for longer than it should be.
@@ -161,6 +176,7 @@ fn source_left_out(
     now: Time,
 ) -> Option<String> {
     let SourceStatus { source, newest_complete, finished, .. } = status;
+    let wanted = Wanted::of(config, app, source);
     let (Some(id), Some(finished)) = (newest_complete, finished) else {
         return Some(format!(
             "no recovery point has {source} complete; make one: mainstay backup {app} --source {source}"
@@ -186,8 +202,8 @@ fn source_left_out(
                 .filter(|point| point.summary.policy.as_deref() == Some(name))
                 .filter(|point| point.summary.state == State::Complete)
                 .collect();
-            let with = made.iter().find(|point| has_complete(point, source));
-            let went_on = made.first().is_some_and(|first| !has_complete(first, source));
+            let with = made.iter().find(|point| wanted.is_in(point));
+            let went_on = made.first().is_some_and(|first| !wanted.is_in(first));
             let since = with.map_or(*finished, |point| point.summary.finished.max(*finished));
             went_on && schedule.next(since, &zone).is_some_and(|expected| now.since(expected) > LATE)
         })

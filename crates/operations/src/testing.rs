@@ -3,11 +3,14 @@
 use crate::points::{self, PointInfo};
 use mainstay_domain::{
     Clock, PointId, Time,
-    point::{Point, Proof, ProofLevel, SourceSummary, State, Summary},
+    point::{Point, Proof, ProofLevel, SourceRecord, SourceSummary, State, Stream, Summary},
+    stream::{Pool, Sink},
     time::MINUTE,
 };
 use mainstay_keys::secret::Secret;
-use mainstay_repository::{Access, Repository, Session, Tuning, stream::Chunking};
+use mainstay_repository::{
+    Access, Committed, Repository, RepositoryError, Session, Tuning, stream::Chunking,
+};
 use mainstay_stores::{MemoryStore, Store};
 use std::sync::Arc;
 
@@ -36,7 +39,11 @@ pub fn open(store: &MemoryStore) -> Repository {
 
 /// The same, over a store that fails on purpose.
 pub fn open_over(store: Arc<dyn Store>) -> Repository {
-    Repository::open(Access { store, ..access(&MemoryStore::new()) }, None).unwrap()
+    try_open_over(store).unwrap()
+}
+
+pub fn try_open_over(store: Arc<dyn Store>) -> Result<Repository, RepositoryError> {
+    Repository::open(Access { store, ..access(&MemoryStore::new()) }, None)
 }
 
 fn access(store: &MemoryStore) -> Access {
@@ -57,7 +64,7 @@ pub fn labelled(
     minutes: i64,
     labels: &[&str],
 ) -> PointInfo {
-    commit(repository, state, policy, minutes, labels, &["uploads"])
+    commit(repository, state, policy, minutes, labels, &["uploads"], false)
 }
 
 /// The same, of other sources than `uploads`.
@@ -68,7 +75,12 @@ pub fn with_sources(
     minutes: i64,
     sources: &[&str],
 ) -> PointInfo {
-    commit(repository, state, policy, minutes, &[], sources)
+    commit(repository, state, policy, minutes, &[], sources, false)
+}
+
+/// A complete one that leaves something out of each of its sources on purpose.
+pub fn with_parts(repository: &Repository, minutes: i64, sources: &[&str]) -> PointInfo {
+    commit(repository, State::Complete, None, minutes, &[], sources, true)
 }
 
 fn commit(
@@ -78,6 +90,7 @@ fn commit(
     minutes: i64,
     labels: &[&str],
     sources: &[&str],
+    partial: bool,
 ) -> PointInfo {
     let source = |name: &&str| SourceSummary {
         name: (*name).to_owned(),
@@ -85,10 +98,19 @@ fn commit(
         state,
         bytes: 0,
         items: 0,
-        partial: false,
+        partial,
     };
+    let mut summary = summary(state, policy, minutes);
+    summary.sources = sources.iter().map(source).collect();
+    summary.labels = labels.iter().map(|name| ((*name).to_owned(), String::new())).collect();
+    let session = Session::begin(repository, Tuning::default()).unwrap();
+    let id = session.commit(|_| of(summary, Vec::new())).unwrap().point;
+    points::list(repository, None).unwrap().into_iter().find(|point| point.id == id).unwrap()
+}
+
+fn summary(state: State, policy: Option<&str>, minutes: i64) -> Summary {
     let at = NOW.plus(-minutes * MINUTE);
-    let summary = Summary {
+    Summary {
         app: "shop".into(),
         environment: "test".into(),
         policy: policy.map(Into::into),
@@ -97,17 +119,40 @@ fn commit(
         finished: at,
         sequence: 1,
         state,
-        sources: sources.iter().map(source).collect(),
+        sources: Vec::new(),
         stored_bytes: 0,
-        labels: labels.iter().map(|name| ((*name).to_owned(), String::new())).collect(),
+        labels: Default::default(),
         next_expected: None,
         keep_until: None,
+    }
+}
+
+fn of(summary: Summary, sources: Vec<SourceRecord>) -> Point {
+    Point { summary, sources, previous: None, supersedes: None, tool: "test".into() }
+}
+
+/// Commits a complete point of `uploads` that holds `bytes`.
+pub fn holding(repository: &Repository, policy: Option<&str>, minutes: i64, bytes: &[u8]) -> Committed {
+    let tuning = Tuning { level: Some(1), pack_bytes: 64 << 10, ..Tuning::default() };
+    let session = Session::begin(repository, tuning).unwrap();
+    let content = session.put_reader(Pool::Data, &mut &*bytes).unwrap();
+    let mut summary = summary(State::Complete, policy, minutes);
+    let source = SourceRecord {
+        name: "uploads".into(),
+        kind: "bytes".into(),
+        state: State::Complete,
+        started: summary.started,
+        finished: summary.finished,
+        consistent_at: None,
+        streams: vec![Stream { name: "bytes".into(), content }],
+        facts: "{}".into(),
+        problems: Vec::new(),
+        bytes: bytes.len() as u64,
+        items: 1,
+        partial: false,
     };
-    let session = Session::begin(repository, Tuning::default()).unwrap();
-    let whole =
-        |_| Point { summary, sources: Vec::new(), previous: None, supersedes: None, tool: "test".into() };
-    let id = session.commit(whole).unwrap().point;
-    points::list(repository, None).unwrap().into_iter().find(|point| point.id == id).unwrap()
+    summary.sources = vec![source.in_brief()];
+    session.commit(|_| of(summary, vec![source])).unwrap()
 }
 
 /// Records what a restore test of a point found.

@@ -349,6 +349,78 @@ fn whoever_opens_the_log_without_a_hint_appends_where_those_do_who_followed_it()
 }
 
 #[test]
+fn objects_next_to_each_other_that_only_bear_the_names_of_entries_are_no_part_of_the_log() {
+    for strays in [vec![62, 63], vec![63, 64, 65], vec![60, 63, 70], (40 + 20..40 + 50).collect()] {
+        let (hosts, store) = with_log();
+        let mut followed = hosts.open(&store, 0);
+        for s in 1..=33 {
+            followed.append(|_| Ok(begin(s))).unwrap();
+        }
+        for n in &strays {
+            store.create(&object_name(*n), b"whoever put it there").unwrap();
+        }
+        let mut opened = hosts.open(&store, 1);
+        assert_eq!(opened.state(), followed.state(), "{strays:?}");
+        assert_eq!(opened.append(|_| Ok(begin(40))).unwrap(), 34);
+        assert_eq!(followed.append(|_| Ok(begin(41))).unwrap(), 35);
+        assert_eq!(opened.survey().unwrap(), strays.iter().copied().collect());
+        assert!(opened.refresh_thoroughly().is_err(), "nothing is given up before somebody has looked");
+        assert_eq!(opened.state(), followed.state());
+    }
+}
+
+#[test]
+fn a_log_that_goes_on_behind_damaged_entries_is_never_read_short() {
+    // Of 70 entries these are lost, and those damaged; the search for the head lands on 63.
+    for (lost, damaged) in [
+        (34..62, vec![62, 63]),
+        (34..61, vec![61, 62, 63]),
+        (34..62, (62..=69).collect()),
+        (34..60, vec![60, 63, 68, 70]),
+    ] {
+        let (hosts, store) = with_log();
+        let mut log = hosts.open(&store, 0);
+        for s in 1..=70 {
+            log.append(|_| Ok(begin(s))).unwrap();
+        }
+        for n in lost {
+            store.delete(&object_name(n)).unwrap();
+        }
+        for n in damaged {
+            store.overwrite(&object_name(n), b"damage");
+        }
+        let opened = hosts.open(&store, 1);
+        assert_eq!(opened.state().head, 70);
+        assert!(opened.state().doubts.keys().any(|n| *n == 63));
+    }
+
+    // Behind a second gap that no probe crosses.
+    let (hosts, store) = with_log();
+    let mut log = hosts.open(&store, 0);
+    for s in 1..=100 {
+        log.append(|_| Ok(begin(s))).unwrap();
+    }
+    for n in (34..100).filter(|n| ![62, 63].contains(n)) {
+        store.delete(&object_name(n)).unwrap();
+    }
+    for n in [62, 63] {
+        store.overwrite(&object_name(n), b"damage");
+    }
+    let opened = hosts.open(&store, 1);
+    assert_eq!(opened.state().head, 100);
+    assert!(opened.state().doubts.keys().copied().eq(34..100));
+
+    // More of them than anybody looks at, and nothing behind.
+    let (hosts, store) = with_log();
+    for n in 40..240 {
+        store.create(&object_name(n), b"damage").unwrap();
+    }
+    let mut opened = hosts.open(&store, 1);
+    opened.refresh_thoroughly().unwrap();
+    assert!(opened.state().doubts.keys().copied().eq(1..240), "nothing is given up");
+}
+
+#[test]
 fn an_entry_behind_lost_ones_is_the_head_if_it_was_written_for_its_place() {
     let (hosts, store) = with_log();
     let mut log = hosts.open(&store, 0);
@@ -414,6 +486,27 @@ fn an_entry_moved_copied_or_of_another_repository_does_not_count() {
     other.incarnation = id(0x77);
     store.create(&object_name(1), &hosts.forge(other, begin(1), 0)).unwrap();
     puts_in_doubt(&store, &hosts, 1, |doubt| *doubt == Doubt::Foreign("incarnation"));
+}
+
+#[test]
+fn an_entry_in_the_place_of_another_takes_no_effect_from_the_one_behind_it() {
+    let (hosts, store) = with_log();
+    let mut log = hosts.open(&store, 0);
+    for s in 1..4 {
+        log.append(|_| Ok(begin(s))).unwrap();
+        log.append(|_| Ok(commit(s, s))).unwrap();
+    }
+    // The Begin of the second session, by that of the first; the Begin of the third follows a Commit that was put there.
+    for (n, by, lost) in [(3, 1, vec![2]), (4, 2, vec![2]), (2, 4, vec![1])] {
+        let copy = store.snapshot();
+        copy.overwrite(&object_name(n), &store.read(&object_name(by)).unwrap());
+        let opened = hosts.open(&copy, 0);
+        assert_eq!(opened.state().doubts.keys().collect::<Vec<_>>(), [&n]);
+        let live = &opened.state().facts.points;
+        for point in 1..4 {
+            assert_eq!(live.contains_key(&id::<PointId>(point)), !lost.contains(&point), "{n}: {point}");
+        }
+    }
 }
 
 #[test]

@@ -519,6 +519,30 @@ fn a_recovery_point_of_an_older_server_comes_back_on_a_newer_one() {
     assert_eq!(comparison.verdict(), Verdict::EqualWhereCompared, "{}", differences.join("\n"));
 }
 
+/// Field trap: minor releases such as 15.20 count versions in `pg_attribute.attoptions`; other releases' pg_dump writes them out.
+#[test]
+fn a_table_whose_columns_carry_the_servers_own_options_comes_back() {
+    let sandbox = support::sandbox();
+    let mut live = database(
+        &sandbox,
+        "shop",
+        "CREATE TABLE items (id int PRIMARY KEY, name text, price int); INSERT INTO items VALUES (1, 'cup', 5)",
+    );
+    live.execute("ALTER TABLE items ALTER COLUMN price SET (n_distinct = -0.5)").unwrap();
+    live.execute(
+        "UPDATE pg_catalog.pg_attribute SET attoptions = coalesce(attoptions, '{}') || '{pg_attver=2}' \
+         WHERE attrelid = 'items'::regclass AND attname IN ('name', 'price')",
+    )
+    .unwrap();
+    let (memory, record) = captured(&sandbox, "shop");
+    let report =
+        restore(&memory, &record, &target(&sandbox, "back", false), &Options::default(), &Silent).unwrap();
+    assert_eq!(report.state, State::Complete, "{}", shown(&report));
+    let mut back = sandbox.connect("back").unwrap();
+    let sql = "SELECT array_to_string(attoptions, ',') FROM pg_attribute WHERE attname = 'price'";
+    assert_eq!(back.query_text(sql).unwrap().as_deref(), Some("n_distinct=-0.5"));
+}
+
 #[test]
 fn a_table_that_was_left_out_filtered_or_unreadable_is_never_said_to_be_back() {
     let sandbox = support::sandbox();

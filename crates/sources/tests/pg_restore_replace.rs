@@ -17,7 +17,7 @@ use mainstay_sources::postgres::{
     wire::{ConnectSpec, Connection},
 };
 use memory::Memory;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SHOP: &str = r#"
 CREATE TABLE customers (id int PRIMARY KEY, name text);
@@ -427,4 +427,163 @@ fn where_the_database_may_not_be_renamed_its_schemas_are_swapped() {
         "the key refers to what came back with it"
     );
     assert_eq!(text(&tenant, "SELECT count FROM sales.per_customer"), "300");
+}
+
+/// A subscription to another database, a slot that somebody reads, jobs of pg_cron, a tablespace.
+#[test]
+fn what_belongs_to_the_old_database_is_named_in_the_plan_and_stays_with_it() {
+    let sandbox = Sandbox::start(
+        &support::options().setting("wal_level", "logical").setting("max_logical_replication_workers", "4"),
+    )
+    .unwrap();
+    let mut admin = sandbox.connect("postgres").unwrap();
+    for sql in [
+        "CREATE DATABASE wholesale",
+        "SET allow_in_place_tablespaces = on",
+        "CREATE TABLESPACE fast LOCATION ''",
+    ] {
+        admin.execute(sql).unwrap();
+    }
+    let wholesale = "CREATE TABLE news (id int PRIMARY KEY); INSERT INTO news VALUES (1); CREATE PUBLICATION news FOR TABLE news";
+    let mut publisher = sandbox.connect("wholesale").unwrap();
+    publisher.execute(wholesale).unwrap();
+    publisher.query("SELECT pg_create_logical_replication_slot('to_shop', 'pgoutput')").unwrap();
+    shop(&sandbox);
+    let mut living = sandbox.connect("shop").unwrap();
+    let conninfo = format!(
+        "host={} port={} dbname=wholesale user=postgres",
+        sandbox.socket_directory().display(),
+        sandbox.port()
+    );
+    living
+        .execute(&format!(
+            "CREATE TABLE news (id int PRIMARY KEY); CREATE PUBLICATION orders FOR TABLE sales.orders;
+             CREATE SUBSCRIPTION news CONNECTION '{conninfo}' PUBLICATION news WITH (create_slot = false, slot_name = 'to_shop')"
+        ))
+        .unwrap();
+    living.query("SELECT pg_create_logical_replication_slot('readers', 'pgoutput')").unwrap();
+    let until = |spec: &ConnectSpec, truth: &str| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while text(spec, truth) != "t" {
+            assert!(Instant::now() < deadline, "it never became true: {truth}");
+        }
+    };
+    until(&sandbox.spec("shop"), "SELECT count(*) = 1 FROM news");
+    drop(living);
+    admin.execute("CREATE SCHEMA cron; CREATE TABLE cron.job (jobid bigint, database text)").unwrap();
+    admin.execute("INSERT INTO cron.job VALUES (1, 'shop'), (2, 'other'), (3, 'shop')").unwrap();
+    let memory = Memory::default();
+    let record = support::capture(&support::config(&sandbox, "shop", "postgres"), &memory).unwrap();
+
+    let server = sandbox.spec("postgres");
+    let plan = replace::plan(&memory, &record, &server, "shop", &options()).unwrap();
+    assert_eq!(
+        plan.left_behind,
+        [
+            "replication slot readers stays with the old database: make it anew and start its readers over",
+            "subscription news stays with the old database, where it goes on; in the new one it is disabled",
+            "2 jobs of pg_cron run in the database of this name: the next time, in the new one",
+        ]
+    );
+    let replaced = replace(&memory, &record, &server, "shop", &options(), &Silent).unwrap();
+    assert_eq!(replaced.notices, plan.left_behind);
+    let kept = sandbox.spec(&replaced.kept[0]);
+    assert_eq!(
+        text(&server, "SELECT database FROM pg_replication_slots WHERE slot_name = 'readers'"),
+        kept.database
+    );
+    let mine = "SELECT subenabled || ' ' || COALESCE(subslotname, 'no slot') FROM pg_subscription
+                 WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    assert_eq!(text(&kept, mine), "true to_shop");
+    assert!(text(&sandbox.spec("shop"), mine).starts_with("false"), "two would take turns at one slot");
+    assert_eq!(text(&sandbox.spec("shop"), "SELECT pubname FROM pg_publication"), "orders");
+    publisher.execute("INSERT INTO news VALUES (2)").unwrap();
+    until(&kept, "SELECT count(*) = 2 FROM news");
+    assert_eq!(text(&sandbox.spec("shop"), "SELECT count(*) FROM news"), "1");
+
+    // With the old one goes its slot, and not the one that its publisher keeps.
+    replace::let_go(&server, "shop", &kept.database).unwrap();
+    assert_eq!(text(&server, "SELECT string_agg(slot_name, ' ') FROM pg_replication_slots"), "to_shop");
+}
+
+#[test]
+fn a_database_in_a_tablespace_comes_back_there_and_where_there_is_none_by_default() {
+    let sandbox = support::sandbox();
+    let mut admin = sandbox.connect("postgres").unwrap();
+    for sql in ["SET allow_in_place_tablespaces = on", "CREATE TABLESPACE fast LOCATION ''"] {
+        admin.execute(sql).unwrap();
+    }
+    let (memory, _) = shop(&sandbox);
+    admin.execute("ALTER DATABASE shop SET TABLESPACE fast").unwrap();
+    let record = support::capture(&support::config(&sandbox, "shop", "postgres"), &memory).unwrap();
+    let server = sandbox.spec("postgres");
+    let of = |database: &str| {
+        let sql = format!(
+            "SELECT spcname FROM pg_database d JOIN pg_tablespace t ON t.oid = dattablespace WHERE datname = '{database}'"
+        );
+        text(&server, &sql)
+    };
+    replace(&memory, &record, &server, "shop", &options(), &Silent).unwrap();
+    assert_eq!(of("shop"), "fast");
+    replace::let_go(&server, "shop", "shop_before_20261120_124338").unwrap();
+
+    admin.execute("ALTER TABLESPACE fast RENAME TO faster").unwrap();
+    let plan = replace::plan(&memory, &record, &server, "shop", &options()).unwrap();
+    assert_eq!(plan.reverted, ["tablespace: faster goes back to fast"]);
+    let replaced = replace(&memory, &record, &server, "shop", &options(), &Silent).unwrap();
+    let told = replaced.restored.problems.iter().map(|p| p.message.as_str());
+    assert!(
+        told.clone().any(|m| m == "the server does not have its tablespace fast: it lies in the default one"),
+        "{:?}",
+        told.collect::<Vec<_>>()
+    );
+    assert_eq!(of("shop"), "pg_default");
+}
+
+/// Neither is among the servers' own extensions: their marks are put into the catalogue.
+#[test]
+fn pg_cron_in_the_database_and_labels_that_nobody_provides_refuse_a_replacement_before_it_begins() {
+    let sandbox = support::sandbox();
+    let (memory, record) = shop(&sandbox);
+    let server = sandbox.spec("postgres");
+    let mut living = sandbox.connect("shop").unwrap();
+    living
+        .execute(
+            "SET allow_system_table_mods = on;
+             INSERT INTO pg_seclabel VALUES ('customers'::regclass, 'pg_class'::regclass, 0, 'selinux', 'secret')",
+        )
+        .unwrap();
+    let labelled = Memory::default();
+    let with_label = support::capture(&support::config(&sandbox, "shop", "postgres"), &labelled).unwrap();
+    let refused = |memory: &Memory, record: &SourceRecord| {
+        let failure = replace(memory, record, &server, "shop", &options(), &Silent).unwrap_err();
+        assert_eq!((failure.kind, databases(&sandbox).as_str()), (Kind::Refused, "shop"), "{failure}");
+        failure.message
+    };
+    assert_eq!(
+        refused(&labelled, &with_label),
+        "the server has not loaded selinux, of which shop had security labels"
+    );
+    // Beside, the rest comes back, and what is missing is said before and after.
+    let target =
+        restore::Target { server: server.clone(), database: "beside".to_owned(), into_existing: false };
+    let plan = restore::plan(&labelled, &with_label, &target, &restore::Options::default()).unwrap();
+    assert!(
+        plan.notices.iter().any(|n| n.starts_with("security labels of selinux will be missing")),
+        "{:?}",
+        plan.notices
+    );
+    let report =
+        restore::restore(&labelled, &with_label, &target, &restore::Options::default(), &Silent).unwrap();
+    let errors: Vec<String> = report.errors().map(|p| format!("{}: {}", p.object, p.message)).collect();
+    assert!(errors.len() == 1 && errors[0].contains("\"selinux\" is not loaded"), "{errors:?}");
+    assert_eq!(report.rows, 400);
+
+    living
+        .execute("INSERT INTO pg_extension SELECT 90000, 'pg_cron', extowner, extnamespace, false, '1.6', NULL, NULL FROM pg_extension")
+        .unwrap();
+    assert_eq!(
+        refused(&memory, &record),
+        "pg_cron keeps its jobs in shop, and cannot be made in a database of another name"
+    );
 }

@@ -82,12 +82,16 @@ fn what_may_not_be_read_is_named_with_the_consequence_of_its_priority() {
         problems(&record, "public.theirs"),
         [
             "this table is not captured: app has no SELECT privilege on it",
-            "its definition is not captured either",
+            "its definition is not captured either; whoever owns it allows both by: GRANT SELECT ON public.theirs TO app",
         ]
     );
     assert!(problems(&record, "hidden.h")[0].contains("no USAGE privilege on its schema"));
+    let both = "GRANT USAGE ON SCHEMA hidden TO app; GRANT SELECT ON hidden.h TO app";
+    assert!(problems(&record, "hidden.h")[1].ends_with(both), "{:?}", record.problems);
     assert!(problems(&record, "public.filtered")[0].contains("row-level security would hide rows from app"));
     assert!(problems(&record, "public.their_numbers")[0].contains("no SELECT privilege"));
+    let grant = "GRANT SELECT ON SEQUENCE public.their_numbers TO app";
+    assert!(problems(&record, "public.their_numbers")[1].ends_with(grant), "{:?}", record.problems);
     assert!(problems(&record, "large objects")[0].contains("1 of 1 may not be read by app"));
     assert_eq!(facts(&record).unread.len(), 5);
     assert_eq!(rows(&record, &memory, "public", "mine").len(), 5, "the rest is there");

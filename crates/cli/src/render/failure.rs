@@ -5,12 +5,11 @@ use crate::exit;
 use console::style;
 use mainstay_domain::Failure;
 use serde::Serialize;
-use std::error::Error;
 
 /// `error: …`, then the causes, then `hint: …`.
 pub fn text(failure: &Failure) -> String {
     let mut text = format!("{} {}", style("error:").for_stderr().red().bold(), lines(&failure.message));
-    for cause in causes(failure) {
+    for cause in failure.causes() {
         text.push_str(&format!("\n  cause: {}", lines(&cause).replace('\n', "\n         ")));
     }
     if let Some(hint) = &failure.hint {
@@ -38,23 +37,9 @@ pub fn json(failure: &Failure) -> Json {
         kind: exit::name(failure.kind),
         exit_code: failure.kind.exit_code(),
         message: failure.message.clone(),
-        causes: causes(failure),
+        causes: failure.causes(),
         hint: failure.hint.clone(),
     }
-}
-
-/// The chain of causes. One that only repeats what stands before it is left out.
-fn causes(failure: &Failure) -> Vec<String> {
-    let mut causes: Vec<String> = Vec::new();
-    let mut next = failure.source();
-    while let Some(error) = next {
-        let text = error.to_string();
-        if causes.last().unwrap_or(&failure.message) != &text {
-            causes.push(text);
-        }
-        next = error.source();
-    }
-    causes
 }
 
 #[cfg(test)]

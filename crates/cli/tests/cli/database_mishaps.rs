@@ -101,7 +101,7 @@ fn a_table_that_may_not_be_read_makes_the_point_incomplete_and_is_named() {
     out| db  postgres  INCOMPLETE  100 <size>
     out|  missing: db public.orders: this table is not captured: clerk has no SELECT privilege on it
     out|  note: db role passwords: only a superuser may read them: set the passwords anew after a restore to another server
-    out|  warning: db public.orders: its definition is not captured either
+    out|  warning: db public.orders: its definition is not captured either; whoever owns it allows both by: GRANT SELECT ON public.orders TO clerk
     out|
     out| <size> read, <size> new in the repository, <while>; 3 objects read back and right
     ");

@@ -200,6 +200,8 @@ fn a_living_database_gives_way_to_a_restored_one_and_is_kept() {
     let drop_old =
         ran.stdout.lines().find(|line| line.contains("--drop-old")).expect("it says how to drop the old one");
     let kept = drop_old.split_whitespace().last().unwrap();
+    let planned = format!("; the old one is kept as {kept}\n");
+    assert!(ran.stdout.contains(&planned), "it is called as the plan said\n{}", ran.all());
     assert_eq!(shop.count(kept, "orders"), "0", "the old one is kept as it was");
     assert_eq!(shop.count(kept, "made_since"), "0");
     let ran = shop.run(&["restore", "shop", "--drop-old", kept, "--yes"]);

@@ -1,7 +1,11 @@
 //! A folder's life: backed up, listed, lost, restored, verified, pruned, recovered.
 
 use crate::{KEY, Place, assert_seen, shop};
-use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt};
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+};
 
 #[test]
 fn a_backup_says_what_it_captured_and_that_it_was_read_back() {
@@ -120,7 +124,7 @@ fn a_part_is_restored_by_path_or_pattern_and_a_dry_run_writes_nothing() {
     exit 0
     out| Restore uploads of shop as of <time> (point <id>) into PLACE/part
     out|
-    out|  to create  2 files (links included), 1 folder
+    out|  to create  2 files (links included), 2 folders
     out|  to overwrite  0
     out|  right already 0
     out|  to remove  0
@@ -143,7 +147,7 @@ fn what_lives_is_overwritten_only_after_a_confirmation() {
     exit 2
     out| Restore uploads of shop as of <time> (point <id>) into PLACE/uploads
     out|
-    out|  to create  0 files (links included), 3 folders
+    out|  to create  0 files (links included), 0 folders
     out|  to overwrite  1
     out|  right already 2
     out|  to remove  0
@@ -370,8 +374,19 @@ fn what_changed_between_points_and_since_is_listed() {
     out| Nothing differs.
     ");
     fs::write(place.at("uploads/images/new.png"), "x").unwrap();
-    let since = place.json(&["diff", "shop", "--live"], "difference");
-    assert!(since.iter().any(|d| d["object"].as_str().unwrap().contains("images/new.png")), "{since:?}");
+    fs::write(place.at("uploads/letters/2026/one.txt"), "changed\n").unwrap();
+    fs::set_permissions(place.at("uploads"), fs::Permissions::from_mode(0o711)).unwrap();
+    assert_seen!(place.run(&["diff", "shop", "--live", "--quiet"]), @"
+    exit 0
+    out| ~ uploads: .  (has another mode: 0711, not 0755)
+    out| + uploads: images/new.png
+    out| ~ uploads: letters/2026/one.txt  (has another size: 8, not 24; has another modification time: <time>, not <time>)
+    out|
+    out| 3 differences.
+    ");
+    place.done(&["backup", "shop"]);
+    let root = place.json(&["diff", &first, "shop"], "difference").remove(0);
+    assert!(root["object"] == "." && root["became"] == "changed", "{root}");
 }
 
 #[test]

@@ -10,9 +10,11 @@ mod database_mishaps;
 mod databases;
 mod demo;
 mod files;
+mod full_disks;
 mod hooks;
 mod interrupts;
 mod key;
+mod kills;
 mod ledger;
 mod liars;
 mod masking;
@@ -177,6 +179,7 @@ macro_rules! assert_seen {
             (r"[0-9a-f]{64}", "<id>"),
             (r"\b[0-9a-f]{8}\b", "<id>"),
             (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d \+00:00)?", "<time>"),
+            (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
             (r"\b\d+(\.\d+)? (ms|s)\b( ago)?", "<while>"),
             (r" *\b\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)\b", " <size>"),
             (r"on host +\S+", "on host <host>"),

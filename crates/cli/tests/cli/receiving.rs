@@ -222,6 +222,15 @@ fn kill_the_server(server: &Sandbox) {
     assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
 }
 
+/// Whatever becomes of the test's own thread, its clients must not write on for ever.
+struct EndsTheClients<'a>(&'a AtomicBool);
+
+impl Drop for EndsTheClients<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn no_acknowledged_commit_is_lost_with_a_primary_that_waits_for_the_repository() {
     let settings =
@@ -255,12 +264,12 @@ fn no_acknowledged_commit_is_lost_with_a_primary_that_waits_for_the_repository()
                 }
             });
         }
+        let _ends = EndsTheClients(&over);
         let deadline = Instant::now() + Duration::from_secs(120);
         while acknowledged.lock().unwrap().len() < 2000 && Instant::now() < deadline {
             std::thread::park_timeout(Duration::from_millis(5));
         }
         kill_the_server(&bank.server);
-        over.store(true, Ordering::Relaxed);
     });
     let acknowledged = acknowledged.into_inner().unwrap();
     assert!(acknowledged.len() >= 2000, "only {} commits in two minutes", acknowledged.len());

@@ -170,7 +170,7 @@ fn log_that_no_base_backup_needs_goes_with_prune_and_recovery_still_works() {
     assert!(shown.stdout.contains("before the oldest base backup go"), "{}", shown.all());
     assert_eq!(files(), before, "a dry run deletes nothing");
     let ran = bank.done(&["prune", "--yes"]);
-    assert!(ran.stdout.contains("of archived log") && files() < before, "{}", ran.all());
+    assert!(ran.stdout.contains("of archived WAL") && files() < before, "{}", ran.all());
     assert_eq!(ids(&bank.restored(&["--at", "latest"])), "4 4");
     let status = bank.done(&["wal", "status"]);
     assert!(!status.stdout.contains("has a gap"), "{}", status.all());

@@ -179,9 +179,14 @@ fn a_point_with_some_sources_takes_no_place_of_one_with_others() {
     let reasons = &decision(&decisions, &both).reasons;
     assert!(reasons.contains(&Reason::NewestOf { sources: vec!["b".into()] }), "{reasons:?}");
 
-    // When each of its sources has been followed, by whichever points, it goes.
+    // When each of its sources has been followed, by whichever points, only a rule keeps it: the sources as they were together.
     let samples = [samples, vec![day(6).of(&["b"])]].concat();
     let decisions = run(&samples, last(1), at_day(30));
+    assert_eq!(kept_days(&samples, &decisions), [0, 5, 6]);
+    let reasons = &decision(&decisions, &both).reasons;
+    assert!(matches!(&reasons[..], [Reason::Rule { rule: Rule::Last, nth: 1, .. }]), "{reasons:?}");
+    let a_day = Keep { within: Some("1d".parse().unwrap()), ..Keep::default() };
+    let decisions = run(&samples, a_day, at_day(30));
     assert_eq!(kept_days(&samples, &decisions), [5, 6]);
     let Reason::NoRuleKeepsIt { by, .. } = &decision(&decisions, &both).reasons[0] else {
         panic!("{decisions:?}")
@@ -205,10 +210,56 @@ fn a_point_with_a_part_of_a_source_takes_no_place_of_one_with_all_of_it() {
     let samples = [part(0), whole.clone(), part(2), part(3), part(4)];
     let decisions = run(&samples, last(1), at_day(30));
     assert_eq!(kept_days(&samples, &decisions), [1, 4], "a whole one takes the place of a part");
-    assert_eq!(decision(&decisions, &whole).reasons, [Reason::NewestWhole { sources: vec!["db".into()] }]);
+    let reasons = &decision(&decisions, &whole).reasons;
+    assert!(reasons.contains(&Reason::NewestWhole { sources: vec!["db".into()] }), "{reasons:?}");
 
     let samples = [samples.to_vec(), vec![day(5).of(&["db"])]].concat();
     assert_eq!(kept_days(&samples, &run(&samples, last(1), at_day(30))), [5]);
+}
+
+#[test]
+fn points_that_lack_something_take_no_place_of_a_rule_from_those_that_have_it() {
+    let part = |n: i64| {
+        let mut sample = day(n).of(&["db", "uploads"]);
+        sample.summary.sources[0].partial = true;
+        sample
+    };
+    let lacking = [
+        (9..15).map(part).collect::<Vec<_>>(),
+        (9..15).map(|n| day(n).of(&["db"])).collect(),
+        (9..15).map(|n| day(n).of(if n % 2 == 0 { &["db"] } else { &["uploads"] })).collect(),
+    ];
+    let rules =
+        [last(3), Keep { daily: Some(3), ..Keep::default() }, Keep { weekly: Some(3), ..Keep::default() }];
+    for lacking in lacking {
+        for keep in &rules {
+            let whole: Vec<Sample> = (0..5).map(|n| day(n * 2 - 30).of(&["db", "uploads"])).collect();
+            let alone = kept_days(&whole, &run(&whole, keep.clone(), at_day(60)));
+            let samples = [whole.clone(), lacking.clone()].concat();
+            let decisions = run(&samples, keep.clone(), at_day(60));
+            let mut kept = kept_days(&samples, &decisions);
+            assert!(kept.iter().any(|day| *day > 0), "they have places of their own");
+            kept.retain(|day| *day < 0);
+            assert_eq!(kept, alone, "{keep:?}");
+        }
+    }
+
+    // Whole ones take the places of those that lack something.
+    let samples =
+        [vec![day(0).of(&["db"]), part(1)], (2..5).map(|n| day(n).of(&["db", "uploads"])).collect()];
+    let samples = samples.concat();
+    assert_eq!(kept_days(&samples, &run(&samples, last(3), at_day(30))), [2, 3, 4]);
+}
+
+#[test]
+fn the_proof_of_a_part_of_a_source_is_no_proof_of_all_of_it() {
+    let proven = |n: i64| day(n).of(&["db"]).proven(at_day(n + 1), ProofLevel::Restore, true);
+    let mut part = proven(4);
+    part.summary.sources[0].partial = true;
+    let samples = [proven(0), proven(2), part, day(6).of(&["db"])];
+    assert_eq!(kept_days(&samples, &run(&samples, last(1), at_day(30))), [2, 4, 6]);
+    let samples = [samples.to_vec(), vec![proven(8)]].concat();
+    assert_eq!(kept_days(&samples, &run(&samples, last(1), at_day(30))), [8]);
 }
 
 #[test]

@@ -207,6 +207,16 @@ impl SourceConfig {
             SourceConfig::Command(_) => "command",
         }
     }
+
+    /// Whether something is left out of it on purpose, so that no point can have all of it.
+    pub fn leaves_something_out(&self) -> bool {
+        match self {
+            SourceConfig::Postgres(postgres) => {
+                postgres.tables.iter().any(|rule| rule.exclude == Some(true) || rule.r#where.is_some())
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Where the name of the release comes from: exactly one.

@@ -1,7 +1,7 @@
 //! What may be given up by hand, whoever else is at work.
 
 use super::*;
-use crate::testing::{NOW, labelled, left, open, point, proof, store, with_sources};
+use crate::testing::{NOW, labelled, left, open, point, proof, store, with_parts, with_sources};
 use mainstay_domain::point::SAFETY_COPY;
 
 fn delete_all(repository: &Repository, chosen: &[PointInfo]) -> Result<()> {
@@ -120,4 +120,26 @@ fn the_last_proven_point_of_a_source_stays_as_long_as_the_source_is_backed_up() 
     let refused = delete_all(&here, std::slice::from_ref(&both)).unwrap_err();
     assert!(refused.message.ends_with("the last proven one of shop with db"), "{refused}");
     delete(&here, &[both], &|_, source| source != "db", "me", "test", NOW, |_| {}).unwrap();
+}
+
+#[test]
+fn a_point_that_leaves_a_part_out_is_no_copy_of_one_that_has_all() {
+    let store = store();
+    let here = open(&store);
+    let all = with_sources(&here, State::Complete, None, 9, &["db"]);
+    let part = with_parts(&here, 5, &["db"]);
+    let newer_part = with_parts(&here, 1, &["db"]);
+    let refused = delete_all(&here, std::slice::from_ref(&all)).unwrap_err();
+    assert!(refused.message.contains("the last one of shop with all of db"), "{refused}");
+    delete_all(&here, std::slice::from_ref(&newer_part)).unwrap();
+
+    // The whole holds the part, but not the other way round: nor is the proof of one that of the other.
+    proof(&here, all.id, true, NOW);
+    proof(&here, part.id, true, NOW);
+    let newer = with_sources(&here, State::Complete, None, 0, &["db"]);
+    let refused = delete_all(&here, std::slice::from_ref(&all)).unwrap_err();
+    assert!(refused.message.ends_with("the last proven one of shop with db"), "{refused}");
+    proof(&here, newer.id, true, NOW);
+    delete_all(&here, &[all, part]).unwrap();
+    assert_eq!(left(&store), [newer.id]);
 }

@@ -1,7 +1,7 @@
 //! What is said of tests that did not pass.
 
 use super::*;
-use crate::testing::{NOW, open, point, proof, store, with_sources};
+use crate::testing::{NOW, open, point, proof, store, with_parts, with_sources};
 use mainstay_domain::time::HOUR;
 
 #[test]
@@ -146,4 +146,36 @@ apps:
     assert!(matches!(&left_out()[..], [said] if said.contains("uploads")), "{:?}", left_out());
     made("nightly", 10, &["db", "uploads"]);
     assert_eq!(left_out(), Vec::<String>::new());
+}
+
+#[test]
+fn a_part_of_a_source_stands_for_it_only_where_the_configuration_leaves_something_out() {
+    let store = store();
+    let repository = open(&store);
+    let status = |rules: &str| {
+        let config = format!(
+            "version: 1
+stores: {{ local: {{ url: \"file:///nowhere\" }} }}
+repositories: {{ main: {{ key: {{ env: KEY }}, stores: [local] }} }}
+apps:
+  shop:
+    repository: main
+    sources:
+      db: {{ postgres: {{ url: \"postgres://db/shop\", tables: [{rules}] }} }}
+    policies: {{}}
+"
+        );
+        let config = Config::parse(&config, std::path::Path::new("mainstay.yaml")).unwrap();
+        let status = of_app(&config, &repository, "shop", NOW).unwrap();
+        let said = status.concerns.into_iter().filter(|said| said.contains("leave it out")).count();
+        (status.sources[0].newest_complete, status.sources[0].proven_at, said)
+    };
+    let whole = with_sources(&repository, State::Complete, None, 40 * 60, &["db"]);
+    let part = with_parts(&repository, 1, &["db"]);
+    proof(&repository, part.id, true, NOW);
+    assert_eq!(status(""), (Some(whole.id), None, 1));
+    assert_eq!(status("{ match: orders, priority: critical }"), (Some(whole.id), None, 1));
+    for rule in ["{ match: log, exclude: true }", "{ match: orders, where: \"id > 7\" }"] {
+        assert_eq!(status(rule), (Some(part.id), Some(NOW), 0), "{rule}");
+    }
 }

@@ -21,6 +21,7 @@ pub fn known_harm(repository: &Repository, state: &State, monitor: &dyn Monitor)
     let Some(lost) = &state.facts.lost else { return Ok(Harm::new()) };
     let mut needed = Harm::new();
     for id in state.facts.points.keys() {
+        go_on(monitor)?;
         match repository.manifest(id) {
             Ok(manifest) => {
                 for pack in manifest.reach.packs.iter().filter(|pack| lost.contains(pack)) {
@@ -140,10 +141,10 @@ fn harm(
     // Chunks that lie in lost packs and nowhere else.
     let mut alone: HashMap<[u8; 16], BTreeSet<PackId>> = HashMap::new();
     view.for_each(&mut |pack, _, blob| {
+        go_on(monitor)?;
         if !needed.contains_key(&pack) || alone.len() > MOST_ALONE {
             return Ok(());
         }
-        go_on(monitor)?;
         for place in view.places(&blob.chunk)? {
             if !needed.contains_key(&place.pack) && is_whole(&place.pack)? {
                 return Ok(());
@@ -156,25 +157,29 @@ fn harm(
         return Ok(needed);
     }
     // What lay in a pack that no segment names cannot be known.
-    let lacks = |pack: &PackId| !view.has_pack(pack) || alone.values().any(|packs| packs.contains(pack));
-    let needed: Harm = needed.into_iter().filter(|(pack, _)| lacks(pack)).collect();
+    let lacking: HashSet<PackId> = alone.values().flatten().copied().collect();
+    let mut suspects: BTreeMap<PointId, Vec<PackId>> = BTreeMap::new();
+    for (pack, points) in needed.iter().filter(|(pack, _)| !view.has_pack(pack) || lacking.contains(pack)) {
+        for point in points {
+            suspects.entry(*point).or_default().push(*pack);
+        }
+    }
     let mut harm = Harm::new();
-    let suspects: BTreeSet<PointId> = needed.values().flatten().copied().collect();
     let reader = Reader::new(repository, view.clone());
-    for point in suspects {
-        let of_point = || needed.iter().filter(|(_, points)| points.contains(&point)).map(|(pack, _)| *pack);
+    for (point, of_point) in suspects {
+        go_on(monitor)?;
         let mut met = BTreeSet::new();
         let mut visit = |chunk: &ChunkId| {
             let packs = alone.get(&half(chunk));
             met.extend(packs.into_iter().flatten());
             Ok(packs.is_none())
         };
-        let is_known = of_point().all(|pack| view.has_pack(&pack));
+        let is_known = of_point.iter().all(|pack| view.has_pack(pack));
         let manifest = repository.manifest(&point)?;
         match Walk::new(&reader, monitor, &mut visit).point(&manifest) {
             Ok(true) if is_known => {}
-            Ok(_) => met = of_point().collect(),
-            Err(error) if error.is_damage() => met = of_point().collect(),
+            Ok(_) => met = of_point.into_iter().collect(),
+            Err(error) if error.is_damage() => met = of_point.into_iter().collect(),
             Err(error) => return Err(error),
         }
         for pack in met {

@@ -10,7 +10,7 @@ use super::{
     entry::{self, Body, EntryHash, object_name},
     event::{Begin, Event, Incarnate},
     facts::Facts,
-    reader::{self, NEXT, WIDE},
+    reader::{self, Belongs, MAX_GAP, NEXT, WIDE},
     rules::{Ignored, Protocol, Role, Rules, permitted},
     state::State,
 };
@@ -24,8 +24,6 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 const CHECKPOINT_EVERY: u64 = 48;
 /// Races that an append may lose before it gives up.
 const ATTEMPTS: u32 = 40;
-/// Missing entries behind which another one is still taken for a part of the log.
-const MAX_GAP: u64 = 4096;
 /// How often one create is sent when its answers are lost.
 const SENDS: u32 = 5;
 
@@ -200,6 +198,7 @@ impl Log {
         }
         self.refresh()?;
         let mut beyond = BTreeSet::new();
+        let mut astray_until = 0;
         for n in reader::listed_behind(&*self.store, self.state.head)? {
             // A listing may show what is not there.
             if n <= self.state.head
@@ -208,13 +207,22 @@ impl Log {
             {
                 continue;
             }
-            let is_far = n > self.state.head.saturating_add(MAX_GAP);
-            if is_far || reader::is_astray(&*self.store, &self.context, n, self.state.head)? {
+            if n > self.state.head.saturating_add(MAX_GAP) || n <= astray_until {
                 beyond.insert(n);
-            } else {
-                self.fold_to(reader::find_head(&*self.store, &self.context, n, WIDE, &self.state.facts)?)?;
+                continue;
+            }
+            match reader::judge(&*self.store, &self.context, n, self.state.head)? {
+                Belongs::No { last, .. } => {
+                    beyond.insert(n);
+                    astray_until = last;
+                }
+                Belongs::Yes | Belongs::Unclear => {
+                    self.fold_to(reader::find_head(&*self.store, &self.context, n, WIDE, &self.state.facts)?)?
+                }
             }
         }
+        // What lay before entries of the log is in doubt in its place by now.
+        beyond.retain(|n| *n > self.state.head);
         Ok(beyond)
     }
 

@@ -27,6 +27,10 @@ const WINDOW: u64 = 64;
 const FETCHERS: usize = 8;
 /// Bounds the memory that a listing takes.
 const MAX_LISTED: usize = 10_000;
+/// Missing entries behind which another one is still taken for a part of the log.
+pub(super) const MAX_GAP: u64 = 4096;
+/// How many objects that only bear the names of entries, next to each other, are looked at one by one.
+const MAX_STRAYS: usize = 64;
 /// How many entries before the head may be unusable before the search for a checkpoint gives up and starts from entry 0.
 const CHECKPOINT_SEARCH: u64 = 32;
 
@@ -38,9 +42,9 @@ pub(super) const NEXT: u64 = 2;
 /// The largest n whose entry is there, at or after `from` (which is there). Doubles the step, then halves the interval, then
 /// looks `reach` entries ahead for what lies behind a gap (damage). What it cannot see that way, a hint or a listing does.
 ///
-/// The steps may land on an object far beyond the end that only bears an entry's name. Whoever took it for the head would append
+/// The steps may land on objects far beyond the end that only bear the names of entries. Whoever took one for the head would append
 /// behind it, and everybody who follows the log from a head that he has seen, before it. So what lies behind a gap that `reach`
-/// does not cross is the head only if it is an entry that was written for this very place.
+/// does not cross is the head only if an entry that was written for its very place is among it.
 ///
 /// `facts`: what is known so far. Strays that it names end no gap: they are there only for a log that has come to them.
 pub(super) fn find_head(
@@ -50,28 +54,97 @@ pub(super) fn find_head(
     reach: u64,
     facts: &Facts,
 ) -> Result<u64> {
-    // Nothing from here on is looked at.
-    let mut limit = u64::MAX;
+    // Nothing from `limit` on is looked at.
+    let (mut base, mut limit) = (from, u64::MAX);
+    let mut listed = false;
     loop {
-        let head = search_head(store, from, reach, facts, limit)?;
-        if head == from || !is_astray(store, context, head, from)? {
+        let head = search_head(store, base, reach, facts, limit)?;
+        if head == base {
             return Ok(head);
         }
-        limit = head;
+        match judge(store, context, head, base)? {
+            Belongs::Yes | Belongs::Unclear => return Ok(head),
+            Belongs::No { first, .. } => limit = first,
+        }
+        // Behind it the log may yet go on, farther than any probe looks.
+        if !std::mem::replace(&mut listed, true)
+            && let Some(ours) = last_listed_of_ours(store, context, base)?
+        {
+            (base, limit) = (ours, u64::MAX);
+        }
     }
 }
 
-/// Whether an object that is named as entry `n` lies by itself and was not written for this place. `head` is an entry before.
-pub(super) fn is_astray(store: &dyn Store, context: &LogContext, n: u64, head: u64) -> Result<bool> {
-    for before in (n.saturating_sub(WIDE).max(head)..n).rev() {
-        if before == head || store.stat(&object_name(before))?.is_some() {
-            return Ok(false);
+/// Whether objects that are named as entries and lie behind a gap are a part of the log.
+pub(super) enum Belongs {
+    Yes,
+    /// Not one of those that lie near each other, from `first` to `last`, was written for its place.
+    No {
+        first: u64,
+        last: u64,
+    },
+    /// Too many lie there to look at each. They are taken for a part of the log: it then has entries in doubt, instead of fewer.
+    Unclear,
+}
+
+/// Judges what is named as entry `n` by everything that lies around it with no gap of [`WIDE`] between. `head` is an entry before.
+pub(super) fn judge(store: &dyn Store, context: &LogContext, n: u64, head: u64) -> Result<Belongs> {
+    if is_ours(store, context, n)? {
+        return Ok(Belongs::Yes);
+    }
+    let mut looked_at = 1;
+    let mut first = n;
+    let mut before = n;
+    while before > first.saturating_sub(WIDE).max(head) {
+        before -= 1;
+        if before == head {
+            return Ok(Belongs::Yes);
+        }
+        if store.stat(&object_name(before))?.is_some() {
+            first = before;
+            looked_at += 1;
+            if is_ours(store, context, first)? {
+                return Ok(Belongs::Yes);
+            }
+        }
+        if looked_at > MAX_STRAYS {
+            return Ok(Belongs::Unclear);
         }
     }
-    let Some(bytes) = read_entry(store, n)? else { return Ok(true) };
-    let is_ours = verified(&bytes, context)
-        .is_ok_and(|parsed| parsed.body.n == n && parsed.body.repository == context.repository);
-    Ok(!is_ours)
+    let mut last = n;
+    let mut after = n;
+    while after < last.saturating_add(WIDE) {
+        after += 1;
+        if store.stat(&object_name(after))?.is_some() {
+            last = after;
+            looked_at += 1;
+            if is_ours(store, context, last)? {
+                return Ok(Belongs::Yes);
+            }
+        }
+        if looked_at > MAX_STRAYS {
+            return Ok(Belongs::Unclear);
+        }
+    }
+    Ok(Belongs::No { first, last })
+}
+
+/// Whether entry `n` is there, by a trusted host and for this very place.
+fn is_ours(store: &dyn Store, context: &LogContext, n: u64) -> Result<bool> {
+    let Some(bytes) = read_entry(store, n)? else { return Ok(false) };
+    let parsed = verified(&bytes, context);
+    Ok(parsed.is_ok_and(|parsed| parsed.body.n == n && parsed.body.repository == context.repository))
+}
+
+/// Of the entries behind `n` that a listing shows, the last one that was written for its place.
+fn last_listed_of_ours(store: &dyn Store, context: &LogContext, n: u64) -> Result<Option<u64>> {
+    let near = |found: &u64| *found <= n.saturating_add(MAX_GAP);
+    for found in listed_behind(store, n)?.into_iter().filter(near).rev() {
+        if is_ours(store, context, found)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 fn search_head(store: &dyn Store, from: u64, reach: u64, facts: &Facts, limit: u64) -> Result<u64> {
@@ -222,13 +295,17 @@ fn verified<'b>(bytes: &'b [u8], context: &LogContext) -> Result<Parsed<'b>, Dou
 /// not to blame for a hash that does not match.
 pub(super) fn is_intact(doubt: Option<&Doubt>) -> bool {
     match doubt {
-        Some(Doubt::Missing | Doubt::Malformed(_) | Doubt::BadSignature(_) | Doubt::UnknownSigner(_)) => {
-            false
-        }
+        // What was written for another place may have been put here later.
+        Some(
+            Doubt::Missing
+            | Doubt::Malformed(_)
+            | Doubt::BadSignature(_)
+            | Doubt::UnknownSigner(_)
+            | Doubt::Foreign(_),
+        ) => false,
         None
         | Some(
-            Doubt::Foreign(_)
-            | Doubt::BrokenChain
+            Doubt::BrokenChain
             | Doubt::Forbidden { .. }
             | Doubt::UnknownEvent { .. }
             | Doubt::CheckpointDiffers
@@ -244,6 +321,9 @@ pub(super) fn start(store: &dyn Store, context: &LogContext, head: u64) -> Resul
     for n in (head.saturating_sub(CHECKPOINT_SEARCH)..=head).rev() {
         let Some(bytes) = read_entry(store, n)? else { continue };
         let Ok(parsed) = verified(&bytes, context) else { continue };
+        if parsed.body.n != n {
+            continue;
+        }
         if let Event::Checkpoint(_) = parsed.body.event
             && let Some(found) = from_checkpoint(&bytes, n, context)
         {

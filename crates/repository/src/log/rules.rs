@@ -1,6 +1,6 @@
 //! The log's decisions, one small pure function each, with the reason above it.
 //!
-//! They are methods of a trait for one purpose: the exhaustive search of the protocol (`tests/log_model.rs`) runs on these
+//! They are methods of a trait for one purpose: the exhaustive search of the protocol (`tests/log_model/`) runs on these
 //! very functions, and shows that it would notice a mistake by breaking them one at a time. Everything else uses
 //! [`Protocol`], which breaks none.
 

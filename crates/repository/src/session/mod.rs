@@ -245,3 +245,6 @@ impl<F: FnMut(Vec<u8>) -> mainstay_domain::Result<ChunkId> + Send> PieceWriter f
         self.list.finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

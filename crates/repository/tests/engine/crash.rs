@@ -4,12 +4,15 @@
 use crate::support::*;
 use mainstay_domain::{PointId, Silent};
 use mainstay_repository::{
-    Repository,
+    Repository, Session,
     check::{Depth, check},
     collect::collect,
 };
 use mainstay_stores::{FailingStore, Fault, MemoryStore, Store, Verb};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 const SMALL: &[(&str, u64, usize)] = &[("a", 1, 150_000), ("b", 2, 40_000)];
 
@@ -91,6 +94,44 @@ fn a_crash_at_any_storage_operation_of_a_backup_loses_nothing() {
 }
 
 #[test]
+fn a_crash_while_a_backup_writes_a_checkpoint_after_its_commit_loses_nothing() {
+    let (memory, points) = prepared(false);
+    let repository = open(&(Arc::new(memory.clone()) as Arc<dyn Store>));
+    for _ in 0..21 {
+        Session::begin(&repository, tuning()).unwrap().abandon();
+    }
+    let checkpoint = |memory: &MemoryStore| {
+        open(&(Arc::new(memory.clone()) as Arc<dyn Store>)).state().unwrap().last_checkpoint
+    };
+    assert_eq!(checkpoint(&memory), None);
+    for took_effect in [false, true] {
+        let (mut written, mut not_yet) = (0, 0);
+        for at in 0.. {
+            let copy = memory.snapshot();
+            let failing = FailingStore::dying_at(copy.clone(), at, took_effect);
+            let store: Arc<dyn Store> = Arc::new(failing.clone());
+            let outcome = Repository::open(access(store), None)
+                .and_then(|repository| try_back_up(&repository, &streams(&SMALL[1..])));
+            let case = format!("died at {at}, took effect: {took_effect}");
+            let mut must_have = points.clone();
+            must_have.extend(outcome.iter().map(|committed| committed.point));
+            match (live(&open(&(Arc::new(copy.clone()) as Arc<dyn Store>))).len(), checkpoint(&copy)) {
+                (2, None) => {}
+                (3, None) => not_yet += 1,
+                (3, Some(_)) => written += 1,
+                other => panic!("{case}: {other:?}"),
+            }
+            assert_sound(&copy, &must_have, &case);
+            if !failing.is_dead() {
+                assert!(outcome.is_ok());
+                break;
+            }
+        }
+        assert!(not_yet > 0 && written > 0, "it died on both sides of the checkpoint: {not_yet}, {written}");
+    }
+}
+
+#[test]
 fn a_crash_at_any_storage_operation_of_a_collection_loses_nothing() {
     let (memory, points) = prepared(true);
     for took_effect in [false, true] {
@@ -128,6 +169,32 @@ fn a_lost_answer_to_any_create_is_settled_by_looking() {
             assert_sound(&copy, &[&points[..], &[committed.point]].concat(), &case);
             if nth > 14 {
                 break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_answer_to_any_call_of_a_collection_loses_nothing() {
+    let (memory, points) = prepared(true);
+    for took_effect in [false, true] {
+        for verb in [Verb::Create, Verb::Delete, Verb::Read, Verb::ReadRange, Verb::Stat, Verb::List] {
+            for nth in 0.. {
+                let copy = memory.snapshot();
+                let met = Arc::new(AtomicUsize::new(0));
+                let seen = met.clone();
+                let failing = FailingStore::new(copy.clone(), move |attempt| {
+                    let hit = attempt.verb == verb && seen.fetch_add(1, Ordering::Relaxed) == nth;
+                    hit.then_some(Fault::LostAnswer { took_effect })
+                });
+                let outcome = Repository::open(access(Arc::new(failing)), None)
+                    .and_then(|repository| collect(&repository, 0, &Silent));
+                let case = format!("answer to {verb} {nth} lost, took effect: {took_effect}");
+                assert!(outcome.is_ok() || verb != Verb::Create, "{case}: the same create settles it");
+                assert_sound(&copy, &points, &case);
+                if met.load(Ordering::Relaxed) <= nth {
+                    break;
+                }
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The damage matrix: each kind of object, each kind of damage. Damage is found and named, never restored in silence, and what
-//! does not depend on the damaged object still comes back.
+//! Damage and what mends it, case by case; all kinds of it together are in `matrix`. Damage is found and named, never restored in
+//! silence, and what does not depend on the damaged object still comes back.
 
 use crate::support::*;
 use mainstay_domain::{
@@ -16,7 +16,7 @@ use mainstay_stores::{MemoryStore, Store};
 use std::sync::Arc;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Damage {
+pub enum Damage {
     Flip,
     Truncate,
     Empty,
@@ -25,6 +25,20 @@ enum Damage {
     Swap,
     /// The same bytes once more, under another name of its kind.
     Duplicate,
+    /// The bytes of such an object of another repository; see `matrix`.
+    Foreign,
+}
+
+impl Damage {
+    pub const EACH: [Damage; 7] = [
+        Damage::Flip,
+        Damage::Truncate,
+        Damage::Empty,
+        Damage::Remove,
+        Damage::Swap,
+        Damage::Duplicate,
+        Damage::Foreign,
+    ];
 }
 
 const ALL: [Damage; 5] = [Damage::Flip, Damage::Truncate, Damage::Empty, Damage::Remove, Damage::Swap];
@@ -41,7 +55,7 @@ fn another_name(memory: &MemoryStore, name: &str) -> String {
     }
 }
 
-fn apply(memory: &MemoryStore, name: &str, damage: Damage) {
+pub fn apply(memory: &MemoryStore, name: &str, damage: Damage) {
     let objects = memory.objects();
     let mut bytes = objects[name].to_vec();
     match damage {
@@ -53,6 +67,7 @@ fn apply(memory: &MemoryStore, name: &str, damage: Damage) {
         Damage::Empty => bytes.clear(),
         Damage::Remove => return memory.delete(name).unwrap(),
         Damage::Duplicate => return memory.create(&another_name(memory, name), &bytes).unwrap(),
+        Damage::Foreign => unreachable!("it takes another repository"),
         Damage::Swap => {
             let kind = name.split('/').next().unwrap();
             let other =
@@ -202,6 +217,29 @@ fn a_damaged_log_never_makes_a_backup_or_a_deletion_go_wrong() {
             let before = copy.names();
             let _ = mainstay_repository::collect::collect(&repository, 0, &Silent);
             assert!(copy.names().len() >= before.len(), "{damage:?} of {name}: nothing is given up in doubt");
+            let bytes = noise(3, 120_000);
+            match try_back_up(&repository, &[("s", bytes.clone()), ("known", points[0].1.clone())]) {
+                Ok(new) => {
+                    let again = open(&store);
+                    assert!(
+                        again.state().unwrap().facts.points.contains_key(&new.point),
+                        "{damage:?} of {name}"
+                    );
+                    assert!(read(&again, &new.point, 0).unwrap() == bytes, "{damage:?} of {name}");
+                    assert!(read(&again, &new.point, 1).unwrap() == points[0].1, "{damage:?} of {name}");
+                    let is_in_doubt = !again.state().unwrap().doubts.is_empty();
+                    assert!(
+                        !is_in_doubt || new.stored_bytes > 240_000,
+                        "{damage:?} of {name}: nothing is relied on"
+                    );
+                }
+                Err(_) => assert_eq!(name, FIRST_ENTRY, "{damage:?}"),
+            }
+            if *name == *names.last().unwrap() && damage == Damage::Remove {
+                continue; // a log that ends earlier, which nobody can tell who has not seen it
+            }
+            let _ = mainstay_repository::collect::collect(&open(&store), 0, &Silent);
+            assert!(before.iter().all(|name| copy.names().contains(name)), "{damage:?} of {name}");
             // Whatever the log still says: the manifests and packs of both points are there and intact.
             for (id, bytes) in &points {
                 assert!(read(&repository, id, 0).unwrap() == *bytes, "{damage:?} of {name}");
@@ -243,7 +281,7 @@ fn a_damaged_proof_is_named_and_never_read_and_harms_no_point() {
 }
 
 /// What a recovery kit repeats.
-fn spares(memory: &MemoryStore) -> Spares {
+pub fn spares(memory: &MemoryStore) -> Spares {
     let small = |name: &String| {
         name == "format" || name.starts_with("trust/") || name.starts_with("keys/") || name == FIRST_ENTRY
     };

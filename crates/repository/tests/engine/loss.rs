@@ -8,12 +8,12 @@ use mainstay_domain::{
 };
 use mainstay_repository::{
     Repository, Session,
-    check::{Depth, check, check_written, known_harm},
+    check::{Depth, Finding, check, check_written, known_harm},
     collect::collect,
     pack,
 };
-use mainstay_stores::{MemoryStore, Store};
-use std::{collections::BTreeSet, sync::Arc};
+use mainstay_stores::{Listed, MemoryStore, Store, StoreError};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 fn prepared() -> (MemoryStore, Arc<dyn Store>) {
     let memory = MemoryStore::new();
@@ -102,6 +102,28 @@ fn a_lost_pack_harms_only_the_points_that_need_what_lies_nowhere_else() {
 }
 
 #[test]
+fn a_lost_pack_of_which_a_point_needs_the_list_of_its_chunks_alone_harms_it() {
+    let (_, store) = prepared();
+    let bytes = noise(1, 1_000_000);
+    let first = back_up(&open(&store), &[("a", bytes.clone())]);
+    let manifest = open(&store).manifest(&first.point).unwrap();
+    assert!(manifest.point.sources[0].streams[0].content.level > 0, "the case is there");
+    let of_pool = |pool| first.written.packs.iter().filter(move |(_, p)| *p == pool).map(|(id, _)| *id);
+    assert!(of_pool(Pool::Data).count() > 1);
+    // It is found damaged, and what was read of it may be whole the next time.
+    let lists: BTreeSet<_> = of_pool(Pool::Tree).collect();
+    open(&store).record_lost(&lists, &BTreeSet::new()).unwrap();
+    let harm = || known_harm(&open(&store), &open(&store).state().unwrap(), &Silent).unwrap();
+    let harmed = harm();
+    assert_eq!(harmed.keys().copied().collect::<BTreeSet<_>>(), lists);
+    assert!(harmed.values().all(|points| *points == [first.point].into()));
+
+    let second = back_up(&open(&store), &[("a", bytes)]);
+    assert_eq!(second.written.packs.iter().filter(|(_, pool)| *pool == Pool::Data).count(), 0);
+    assert_eq!(harm(), Default::default(), "the list is stored again");
+}
+
+#[test]
 fn a_copy_in_a_pack_that_was_swept_makes_nothing_good() {
     let (_, store) = prepared();
     let (same, other) = (noise(1, 100_000), noise(2, 100_000));
@@ -143,6 +165,66 @@ fn a_backup_that_relies_on_what_is_known_to_be_lost_is_not_read_back_right() {
     assert_eq!(committed.stored_bytes, 0, "it relies on the first");
     let report = check_written(&repository, &committed, Depth::Packs, u64::MAX, 1, &Silent).unwrap();
     assert_eq!(report.lost_packs(), lost);
+}
+
+/// Keeps other bytes than it was given, of objects whose name begins so: a wire, a disk or a memory that flips a bit.
+struct Flipping(MemoryStore, &'static str);
+
+impl Store for Flipping {
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut bytes = bytes.to_vec();
+        if name.starts_with(self.1) {
+            let at = bytes.len() / 2;
+            bytes[at] ^= 1;
+        }
+        self.0.create(name, &bytes)
+    }
+    fn read(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        self.0.read(name)
+    }
+    fn read_range(&self, name: &str, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+        self.0.read_range(name, offset, length)
+    }
+    fn stat(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.0.stat(name)
+    }
+    fn list(&self, prefix: &str, visit: &mut dyn FnMut(Listed) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.0.list(prefix, visit)
+    }
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.0.delete(name)
+    }
+    fn describe(&self) -> String {
+        "a store that flips bits".into()
+    }
+}
+
+#[test]
+fn a_byte_that_goes_wrong_after_sealing_is_found_by_reading_back_or_never_committed() {
+    for kind in ["packs/data/", "packs/tree/", "index/", "manifests/", "log/"] {
+        let (memory, _) = prepared();
+        let earlier =
+            back_up(&open(&(Arc::new(memory.clone()) as Arc<dyn Store>)), &[("a", noise(1, 20_000))]);
+        let flipping: Arc<dyn Store> = Arc::new(Flipping(memory.clone(), kind));
+        let repository = open(&flipping);
+        let found = match try_back_up(&repository, &[("a", noise(2, 1_000_000))]) {
+            Err(_) => "not committed",
+            Ok(committed) => {
+                match check_written(&repository, &committed, Depth::Packs, u64::MAX, 1, &Silent) {
+                    Ok(report) if report.is_clean() => "not found",
+                    Ok(report) => {
+                        let named = |finding: &Finding| finding.points == [committed.point];
+                        assert!(report.findings.iter().all(named), "{kind}: {:?}", report.findings);
+                        "found"
+                    }
+                    Err(_) => "refused",
+                }
+            }
+        };
+        assert_eq!(found, if kind == "log/" { "not committed" } else { "found" }, "{kind}");
+        let plain: Arc<dyn Store> = Arc::new(memory);
+        assert!(read(&open(&plain), &earlier.point, 0).unwrap() == noise(1, 20_000), "{kind}");
+    }
 }
 
 #[test]

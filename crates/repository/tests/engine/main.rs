@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod history;
 mod loss;
+mod matrix;
 mod neighbours;
 mod newer;
 mod reliance;

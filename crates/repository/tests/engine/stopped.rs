@@ -8,7 +8,7 @@ use mainstay_domain::{
 };
 use mainstay_repository::{
     Repository, Session, Tuning,
-    check::{Depth, check},
+    check::{Depth, check, known_harm},
     collect::{collect, preview},
 };
 use mainstay_stores::{FailingStore, Fault, MemoryStore, Store, Verb};
@@ -85,6 +85,25 @@ fn a_check_that_was_stopped_is_no_clean_check() {
     let (times_of_data, report) = asked(Depth::Data);
     assert!(report.is_clean());
     assert!(times_of_data > times + 20, "asked for each chunk too");
+}
+
+#[test]
+fn weighing_what_is_lost_can_be_stopped_at_any_time() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let repository = create(&store);
+    let committed = back_up(&repository, &[("a", noise(1, 100_000))]);
+    back_up(&repository, &[("b", noise(2, 100_000))]);
+    repository.record_lost(&committed.reach.packs.into_iter().collect(), &Default::default()).unwrap();
+    let state = repository.refreshed_state().unwrap();
+    let mut stopped = 0;
+    let harm = loop {
+        match known_harm(&repository, &state, &StopAt::new(stopped)) {
+            Ok(harm) => break harm,
+            Err(error) => assert_eq!(Failure::from(error).kind, Kind::Cancelled, "stopped at {stopped}"),
+        }
+        stopped += 1;
+    };
+    assert!(!harm.is_empty() && stopped > 40, "asked for each chunk of the index, {stopped} times");
 }
 
 #[test]

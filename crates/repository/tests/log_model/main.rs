@@ -117,6 +117,14 @@ fn lost_answers_and_late_creates_of_writers_lose_nothing() {
 }
 
 #[test]
+fn two_writers_with_lost_answers_and_a_list_that_lags_lose_nothing() {
+    let bounds = Bounds { writers: 2, writers_in_flight: true, ..SMALL };
+    holds("two writers, appends in flight, a lagging list", bounds);
+    let merging = Bounds { merges: 1, abandons: 1, fine: false, ..bounds };
+    holds("the same, merged segments, abandoned collections", merging);
+}
+
+#[test]
 fn merged_segments_lead_to_every_pack() {
     let bounds = Bounds { writers: 2, merges: 1, abandons: 1, fine: false, ..SMALL };
     holds("two writers, merged segments, abandoned collections", bounds);

@@ -5,7 +5,7 @@ use super::{
     facts::tables,
     secrets::{hide_line, hide_row},
 };
-use crate::files::{self, Change, ChangeKind, show_path};
+use crate::files::{self, Change, ChangeKind, show_at};
 use mainstay_domain::{
     Result,
     listing::Entry,
@@ -44,7 +44,7 @@ pub fn diff(before: (&dyn Vault, &SourceRecord), after: (&dyn Vault, &SourceReco
                 }
                 _ => Vec::new(),
             };
-            found.push(Changed { object: show_path(&path).to_string(), kind, lines });
+            found.push(Changed { object: show_at(&path), kind, lines });
         }
     }
     let names: BTreeMap<String, ()> =

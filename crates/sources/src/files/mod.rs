@@ -53,7 +53,7 @@ pub use diff::{Change, ChangeKind, diff};
 pub use error::FilesError;
 pub use facts::{Counts, Facts, RootFact};
 pub use look::{Listed, find, ls};
-pub use names::{show_path, show_typed};
+pub use names::{show_at, show_path, show_typed};
 pub use probe::{Probe, RootProbe, probe};
 pub use read::{Hook, Moment};
 pub use restore::{RestoreOptions, RestorePlan, RestoreReport, plan_restore, restore};

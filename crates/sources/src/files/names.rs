@@ -30,6 +30,11 @@ pub fn show_path(path: &[u8]) -> String {
     text
 }
 
+/// The path of an entry in a list of differences or problems, where nothing would name the root.
+pub fn show_at(path: &[u8]) -> String {
+    if path.is_empty() { ".".to_owned() } else { show_path(path) }
+}
+
 /// What was typed, as it can be shown: as it is, where it is text.
 pub fn show_typed(typed: &OsStr) -> String {
     typed.to_str().map_or_else(|| show_path(typed.as_bytes()), str::to_owned)

@@ -6,6 +6,7 @@
 
 use super::{
     facts::{Facts, QualifiedName},
+    restore::unfinished::take_off,
     session,
     wire::{ConnectSpec, Connection, Row, quote_ident, quote_literal, quote_qualified},
 };
@@ -409,10 +410,12 @@ fn refresh(connection: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-/// Gives the masked database its name: from now on it can be opened.
+/// Gives the masked database its name, and takes off the mark that it is not finished: from now on it can be opened.
 pub fn open(server: &ConnectSpec, hidden: &str, name: &str) -> Result<()> {
     let mut admin = Connection::connect(server)?;
-    admin.execute(&format!("ALTER DATABASE {} RENAME TO {}", quote_ident(hidden), quote_ident(name)))?;
+    let rename = format!("ALTER DATABASE {} RENAME TO {}", quote_ident(hidden), quote_ident(name));
+    let finished = take_off(&mut admin, hidden, name)?.map(|sql| format!("; {sql}")).unwrap_or_default();
+    admin.execute(&format!("BEGIN; {rename}{finished}; COMMIT"))?;
     Ok(())
 }
 

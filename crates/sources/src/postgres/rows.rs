@@ -4,10 +4,7 @@
 //! row key) over each row's text with its newline. It does not depend on the order of rows, adds up over ranges, and can
 //! be subtracted from. It does depend on the columns' order and on the session's settings, which the facts record.
 
-use super::{
-    facts::TableData,
-    wire::{quote_ident, quote_literal, quote_qualified},
-};
+use super::wire::{quote_ident, quote_literal, quote_qualified};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::hash::Hasher;
 
@@ -78,14 +75,6 @@ pub fn copy_out_sql<'a>(
             )
         }
     }
-}
-
-/// The same rows, back: `COPY "s"."t" ("a", "b") FROM STDIN`. `name` may differ from the captured table's.
-pub fn copy_in_sql(data: &TableData, schema: &str, name: &str, encoding: &str) -> String {
-    let table = quote_qualified(schema, name);
-    let columns: Vec<String> = data.columns.iter().map(|c| quote_ident(&c.name)).collect();
-    let list = if columns.is_empty() { String::new() } else { format!(" ({})", columns.join(", ")) };
-    format!("COPY {table}{list} FROM STDIN WITH (ENCODING {})", quote_literal(encoding))
 }
 
 #[cfg(test)]

@@ -36,12 +36,17 @@ const CONDUCT: [(&str, &str); 8] = [
 ];
 
 /// Settings that only some versions know.
-const WHERE_KNOWN: [(&str, &str); 3] = [
+const WHERE_KNOWN: [(&str, &str); 4] = [
     ("idle_session_timeout", "0"),
     ("transaction_timeout", "0"),
     // A table exchanged for a view or a foreign table must not make us run its code (CVE-2024-7348).
     ("restrict_nonsystem_relation_kind", "view, foreign-table"),
+    // A session whose program was killed ends soon, though it builds an index.
+    (MAY_BE_REFUSED, "5s"),
 ];
+
+/// Known to every server, and refused where its operating system cannot do that.
+const MAY_BE_REFUSED: &str = "client_connection_check_interval";
 
 /// Lets queries that belong to the database itself (of a materialized view, say) read other relations than tables, of all kinds but
 /// `restricted`. They run as their owners, so that nobody's code becomes ours.
@@ -70,7 +75,10 @@ pub fn prepare(connection: &mut Connection) -> Result<BTreeMap<String, String>, 
     for row in &known {
         let name = row.text(0);
         if let Some((_, value)) = WHERE_KNOWN.iter().find(|(known, _)| *known == name) {
-            connection.execute(&format!("SET {} = {}", quote_ident(&name), quote_literal(value)))?;
+            match connection.execute(&format!("SET {} = {}", quote_ident(&name), quote_literal(value))) {
+                Err(WireError::Server(_)) if name == MAY_BE_REFUSED => {}
+                set => drop(set?),
+            }
         }
     }
     let encoding = connection.query_text("SHOW server_encoding")?.unwrap_or_default();

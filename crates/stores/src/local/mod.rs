@@ -11,6 +11,7 @@
 mod temporary;
 
 use crate::{Listed, Store, StoreError, name};
+use mainstay_domain::ByteSize;
 use rustix::{
     fs::{CWD, RenameFlags},
     io::Errno,
@@ -158,11 +159,23 @@ impl LocalStore {
         StoreError::NotFound { store: self.describe(), name: name.to_owned() }
     }
 
+    /// With what is left there, which is what its reader looks up next.
+    fn with_room(&self, source: io::Error) -> io::Error {
+        let left = match rustix::fs::statvfs(&self.root) {
+            Ok(of) if of.f_files > 0 && of.f_favail == 0 => "no more files can be made there".to_owned(),
+            Ok(of) => format!("{} are free there", ByteSize(of.f_bavail.saturating_mul(of.f_frsize))),
+            Err(_) => return source,
+        };
+        io::Error::new(source.kind(), format!("{source}; {left}"))
+    }
+
     fn error(&self, name: &str, source: io::Error) -> StoreError {
         let (store, name) = (self.describe(), name.to_owned());
         match source.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => StoreError::NotFound { store, name },
-            Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => StoreError::Full { store, name, source },
+            Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
+                StoreError::Full { store, name, source: self.with_room(source) }
+            }
             Some(Errno::ROFS | Errno::ACCESS | Errno::PERM) => StoreError::Denied { store, name, source },
             _ => StoreError::Unavailable { store, name, source },
         }

@@ -56,10 +56,8 @@ pub fn run(how: &How, context: &Context, hooks: &Around<'_>, chosen: &Chosen, so
 fn refuse(plan: &RestorePlan) -> Result<()> {
     match plan.obstacles.as_slice() {
         [] => Ok(()),
-        obstacles => {
-            Err(Failure::preflight(obstacles.join("; "))
-                .hint("Nothing was restored; the plan above says more."))
-        }
+        obstacles => Err(Failure::preflight(obstacles.join("; "))
+            .hint("Nothing was restored. Put that right, or choose another folder: --to-dir FOLDER.")),
     }
 }
 

@@ -50,12 +50,13 @@ pub fn run(
         },
         row_key: chosen.repository.keyring().current().row_key(),
         accept_partial: wanted.accept_partial,
+        now: context.clock().now(),
     };
     // First of all, and before anything is asked: the application may stand before a closed door.
     if !how.dry_run {
         show_settled(context, &request.settle()?);
     }
-    let plan = request.plan(&*context.clock())?;
+    let plan = request.plan()?;
     heading(context, chosen, source, &format!("the place of the database {}", request.live));
     show_plan(context, &plan, wanted.no_backup);
     if how.dry_run {
@@ -71,7 +72,7 @@ pub fn run(
             point.short()
         ));
     }
-    let replaced = request.replace(&*context.clock(), &context.progress)?;
+    let replaced = request.replace(&context.progress)?;
     context.progress.finish();
     show(context, &request.live, source, &chosen.info.summary.app, &replaced);
     Ok(if replaced.restored.state == State::Complete { Exit::Done } else { Exit::With(Kind::Incomplete) })

@@ -63,6 +63,7 @@ pub fn run(
         privileges: !wanted.no_privileges,
         roles: false,
         other_locale: true,
+        ..Options::default()
     };
     let target =
         Target { server: spec.with_database("postgres"), database: database.clone(), into_existing: true };

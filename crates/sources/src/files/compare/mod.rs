@@ -2,7 +2,7 @@
 
 mod pass;
 
-use super::{FilesError, LISTING, config::Rules, facts::Facts, names::show_path, tree::Tree};
+use super::{FilesError, LISTING, config::Rules, facts::Facts, names::show_at, tree::Tree};
 use crossbeam_channel::bounded;
 use mainstay_domain::{
     Failure, Monitor, Result,
@@ -230,7 +230,7 @@ impl<'a> Comparer<'a> {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.1 += 1;
         if found.0.len() < self.most {
-            found.0.push(Difference { path: show_path(path), aspect, detail: detail.into() });
+            found.0.push(Difference { path: show_at(path), aspect, detail: detail.into() });
         }
     }
 

@@ -206,9 +206,7 @@ impl<'a, 'c> Pass<'a, 'c> {
         // A directory that lives has a new time with every file that comes or goes, and those are named themselves.
         let lives = self.part.rules.is_some() && entry.kind == FileKind::Directory;
         if stat.modified != entry.modified && !lives {
-            let (is, was) = (stat.modified, entry.modified);
-            let detail =
-                format!("{}.{:09}, not {}.{:09}", is.seconds, is.nanoseconds, was.seconds, was.nanoseconds);
+            let detail = format!("{}, not {}", stat.modified, entry.modified);
             comparer.differs(path, Aspect::Modified, detail);
         }
     }

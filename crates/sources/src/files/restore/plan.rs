@@ -16,7 +16,10 @@ use rustix::{
     fd::OwnedFd,
     fs::{Access, AtFlags, CWD, OFlags, accessat, statat, statvfs},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 /// Named in a plan at the most.
 const NAMED: usize = 100;
@@ -28,6 +31,7 @@ pub struct RestorePlan {
     pub destination_exists: bool,
     /// Directories, links, FIFOs and devices too.
     pub entries: u64,
+    /// That are not there; those on the way to what is restored too, the destination itself not.
     pub directories: u64,
     /// Files that are not there.
     pub create: u64,
@@ -67,21 +71,33 @@ pub fn plan_restore(
     let tree = Tree::open(&options.destination).ok();
     plan.destination_exists = options.destination.symlink_metadata().is_ok();
     plan.look_at_destination(tree.is_some());
-    let mut planner = Planner { tree: tree.as_ref(), path: Vec::new(), fd: None, covered: false };
+    let mut planner = Planner::new(tree.as_ref());
     let mut others = Others::default();
+    let mut version: Option<Box<Entry>> = None;
     let mut lost = false;
     for step in sought.steps(vault) {
         if monitor.cancelled() {
             return Err(crate::files::FilesError::Cancelled.into());
         }
-        match step? {
+        let step = step?;
+        // Of a name that was deleted several times, the latest version is restored.
+        if let Some(entry) = version.take()
+            && !matches!(&step, Step::Entry(next) if next.name == entry.name)
+        {
+            planner.entry(&entry, &sought, options, &mut plan, &mut others);
+        }
+        match step {
             Step::Directory(path) => planner.enter(path, &sought),
+            Step::Entry(entry) if sought.versions => version = Some(entry),
             Step::Entry(entry) => planner.entry(&entry, &sought, options, &mut plan, &mut others),
             Step::Lost(failure) => {
                 lost = true;
                 plan.obstacles.push(format!("a part of the listing cannot be read: {failure}"));
             }
         }
+    }
+    if let Some(entry) = version {
+        planner.entry(&entry, &sought, options, &mut plan, &mut others);
     }
     // Whoever names several paths means each of them.
     let unmet = sought.filter.unmet();
@@ -119,9 +135,36 @@ struct Planner<'a> {
     path: Vec<u8>,
     fd: Option<OwnedFd>,
     covered: bool,
+    /// The last directory the way to which was counted.
+    reached: Vec<u8>,
+    /// Deleted directories that were counted under their own names. A deleted file may lie in one that lives.
+    counted: HashSet<Vec<u8>>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    fn new(tree: Option<&'a Tree>) -> Self {
+        let (path, reached, counted) = (Vec::new(), Vec::new(), HashSet::new());
+        Planner { tree, path, fd: None, covered: false, reached, counted }
+    }
+
+    /// Counts the directories that must be made so that something can lie in this one.
+    fn count_way(&mut self, plan: &mut RestorePlan) {
+        if self.fd.is_some() || self.reached == self.path {
+            return;
+        }
+        let ends = self.path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        for end in ends.chain([self.path.len()]) {
+            let way = &self.path[..end];
+            let passed =
+                self.reached.strip_prefix(way).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')));
+            let there = || self.tree.is_some_and(|tree| tree.directory(way, OFlags::empty()).is_ok());
+            if !way.is_empty() && !passed && !self.counted.contains(way) && !there() {
+                plan.directories += 1;
+            }
+        }
+        self.reached.clone_from(&self.path);
+    }
+
     fn enter(&mut self, path: Vec<u8>, sought: &Sought<'_>) {
         self.fd = self.tree.and_then(|tree| tree.directory(&path, OFlags::empty()).ok());
         self.covered = sought.filter.covers(&path);
@@ -129,7 +172,7 @@ impl Planner<'_> {
     }
 
     fn entry(
-        &self,
+        &mut self,
         entry: &Entry,
         sought: &Sought<'_>,
         options: &RestoreOptions,
@@ -145,7 +188,6 @@ impl Planner<'_> {
         let euid = rustix::process::geteuid();
         others.owners += u64::from(!euid.is_root() && entry.uid != euid.as_raw());
         match entry.kind {
-            FileKind::Directory => plan.directories += 1,
             FileKind::Socket => {
                 others.sockets += 1;
                 return;
@@ -157,10 +199,21 @@ impl Planner<'_> {
             }
             _ => {}
         }
+        // The directories of a selected one are entries themselves.
+        if !self.covered || sought.versions {
+            self.count_way(plan);
+        }
         let stat =
             self.fd.as_ref().and_then(|fd| statat(fd, &entry.name[..], AtFlags::SYMLINK_NOFOLLOW).ok());
         let size = if entry.kind == FileKind::Regular { entry.size } else { 0 };
-        match decide(entry, stat.map(|stat| Stat::new(&stat)).as_ref()) {
+        let decision = decide(entry, stat.map(|stat| Stat::new(&stat)).as_ref());
+        if entry.kind == FileKind::Directory && decision != Decision::Keep {
+            plan.directories += 1;
+            if sought.versions {
+                self.counted.insert(path.clone());
+            }
+        }
+        match decision {
             Decision::Keep if entry.kind == FileKind::Directory => {}
             Decision::Keep => plan.keep += 1,
             Decision::Create if entry.kind == FileKind::Directory => {}
@@ -202,7 +255,8 @@ impl RestorePlan {
         if self.bytes > self.free_bytes {
             let (need, free) =
                 (mainstay_domain::ByteSize(self.bytes), mainstay_domain::ByteSize(self.free_bytes));
-            self.obstacles.push(format!("{need} are to be written and {free} are free"));
+            let at = nearest(&self.destination).display();
+            self.obstacles.push(format!("{need} are to be written and {free} are free in {at}"));
         }
         if self.conflict_count > 0 {
             let text =

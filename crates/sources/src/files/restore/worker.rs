@@ -17,7 +17,7 @@ use crate::files::{
     tree::{Tree, open_in},
 };
 use mainstay_domain::{
-    Failure, Kind, Monitor, Result, Severity,
+    ByteSize, Failure, Kind, Monitor, Result, Severity,
     listing::{self, Entry, FileKind},
     monitor::Event,
     stream::{Piece, Vault},
@@ -25,8 +25,8 @@ use mainstay_domain::{
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{
-        AtFlags, FileType, Mode, OFlags, ftruncate, linkat, mknodat, readlinkat, renameat, statat, symlinkat,
-        unlinkat,
+        AtFlags, FileType, Mode, OFlags, fstatvfs, ftruncate, linkat, mknodat, readlinkat, renameat, statat,
+        symlinkat, unlinkat,
     },
     io::Errno,
 };
@@ -102,15 +102,14 @@ pub(crate) enum Trouble {
     Entry(String),
     /// The whole restore cannot go on.
     All(Failure),
+    /// Nor this, because the destination takes nothing more.
+    Full(Errno),
 }
 
 impl From<Errno> for Trouble {
     fn from(error: Errno) -> Trouble {
         match error {
-            Errno::NOSPC | Errno::DQUOT | Errno::ROFS => Trouble::All(
-                Failure::failed(format!("the destination cannot take more: {error}"))
-                    .hint("Make room, or restore to elsewhere; what is whole so far stays and is not written again."),
-            ),
+            Errno::NOSPC | Errno::DQUOT | Errno::ROFS => Trouble::Full(error),
             error => Trouble::Entry(error.to_string()),
         }
     }
@@ -201,7 +200,24 @@ impl<'a> Worker<'a> {
         match trouble {
             Trouble::Entry(message) => self.problems.add(Severity::Error, show_path(path), message),
             Trouble::All(failure) => self.stop_with(failure),
+            Trouble::Full(error) => self.stop_with(self.full(error)),
         }
+    }
+
+    fn full(&self, error: Errno) -> Failure {
+        let at = self.options.destination.display();
+        let free = match fstatvfs(self.tree.root()) {
+            Ok(of) if error != Errno::ROFS && of.f_files > 0 && of.f_favail == 0 => {
+                "; no more files can be made there".to_owned()
+            }
+            Ok(of) if error != Errno::ROFS => {
+                format!("; {} are free there", ByteSize(of.f_bavail.saturating_mul(of.f_frsize)))
+            }
+            _ => String::new(),
+        };
+        Failure::failed(format!("{at} cannot take more: {error}{free}")).hint(
+            "Make room, and run the same command again: what is whole so far stays and is not written again. Or restore to elsewhere.",
+        )
     }
 
     /// Lets go of a directory; gives it its metadata if nobody else holds it, and goes on with its parent.

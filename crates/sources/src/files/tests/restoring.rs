@@ -558,3 +558,46 @@ fn a_file_that_comes_last_is_gone_until_everything_else_is_there() {
     let report = restore(&memory, &record, &options, &Silent).unwrap();
     assert!(report.state == State::Incomplete && !control.exists(), "{report:?}");
 }
+
+#[test]
+fn a_plan_counts_the_folders_that_the_restore_makes() {
+    let source =
+        tree(&[("a/b/c/x.txt", "1"), ("a/b/y.txt", "2"), ("a/z.jpg", "3"), ("d/e/w.txt", "4"), ("v", "")]);
+    fs::create_dir_all(source.path().join("empty/within")).unwrap();
+    let memory = Memory::default();
+    let config = FilesConfig { keep_deleted: Some("90d".parse().unwrap()), ..config(source.path()) };
+    let first = backup(&memory, &config, None);
+    for gone in ["a/b", "d/e"] {
+        fs::remove_dir_all(source.path().join(gone)).unwrap();
+    }
+    let second = backup(&memory, &config, Some(&first));
+    write(source.path(), "d/e/w.txt", "again");
+    let third = backup(&memory, &config, Some(&second));
+    fs::remove_file(source.path().join("d/e/w.txt")).unwrap();
+    let fourth = backup(&memory, &config, Some(&third));
+    /// What is restored, whether with the deleted, which paths; the folders that are there; how many are then made.
+    type Case<'a> = (&'a mainstay_domain::point::SourceRecord, bool, &'a [&'a str], &'a [&'a str], u64);
+    let cases: [Case<'_>; 8] = [
+        (&first, false, &[], &[], 7),
+        (&first, false, &[], &["a/b", "empty"], 4),
+        (&first, false, &["**/*.txt"], &[], 5),
+        (&first, false, &["**/*.txt"], &["a"], 4),
+        (&first, false, &["a/b/c"], &[], 3),
+        (&first, false, &["a/**", "empty/**"], &[], 5),
+        (&fourth, true, &[], &[], 5),
+        (&fourth, true, &["a/b/y.txt"], &["a"], 1),
+    ];
+    for (record, deleted, paths, there, expected) in cases {
+        let target = tempfile::tempdir().unwrap();
+        for folder in there {
+            fs::create_dir_all(target.path().join(folder)).unwrap();
+        }
+        let paths = paths.iter().map(|path| path.into()).collect();
+        let options = RestoreOptions { paths, deleted, ..into(target.path()) };
+        let plan = plan_restore(&memory, record, &options, &Silent).unwrap();
+        let report = restored(&memory, record, &options);
+        let case = (&options.paths, there, deleted);
+        assert_eq!((plan.directories, plan.create), (report.directories, report.files), "{case:?}");
+        assert_eq!(plan.directories, expected, "{case:?}");
+    }
+}

@@ -167,7 +167,7 @@ fn the_comparison_names_each_kind_of_difference() {
         ("link", Aspect::Target),
         ("fifo", Aspect::Kind),
         ("new\\x0aline", Aspect::Xattrs),
-        ("", Aspect::Modified),
+        (".", Aspect::Modified),
     ] {
         assert!(found.contains(&(path.to_owned(), aspect)), "{path} {aspect:?} in {found:#?}");
     }

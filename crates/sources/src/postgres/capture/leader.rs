@@ -25,6 +25,8 @@ pub(super) struct Listed {
     pub name: QualifiedName,
     /// Why it cannot be locked and read, if so.
     pub denied: Option<String>,
+    /// What its owner would type to allow it; empty if nothing is wanting.
+    pub grant: String,
 }
 
 pub(super) struct Leader {
@@ -137,7 +139,11 @@ impl Leader {
 pub(super) fn list(connection: &mut Connection) -> Result<Vec<Listed>, WireError> {
     let rows = connection.query(&format!(
         "SELECT c.oid, n.nspname, c.relname, has_schema_privilege(n.oid, 'USAGE'),
-                has_table_privilege(c.oid, 'SELECT'), current_user
+                has_table_privilege(c.oid, 'SELECT'), current_user,
+                concat_ws('; ', CASE WHEN NOT has_schema_privilege(n.oid, 'USAGE')
+                                     THEN format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, current_user) END,
+                                CASE WHEN NOT has_table_privilege(c.oid, 'SELECT')
+                                     THEN format('GRANT SELECT ON %I.%I TO %I', n.nspname, c.relname, current_user) END)
            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
           WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {USER_SCHEMA} ORDER BY c.oid"
     ))?;
@@ -149,7 +155,7 @@ pub(super) fn list(connection: &mut Connection) -> Result<Vec<Listed>, WireError
                 (true, true) => None,
             };
             let name = QualifiedName { schema: row.text(1), name: row.text(2) };
-            Ok(Listed { oid: row.int(0)?.unsigned_abs(), name, denied })
+            Ok(Listed { oid: row.int(0)?.unsigned_abs(), name, denied, grant: row.text(6) })
         })
         .collect()
 }

@@ -11,6 +11,7 @@ mod leader;
 mod plan;
 mod probe;
 mod sequences;
+mod sorting;
 mod verdict;
 mod workers;
 
@@ -99,9 +100,14 @@ pub fn capture(
     settle(&mut plan, &queue, &mut streams);
     let (sequences, unread_sequences) = sequences::read(&mut leader.connection)?;
     let broken = plan::broken_references(&mut leader.connection, &plan)?;
+    verdict::database(&mut verdict, &leader.inventory.database);
+    sorting::look(&mut leader.connection, &mut verdict)?;
     verdict::tables(&mut verdict, config, &rules, &leader.inventory, &plan, &broken, true);
-    for (name, reason) in unread_sequences {
+    for (name, reason, grant) in unread_sequences {
         verdict.unread(Priority::Important, "sequence", name.to_string(), reason);
+        if let Some(grant) = grant {
+            verdict.notes(Severity::Info, name.to_string(), format!("whoever owns it allows it by: {grant}"));
+        }
     }
     if hidden_objects > 0 {
         let reason = format!("{hidden_objects} of {large_objects} may not be read by {}", spec.user);
@@ -115,7 +121,10 @@ pub fn capture(
         verdict.notes(Severity::Info, "role passwords", reason);
     }
     for table in leader.listed.iter().filter(|t| t.denied.is_some()) {
-        verdict.notes(Severity::Warning, table.name.to_string(), "its definition is not captured either");
+        let grant = &table.grant;
+        let message =
+            format!("its definition is not captured either; whoever owns it allows both by: {grant}");
+        verdict.notes(Severity::Warning, table.name.to_string(), message);
     }
     if tools.major > version / 10_000 {
         verdict.notes(Severity::Info, "", newer_tools(&tools, version));

@@ -4,6 +4,7 @@ use super::{
     dumps,
     leader::Leader,
     plan::{self, Plan},
+    sorting,
     verdict::{self, Verdict},
 };
 use crate::postgres::{
@@ -58,6 +59,8 @@ pub fn probe(config: &PostgresConfig, clock: &dyn Clock, monitor: &dyn Monitor) 
     let (objects, hidden) = dumps::count_large_objects(&mut connection)?;
     let mut verdict = Verdict::default();
     // Nothing is copied yet: only what was expected of tables cannot be judged.
+    verdict::database(&mut verdict, &inventory.database);
+    sorting::look(&mut connection, &mut verdict)?;
     verdict::tables(&mut verdict, config, &rules, &inventory, &planned, &broken, false);
     if hidden > 0 {
         let reason = format!("{hidden} of {objects} may not be read by {}", spec.user);

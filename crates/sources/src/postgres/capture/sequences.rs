@@ -11,13 +11,20 @@ use crate::postgres::{
 /// Sequences read by one statement.
 const BATCH: usize = 200;
 
-/// What stands where, and which could not be read and why.
-pub(super) type Sequences = (Vec<SequenceValue>, Vec<(QualifiedName, String)>);
+/// What stands where, and what could not be read.
+pub(super) type Sequences = (Vec<SequenceValue>, Vec<Unreadable>);
+
+/// A sequence that could not be read, why, and what its owner would type to allow it, if that is what is wanting.
+pub(super) type Unreadable = (QualifiedName, String, Option<String>);
 
 /// Reads all sequences but temporary ones and those that an extension has not marked as configuration.
 pub(super) fn read(connection: &mut Connection) -> Result<Sequences, WireError> {
     let rows = connection.query(&format!(
-        "SELECT n.nspname, c.relname, has_schema_privilege(n.oid, 'USAGE') AND has_sequence_privilege(c.oid, 'SELECT')
+        "SELECT n.nspname, c.relname, has_schema_privilege(n.oid, 'USAGE') AND has_sequence_privilege(c.oid, 'SELECT'),
+                concat_ws('; ', CASE WHEN NOT has_schema_privilege(n.oid, 'USAGE')
+                                     THEN format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, current_user) END,
+                                CASE WHEN NOT has_sequence_privilege(c.oid, 'SELECT')
+                                     THEN format('GRANT SELECT ON SEQUENCE %I.%I TO %I', n.nspname, c.relname, current_user) END)
            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
           WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {USER_SCHEMA}
             AND ({} OR EXISTS (SELECT 1 FROM pg_extension e WHERE c.oid = ANY (e.extconfig)))
@@ -31,7 +38,7 @@ pub(super) fn read(connection: &mut Connection) -> Result<Sequences, WireError> 
         if row.bool(2) {
             names.push(name);
         } else {
-            unreadable.push((name, "no SELECT privilege on it".to_owned()));
+            unreadable.push((name, "no SELECT privilege on it".to_owned(), Some(row.text(3))));
         }
     }
     let mut values = Vec::with_capacity(names.len());
@@ -46,7 +53,7 @@ pub(super) fn read(connection: &mut Connection) -> Result<Sequences, WireError> 
                     match read_batch(connection, std::slice::from_ref(name)) {
                         Ok(found) => values.extend(found),
                         Err(WireError::Server(message)) => {
-                            unreadable.push((name.clone(), message.to_string()))
+                            unreadable.push((name.clone(), message.to_string(), None))
                         }
                         Err(error) => return Err(error),
                     }

@@ -3,7 +3,9 @@
 use super::plan::{Plan, PlannedTable};
 use crate::postgres::{
     config::{Expect, PostgresConfig, Rules, Unnamed},
-    facts::{Inventory, Priority, QualifiedName, Skipped, Table, TableKind, Unread},
+    facts::{Database, Inventory, Priority, QualifiedName, Skipped, Table, TableKind, Unread},
+    restore::unfinished::marked,
+    wire::quote_ident,
 };
 use mainstay_domain::{
     ByteSize, Severity,
@@ -63,6 +65,18 @@ impl Verdict {
 
     pub fn state(&self) -> State {
         self.state.unwrap_or(State::Complete)
+    }
+}
+
+/// What was left by a restore is no original, however it is called.
+pub(super) fn database(verdict: &mut Verdict, database: &Database) {
+    if let Some(of) = marked(database.comment.as_deref()) {
+        let message = format!(
+            "this database is of a restore that is not finished ({of}), and may lack anything: wait for its end, or drop it \
+             and restore again. If it is known to be whole: COMMENT ON DATABASE {} IS NULL",
+            quote_ident(&database.name)
+        );
+        verdict.lacks(Priority::Important, "", message);
     }
 }
 

@@ -1,7 +1,10 @@
 //! Compares two descriptions of a database, field by field.
 
 use super::{Difference, NotCompared};
-use crate::postgres::facts::{Facts, Inventory, Object, ObjectKind, Table};
+use crate::postgres::{
+    facts::{Database, Facts, Inventory, Object, ObjectKind, Table},
+    restore::unfinished::own_comment,
+};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,10 +45,15 @@ pub fn differences(recorded: &Inventory, found: &Inventory, same_version: bool) 
     let mut outcome = Outcome::default();
     let mut compare = Compare { outcome: &mut outcome, same_version };
 
-    let mut database = fields(&recorded.database);
-    let mut here = fields(&found.database);
+    let [mut database, mut here] = [&recorded.database, &found.database].map(|database| {
+        // What is compared before it is finished carries its comment in the mark.
+        let comment = own_comment(database.comment.clone());
+        fields(&Database { comment, ..database.clone() })
+    });
     for fields in [&mut database, &mut here] {
         fields.remove("name");
+        // A place. The restore says so if it is another.
+        fields.remove("tablespace");
     }
     // The version of the operating system's collation: a matter of the machine; a mismatch is the server's to report.
     if let (Some(a), Some(b)) = (database.remove("collation_version"), here.remove("collation_version"))

@@ -9,6 +9,7 @@
 //! comes of it that the database's owner could not do, or that a replacement of the named database would not do anyway.
 
 use super::plan::{BEFORE, is_dated};
+use crate::postgres::restore::unfinished::comment_on;
 use crate::postgres::wire::{ConnectSpec, Connection, WireError, quote_ident, quote_literal};
 use mainstay_domain::{Failure, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -43,11 +44,6 @@ impl Mark {
     fn take_off(&self, database: &str) -> String {
         comment_on(database, self.comment.as_deref())
     }
-}
-
-fn comment_on(database: &str, text: Option<&str>) -> String {
-    let text = text.map_or_else(|| "NULL".to_owned(), quote_literal);
-    format!("COMMENT ON DATABASE {} IS {text}", quote_ident(database))
 }
 
 const IN_USE: &str = "55006";

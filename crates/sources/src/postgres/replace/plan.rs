@@ -172,6 +172,12 @@ pub fn plan(
             "Commit them or roll them back.",
         );
     }
+    if let [first, ..] = &plan.restore.missing_label_providers[..] {
+        plan.refusals.push(Refusal {
+            message: format!("the server has not loaded {first}, of which {live} had security labels"),
+            hint: "Load it (shared_preload_libraries), or restore beside, without replacing.".to_owned(),
+        });
+    }
     if !plan.lost.is_empty() && !options.accept_partial {
         plan.against(
             format!("this recovery point does not hold all of the database: {}", plan.lost.join("; ")),
@@ -242,11 +248,12 @@ fn left_behind(plan: &mut Plan, admin: &mut Connection, server: &ConnectSpec, li
     }
     let name = quote_literal(live);
     let slots = admin.query(&format!(
-        "SELECT slot_name FROM pg_catalog.pg_replication_slots WHERE database = {name} ORDER BY 1"
+        "SELECT slot_name, active FROM pg_catalog.pg_replication_slots WHERE database = {name} ORDER BY 1"
     ))?;
     for row in &slots {
+        let read = if row.bool(1) { " (its reader is cut off)" } else { "" };
         let text = format!(
-            "replication slot {} stays with the old database: make it anew and start its readers over",
+            "replication slot {}{read} stays with the old database: make it anew and start its readers over",
             row.text(0)
         );
         plan.left_behind.push(text);
@@ -265,10 +272,23 @@ fn left_behind(plan: &mut Plan, admin: &mut Connection, server: &ConnectSpec, li
         );
         plan.left_behind.push(text);
     }
-    let cron = connection.query("SELECT count(*) FROM cron.job");
-    for row in cron.iter().flatten().filter(|row| row.text(0) != "0") {
-        plan.left_behind
-            .push(format!("{} jobs of pg_cron are kept in this database: schedule them anew", row.text(0)));
+    // Its script looks at the name of the database and refuses all but the one that the server is set to.
+    let cron = "SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron'";
+    if !connection.query(cron)?.is_empty() {
+        plan.against(
+            format!("pg_cron keeps its jobs in {live}, and cannot be made in a database of another name"),
+            "Set cron.database_name to another database (postgres), restart the server, make pg_cron there and schedule its \
+             jobs with cron.schedule_in_database; then DROP EXTENSION pg_cron in this one, and back it up again.",
+        );
+    }
+    // Where it is usually kept. Not every user may see it.
+    let jobs = admin.query(&format!("SELECT count(*) FROM cron.job WHERE database = {name}"));
+    for row in jobs.iter().flatten().filter(|row| row.text(0) != "0") {
+        let text = format!(
+            "{} jobs of pg_cron run in the database of this name: the next time, in the new one",
+            row.text(0)
+        );
+        plan.left_behind.push(text);
     }
     Ok(())
 }
@@ -284,6 +304,7 @@ fn reverted(recorded: &Database, live: &Database) -> Vec<String> {
     let shown =
         |value: &Option<Vec<String>>| value.as_ref().map_or("the default".to_owned(), |v| v.join(", "));
     compare("owner", recorded.owner.clone(), live.owner.clone());
+    compare("tablespace", recorded.tablespace.clone(), live.tablespace.clone());
     compare("connection limit", recorded.connection_limit.to_string(), live.connection_limit.to_string());
     compare("privileges", shown(&recorded.acl), shown(&live.acl));
     let settings = |database: &Database| {

@@ -3,7 +3,6 @@
 use super::{
     Work,
     archive::{Archive, ArchiveError, Entry, Reader},
-    causes,
     maker::Maker,
     sql, vault,
 };
@@ -23,7 +22,11 @@ pub(super) fn load(work: &Work<'_>, maker: &mut Maker<'_>) -> Result<u64> {
     let (mut reader, archive) = match vault::open_archive(work.vault, work.record, stream) {
         Ok(opened) => opened,
         Err(failure) => {
-            work.problem(Severity::Error, "large objects", format!("none is restored: {}", causes(&failure)));
+            work.problem(
+                Severity::Error,
+                "large objects",
+                format!("none is restored: {}", failure.with_causes()),
+            );
             return Ok(0);
         }
     };
@@ -100,8 +103,10 @@ fn fill<R: Read>(
             }
             Err(error) => {
                 // Where one part is damaged, the next object cannot be found.
-                let text =
-                    format!("{filled} are restored, the others are not: {}", causes(&Failure::from(error)));
+                let text = format!(
+                    "{filled} are restored, the others are not: {}",
+                    Failure::from(error).with_causes()
+                );
                 work.problem(Severity::Error, "large objects", text);
                 break;
             }

@@ -3,7 +3,7 @@
 //! The source is what `pg_dumpall --globals-only` wrote, taken statement by statement. A role that exists is never altered;
 //! a membership is given only to a role that was made here. Tablespaces are named, never made: they are places on a disk.
 
-use super::{Target, Work, causes, sql, vault};
+use super::{Target, Work, sql, vault};
 use crate::postgres::wire::{Connection, WireError, text as wire_text};
 use mainstay_domain::{Failure, Result, Severity};
 use std::{collections::BTreeSet, io::Read};
@@ -55,7 +55,7 @@ pub(super) fn create_missing_roles(work: &Work<'_>, target: &Target) -> Result<V
     if let Err(error) = vault::VaultReader::new(work.vault, content).read_to_end(&mut script) {
         let failure = Failure::verification("they cannot be read, and those that are missing are not made")
             .caused_by(error);
-        work.problem(Severity::Error, "roles", causes(&failure));
+        work.problem(Severity::Error, "roles", failure.with_causes());
         return Ok(Vec::new());
     }
     let statements = sql::statements(&script)

@@ -6,7 +6,7 @@
 //! hold then. A partition that refuses rows (its bounds hash or collate differently here) gets them, in the second round,
 //! through the root. When which runs is [`schedule`](super::schedule)'s matter.
 
-use super::{Work, causes, chosen::Chosen, vault};
+use super::{Work, chosen::Chosen, vault};
 use crate::postgres::{
     facts::{QualifiedName, TableData, TableKind},
     wire::{Connection, WireError, quote_ident, quote_literal},
@@ -234,7 +234,7 @@ impl<'a> Tally<'a> {
             }
             Outcome::Refused(_) if !last => return,
             Outcome::Refused(error) => error.to_string(),
-            Outcome::Unreadable(failure) => format!("its rows are not restored: {}", causes(failure)),
+            Outcome::Unreadable(failure) => format!("its rows are not restored: {}", failure.with_causes()),
         };
         work.problem(Severity::Error, object(load.table), text);
         self.named.insert(key);

@@ -8,6 +8,7 @@ use super::{
     Work,
     archive::Entry,
     chosen::{Chosen, ChosenEntry, Stage},
+    internal_options::without_internal_options,
     judge::{self, Verdict},
     sql,
 };
@@ -90,7 +91,8 @@ impl<'a> Maker<'a> {
     pub fn make(&mut self, chosen: &ChosenEntry<'_>) -> Result<()> {
         let entry = chosen.entry;
         self.place(entry)?;
-        let definition = self.chosen.renames.apply(&entry.definition, &entry.schema);
+        let definition = without_internal_options(&entry.definition);
+        let definition = self.chosen.renames.apply(&definition, &entry.schema);
         // The schema public of a new database is there; its entry is then a comment. A new name's schema was made first.
         let made = entry.kind == "SCHEMA" && !self.chosen.new_schemas.is_empty() && !chosen.borrowed;
         if !definition.trim_ascii().is_empty() && !definition.starts_with(b"--") && !made {

@@ -3,7 +3,8 @@
 //! The order is pg_restore's, and is the safety argument: the roles that are missing; the database; everything that must be
 //! there before rows (pre-data); rows, in parallel; large objects; sequences; everything that checks, finds or reacts to rows
 //! (post-data), in parallel; privileges; materialized views; event triggers; the properties of the database. Nothing that
-//! exists is ever changed, dropped or overwritten: a new database must be new, a new table must be new.
+//! exists is ever changed, dropped or overwritten: a new database must be new, a new table must be new. From when it is made
+//! until all of this is done, a new database is marked as [`unfinished`].
 //!
 //! The recorded SQL was written by `pg_dump` on behalf of the captured server. It runs on our own connection, statement by
 //! statement, and never passes through a shell or `psql`. What fails is named; one failure does not stop the rest, but the
@@ -14,6 +15,7 @@ mod blobs;
 mod chosen;
 mod database;
 mod globals;
+mod internal_options;
 mod judge;
 mod load;
 mod maker;
@@ -21,6 +23,7 @@ mod plan;
 mod renaming;
 mod schedule;
 pub mod sql;
+pub(super) mod unfinished;
 mod vault;
 
 pub(super) use archive::Archive;
@@ -28,6 +31,7 @@ pub(super) use blobs::oids as large_object_ids;
 pub use chosen::Selection;
 pub(super) use chosen::{defines, named};
 pub use plan::{Plan, PlannedTable, Refusal, plan};
+pub use unfinished::{Unfinished, unfinished};
 pub(super) use vault::{open_archive, read_archive};
 
 use super::{
@@ -68,6 +72,10 @@ pub struct Options {
     pub roles: bool,
     /// Where the recorded locale is not known to the server, its default is used in place of a refusal.
     pub other_locale: bool,
+    /// What is restored, in words: for the mark on a database that is not finished.
+    pub of: String,
+    /// The caller has more to do to the new database, and takes the mark off himself.
+    pub stays_marked: bool,
 }
 
 impl Default for Options {
@@ -79,6 +87,8 @@ impl Default for Options {
             privileges: true,
             roles: true,
             other_locale: false,
+            of: "a captured database".to_owned(),
+            stays_marked: false,
         }
     }
 }
@@ -260,21 +270,10 @@ impl Work<'_> {
     pub fn check_cancelled(&self) -> Result<()> {
         match self.monitor.cancelled() {
             true => Err(Failure::new(mainstay_domain::Kind::Cancelled, "the restore was stopped")
-                .hint("What it made so far is still there: drop it before you begin again.")),
+                .hint("What it made so far is still there (a new database marked as not finished): drop it before you begin again.")),
             false => Ok(()),
         }
     }
-}
-
-/// A failure with its causes, in one line.
-fn causes(failure: &Failure) -> String {
-    let mut text = failure.to_string();
-    let mut source = std::error::Error::source(failure);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Restores what `options` choose from one captured database.
@@ -339,6 +338,9 @@ pub fn restore(
     }
     // Everything before was committed without waiting for the disk: this waits for all of it.
     maker.connection.execute("SET synchronous_commit = on; SELECT pg_catalog.txid_current()")?;
+    if !target.into_existing && !options.stays_marked {
+        database::finished(&work, target)?;
+    }
 
     let mut problems = work.problems.into_inner().unwrap_or_else(PoisonError::into_inner);
     let priorities: HashMap<String, Priority> =

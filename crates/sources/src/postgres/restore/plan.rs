@@ -4,15 +4,17 @@ use super::{
     Options, Target,
     archive::Archive,
     chosen::{self, Chosen, RELATIONS, Selection, Stage, defines},
-    database, read_archive,
+    read_archive, unfinished,
 };
 use crate::postgres::{
     facts::{Facts, ObjectKind, Skipped, TableData},
-    wire::{Connection, Host, quote_literal},
+    wire::{Connection, Host, WireError, quote_ident, quote_literal},
 };
 use mainstay_domain::{ByteSize, Failure, Kind, Result, point::SourceRecord, stream::Vault};
 use serde::Serialize;
 use std::collections::BTreeSet;
+
+const INVALID_PARAMETER: &str = "22023";
 
 /// What a restore would do, and what stands against it.
 #[derive(Debug, Clone, Serialize)]
@@ -33,6 +35,8 @@ pub struct Plan {
     pub missing_roles: Vec<String>,
     /// Extensions that the database needs and the server cannot install.
     pub missing_extensions: Vec<String>,
+    /// What the database's security labels are of, and the server has not loaded.
+    pub missing_label_providers: Vec<String>,
     /// What is good to know.
     pub notices: Vec<String>,
     /// Why it cannot be done; empty if it can.
@@ -108,6 +112,7 @@ pub(super) fn examine(
         large_objects: if chosen.large_objects { facts.large_objects.count } else { 0 },
         missing_roles: Vec::new(),
         missing_extensions: Vec::new(),
+        missing_label_providers: Vec::new(),
         notices: Vec::new(),
         refusals: Vec::new(),
     };
@@ -130,13 +135,19 @@ fn the_database(plan: &mut Plan, connection: &mut Connection, target: &Target) -
     let (exists, may_create) = rows.iter().next().map_or((false, false), |row| (row.bool(0), row.bool(1)));
     match (target.into_existing, exists) {
         (false, true) => {
-            let failure = database::exists(&target.database);
+            let rest = unfinished::of(connection, &target.database)?;
+            let failure = unfinished::exists(&target.database, rest.as_ref());
             plan.against(failure.message, failure.hint.as_deref().unwrap_or_default());
         }
         (true, false) => plan.against(
             format!("database {} does not exist", target.database),
             "Leave out that it exists, and it is made.",
         ),
+        (true, true) => {
+            if let Some(rest) = unfinished::of(connection, &target.database)? {
+                plan.notices.push(rest.to_string());
+            }
+        }
         (false, false) if !may_create => plan.against(
             format!("{} may not create a database", target.server.user),
             "Give it CREATEDB, or create the database and restore into it.",
@@ -171,6 +182,7 @@ fn the_server(
             "Install it on the server (the package of the extension, for the server's version).",
         );
     }
+    plan.missing_label_providers = missing_label_providers(connection, facts)?;
     let major = connection.server_version_num() / 10_000;
     if major < facts.server.major() {
         plan.notices.push(format!(
@@ -192,6 +204,27 @@ fn the_server(
         }
     }
     Ok(())
+}
+
+/// No catalogue names the providers. A label for what does not exist is refused for one of two reasons, and nothing is changed.
+fn missing_label_providers(connection: &mut Connection, facts: &Facts) -> Result<Vec<String>> {
+    // "dummy of table public.orders"
+    let labels = facts.inventory.objects_of(ObjectKind::SecurityLabel);
+    let providers: BTreeSet<&str> =
+        labels.filter_map(|label| label.identity.split_once(" of ")).map(|(provider, _)| provider).collect();
+    let mut missing = Vec::new();
+    for provider in providers {
+        let nothing = "pg_catalog.\"there is none of this name\"";
+        let sql = format!("SECURITY LABEL FOR {} ON TABLE {nothing} IS NULL", quote_ident(provider));
+        match connection.execute(&sql) {
+            Err(WireError::Server(message)) if message.code == INVALID_PARAMETER => {
+                missing.push(provider.to_owned());
+            }
+            Ok(_) | Err(WireError::Server(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(missing)
 }
 
 /// Bytes free where the server keeps its data; `None` unless it is on this machine and lets us see.
@@ -234,6 +267,12 @@ fn the_record(plan: &mut Plan, record: &SourceRecord, archive: &Archive, facts: 
     }
     if chosen.everything && facts.inventory.objects_of(ObjectKind::Subscription).next().is_some() {
         plan.notices.push("subscriptions come back disabled and without a slot of their own".to_owned());
+    }
+    if chosen.everything && !plan.missing_label_providers.is_empty() {
+        let names = plan.missing_label_providers.join(", ");
+        plan.notices.push(format!(
+            "security labels of {names} will be missing: the server has not loaded what provides them (shared_preload_libraries)"
+        ));
     }
     if !chosen.everything && !plan.missing_roles.is_empty() {
         plan.notices.push("roles that are missing are made only when everything is restored".to_owned());

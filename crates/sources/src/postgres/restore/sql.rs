@@ -7,7 +7,7 @@
 use std::{borrow::Cow, collections::HashMap, ops::Range};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// A name or a keyword, quoted or not.
     Name,
     /// `'…'` without escapes: a candidate for a `regclass` value.
@@ -21,7 +21,7 @@ enum Kind {
 }
 
 /// Cuts text into tokens that together are the text.
-struct Tokens<'a> {
+pub(super) struct Tokens<'a> {
     text: &'a [u8],
     at: usize,
 }
@@ -60,7 +60,7 @@ impl Iterator for Tokens<'_> {
     }
 }
 
-fn tokens(text: &[u8]) -> Tokens<'_> {
+pub(super) fn tokens(text: &[u8]) -> Tokens<'_> {
     Tokens { text, at: 0 }
 }
 

@@ -1,4 +1,4 @@
-//! COPY in both directions.
+//! COPY, out and in.
 //!
 //! Out: each CopyData message of the server is one row in text format (and of a base backup, one block); it is handed over
 //! from the read buffer, whole unless it is larger than the buffer. In: rows are gathered into messages of

@@ -129,9 +129,10 @@ impl From<WireError> for Failure {
             WireError::Pooler(_) => Failure::preflight(text).hint(POOLER_HINT),
             WireError::Server(message) => {
                 let failure = Failure::failed(text);
-                match message.hint {
-                    Some(hint) => failure.hint(format!("The server says: {hint}")),
-                    None => failure,
+                match (grant_hint(&message), message.hint) {
+                    (None, Some(hint)) => failure.hint(format!("The server says: {hint}")),
+                    (Some(hint), _) => failure.hint(hint),
+                    (None, None) => failure,
                 }
             }
             WireError::Lost(source) => Failure::failed(text)
@@ -145,6 +146,30 @@ impl From<WireError> for Failure {
 
 const POOLER_HINT: &str = "Give the address of the server itself, or of a pool in session mode (with Supabase: port 5432 \
      in place of 6543; with PgBouncer: pool_mode = session, or the server's own port).";
+
+/// What to type when a statement was refused for want of a right, by SQLSTATE and text. The server names no schema.
+fn grant_hint(message: &ServerMessage) -> Option<String> {
+    let refused = message.message.strip_prefix("permission denied ").filter(|_| message.code == "42501")?;
+    let what = match refused.split_once(' ').map(|(word, rest)| (word, rest.split_once(' '))) {
+        Some(("to", _)) if refused == "to create database" => {
+            return Some(
+                "Let a superuser allow it: ALTER ROLE user CREATEDB, with the user of the url.".to_owned(),
+            );
+        }
+        Some(("for", Some(("table" | "view" | "relation", name)))) => format!("GRANT SELECT ON {name}"),
+        Some(("for", Some(("materialized", name)))) => {
+            format!("GRANT SELECT ON {}", name.strip_prefix("view ").unwrap_or(name))
+        }
+        Some(("for", Some(("sequence", name)))) => format!("GRANT SELECT ON SEQUENCE {name}"),
+        Some(("for", Some(("schema", name)))) => {
+            format!("GRANT USAGE ON SCHEMA {name} (to restore into it, USAGE, CREATE)")
+        }
+        Some(("for", Some(("function", name)))) => format!("GRANT EXECUTE ON FUNCTION {name}"),
+        Some(("for", Some(("database", name)))) => format!("GRANT CONNECT, CREATE ON DATABASE {name}"),
+        _ => return None,
+    };
+    Some(format!("Let its owner or a superuser allow it: {what} TO user, with the user of the url."))
+}
 
 /// What to do when the server refuses a session, by SQLSTATE and text.
 pub(super) fn refusal_hint(message: &ServerMessage, tls: bool) -> Option<String> {
@@ -173,4 +198,31 @@ pub(super) fn refusal_hint(message: &ServerMessage, tls: bool) -> Option<String>
         _ => return message.hint.clone(),
     };
     Some(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_do_something_is_told_what_to_type() {
+        let hint = |message: &str| {
+            let message =
+                ServerMessage { code: "42501".into(), message: message.into(), ..ServerMessage::default() };
+            Failure::from(WireError::Server(Box::new(message))).hint
+        };
+        for (message, typed) in [
+            ("permission denied for table orders", "GRANT SELECT ON orders TO user"),
+            ("permission denied for materialized view totals", "GRANT SELECT ON totals TO user"),
+            (
+                "permission denied for sequence orders_id_seq",
+                "GRANT SELECT ON SEQUENCE orders_id_seq TO user",
+            ),
+            ("permission denied for schema private", "GRANT USAGE ON SCHEMA private"),
+            ("permission denied to create database", "ALTER ROLE user CREATEDB"),
+        ] {
+            assert!(hint(message).is_some_and(|hint| hint.contains(typed)), "{message}");
+        }
+        assert_eq!(hint("must be owner of table orders"), None);
+    }
 }

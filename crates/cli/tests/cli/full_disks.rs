@@ -1,0 +1,116 @@
+//! Disks that are full, or too small for what is to come: what the user is told, and that nothing is half there.
+
+use crate::{Place, assert_seen, shop, small_config};
+use std::{fs, path::PathBuf, process::Command};
+
+/// Runs a test again in mount and user namespaces of its own, where it may mount file systems; `false` outside.
+fn with_own_mounts(test: &str) -> bool {
+    const INSIDE: &str = "MAINSTAY_TEST_OWN_MOUNTS";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("full_disks::{test}"), "--nocapture"])
+        .env(INSIDE, "yes")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    false
+}
+
+/// A small file system in a folder of the place; it ends with the namespace.
+fn small_disk(place: &Place, name: &str, size: &str) -> PathBuf {
+    let at = place.at(name);
+    fs::create_dir_all(&at).unwrap();
+    let options = format!("mode=0700,size={size}");
+    let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&at).status();
+    assert!(status.unwrap().success());
+    at
+}
+
+/// Bytes that no compressor makes smaller.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+#[test]
+fn a_full_store_is_named_with_what_is_left_and_serves_what_it_holds() {
+    if !with_own_mounts("a_full_store_is_named_with_what_is_left_and_serves_what_it_holds") {
+        return;
+    }
+    let place = Place::new();
+    small_disk(&place, "store", "1m");
+    fs::create_dir(place.at("uploads")).unwrap();
+    fs::write(place.at("uploads/one.txt"), "first letter\n").unwrap();
+    place.write("mainstay.yaml", &small_config(&place));
+    place.done(&["init"]);
+    place.done(&["backup", "shop"]);
+    fs::write(place.at("uploads/big"), noise(3 << 20)).unwrap();
+    let mut full = place.run(&["backup", "shop", "--quiet"]);
+    let shelf = full.stderr.find("packs/data/").expect("the pack is named") + "packs/data/".len();
+    full.stderr.replace_range(shelf..shelf + 2, "xx");
+    assert_seen!(full, @"
+    exit 1
+    err| error: file://PLACE/store is full (packs/data/xx/<id> could not be written)
+    err|  cause: No space left on device (os error 28); <size> are free there
+    err| hint: Free some space, or run `mainstay prune`; nothing that was committed is affected.
+    ");
+    assert_eq!(place.json(&["list"], "point").len(), 1, "no point came of it");
+    place.done(&["restore", "shop", "--to-dir", "back"]);
+    assert_eq!(fs::read_to_string(place.at("back/one.txt")).unwrap(), "first letter\n");
+}
+
+#[test]
+fn a_destination_that_is_too_small_is_refused_before_anything_is_written() {
+    if !with_own_mounts("a_destination_that_is_too_small_is_refused_before_anything_is_written") {
+        return;
+    }
+    let place = shop();
+    fs::write(place.at("uploads/big"), noise(3 << 20)).unwrap();
+    place.done(&["backup", "shop"]);
+    let small = small_disk(&place, "small", "1m");
+    let restore = ["restore", "shop", "--to-dir", "small/back", "--quiet"];
+    assert_seen!(place.run(&restore), @"
+    exit 14
+    out| Restore uploads of shop as of <time> (point <id>) into PLACE/small/back
+    out|
+    out|  to create  4 files (links included), 3 folders
+    out|  to overwrite  0
+    out|  right already 0
+    out|  to remove  0
+    out|  to write <size> ( <size> free)
+    out|  cannot be done: <size> are to be written and <size> are free in PLACE/small
+    out|
+    err| error: <size> are to be written and <size> are free in PLACE/small
+    err| hint: Nothing was restored. Put that right, or choose another folder: --to-dir FOLDER.
+    ");
+    assert_eq!(fs::read_dir(&small).unwrap().count(), 0, "nothing was written");
+}
+
+#[test]
+fn a_cache_without_room_stops_nothing_and_the_doctor_names_it() {
+    if !with_own_mounts("a_cache_without_room_stops_nothing_and_the_doctor_names_it") {
+        return;
+    }
+    let place = shop();
+    let cache = small_disk(&place, ".cache", "64k");
+    fs::write(cache.join("ballast"), noise(1 << 20)).unwrap_err();
+    place.done(&["backup", "shop"]);
+    place.done(&["restore", "shop", "--to-dir", "back"]);
+    let mut found = place.run(&["doctor", "--quiet"]);
+    let of_cache = found.stdout.lines().skip_while(|line| !line.contains("cache")).take(2);
+    found.stdout = of_cache.collect::<Vec<_>>().join("\n");
+    assert_seen!(found, @"
+    exit 0
+    out| attention  cache: <size> free in PLACE/.cache/mainstay: what does not fit is read anew by each command
+    out|  Make room, or name another folder: `cache:` of the repository, or MAINSTAY_CACHE.
+    ");
+}
