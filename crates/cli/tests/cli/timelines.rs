@@ -120,6 +120,28 @@ fn failovers_go_on_in_the_archive_and_every_timeline_can_be_returned_to() {
     assert_eq!(ids(&bank.restored(&["--at", &on_first])), "3 3");
     assert_eq!(ids(&bank.restored(&["--at", "latest", "--timeline", "1"])), "7 103");
     assert_eq!(ids(&bank.restored(&["--at", "latest", "--timeline", "3"])), "8 8");
+
+    // A base backup of the wrong one decides, and everybody says that there is another.
+    let ran = bank.done(&["backup", "bank"]);
+    assert!(
+        ran.all().contains("has two histories") && ran.all().contains("timeline 3 (from 2 at "),
+        "{}",
+        ran.all()
+    );
+    let ran = bank.run(&["status", "--check"]);
+    assert!(ran.code == 5 && ran.stdout.contains("has two histories"), "{}", ran.all());
+    let ran = bank.done(&[
+        "restore",
+        "bank",
+        "--source",
+        "db",
+        "--to-dir",
+        to.to_str().unwrap(),
+        "--at",
+        "latest",
+        "--dry-run",
+    ]);
+    assert!(ran.stdout.contains("not followed  timeline 3 (from 2 at "), "{}", ran.all());
 }
 
 #[test]
