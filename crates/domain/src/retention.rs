@@ -238,6 +238,9 @@ enum Extent {
     Whole,
 }
 
+/// A source, and how much of it.
+type Holding<'a> = (&'a str, Extent);
+
 /// Since when each point has not been the newest complete one any more of anything that it holds, and because of which other point.
 ///
 /// What makes a point dispensable is, for each of its sources, a younger complete point with as much of that source, of the same application
@@ -315,8 +318,8 @@ fn chosen_by_rules(
 ) -> Ruled {
     // Each point competes with those alone that have at least what it has: one with some of the sources, or with a part of one, takes
     // no place from one with more, or with others.
-    let mut groups: BTreeMap<(&str, &str, HostId), Vec<(BTreeSet<(&str, Extent)>, &Candidate<'_>)>> =
-        BTreeMap::new();
+    type Group<'a> = Vec<(BTreeSet<Holding<'a>>, &'a Candidate<'a>)>;
+    let mut groups: BTreeMap<(&str, &str, HostId), Group<'_>> = BTreeMap::new();
     for point in points.iter().filter(|point| is_complete(point) && !is_future(point, now)) {
         if let Some(policy) = &point.summary.policy {
             let group = groups.entry((&point.summary.app, policy, point.signer)).or_default();
@@ -373,7 +376,8 @@ fn last_of<'a>(
     proof: impl Fn(&Candidate<'a>) -> Option<&'a Proof>,
 ) -> BTreeSet<PointId> {
     // The proof of a point says nothing about what it does not hold of a source.
-    let mut proven: BTreeMap<(&str, (&str, Extent)), Vec<(Time, &Candidate<'_>)>> = BTreeMap::new();
+    type Proven<'a> = Vec<(Time, &'a Candidate<'a>)>;
+    let mut proven: BTreeMap<(&str, Holding<'_>), Proven<'_>> = BTreeMap::new();
     for point in points {
         if let Some(proof) = proof(point) {
             for extent in extents(point) {

@@ -138,10 +138,23 @@ pub fn backup(
         })
         .map_err(Failure::from)?;
     monitor.done("commit", &committed.point.short());
+    for concern in two_histories(&repository, &request.app, &records) {
+        monitor.notice(Severity::Warning, &concern);
+    }
 
     let verified = read_back(&repository, named.config.verify_after, &committed, monitor)
         .map_err(|failure| not_read_back(failure, &request.app, committed.point))?;
     Ok(Outcome { point: committed.point, summary: committed_summary, sources: records, committed, verified })
+}
+
+/// Whether a base backup that was made just now may be of the wrong one of two servers. Said if it can be found out.
+fn two_histories(repository: &Repository, app: &str, records: &[SourceRecord]) -> Vec<String> {
+    if !records.iter().any(|record| record.kind == mainstay_sources::postgres::cluster::KIND) {
+        return Vec::new();
+    }
+    let points =
+        repository.refreshed_state().map_err(Failure::from).and_then(|_| points::list(repository, Some(app)));
+    points.and_then(|points| wal::histories::concerns(repository, &points)).unwrap_or_default()
 }
 
 /// The sources that the request, or its policy, names.

@@ -102,7 +102,7 @@ fn a_crash_at_any_storage_operation_of_a_prune_loses_nothing_and_the_next_one_en
                 .and_then(|repository| prune::execute(&repository, &plan, "me", &Silent));
             another_prune_ends_it(&copy, &made, &format!("died at {at}, took effect: {took_effect}"));
             if !failing.is_dead() {
-                assert!(outcome.unwrap().deleted_objects > 0);
+                assert!(outcome.unwrap().collected.deleted_objects > 0);
                 assert!(at > 40, "the prune made {at} calls, which is too few to be true");
                 break;
             }

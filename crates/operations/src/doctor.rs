@@ -8,6 +8,7 @@ use crate::{
     points::{self, PointInfo},
     prove::{Kept, kept},
     scratch_folder,
+    wal::{self, slots},
 };
 use mainstay_domain::{
     ByteSize, Clock, Failure, Result, Severity, Silent,
@@ -26,6 +27,9 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 /// Nobody waits for a locked table in front of a doctor.
 const LOCK_WAIT: Span = Span { nanoseconds: 10 * SECOND };
+
+/// What to do about what is wrong with a cluster's log.
+const LOOK_AT_LOG: &str = "`mainstay wal status` shows the archive and the server's side of it.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -112,11 +116,17 @@ pub fn examine(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Item> {
             Err(failure) => items.push(Item::bad(&subject, &failure)),
         }
     }
-    let folders: BTreeSet<_> = config.repositories.values().map(|named| access::cache_of(named)).collect();
+    let folders: BTreeSet<_> = config.repositories.values().map(access::cache_of).collect();
     items.extend(folders.iter().flatten().filter_map(|folder| cache(folder)));
     for (app_name, app) in &config.apps {
         for (name, source) in &app.sources {
-            items.extend(examine_source(&format!("{app_name}: source {name}"), source, &**clock));
+            let subject = format!("{app_name}: source {name}");
+            items.extend(examine_source(&subject, source, &**clock));
+            if let SourceConfig::Cluster(cluster) = source {
+                // One that cannot be asked was named already.
+                let concerns = slots::of_server(app_name, name, cluster).concerns;
+                items.extend(concerns.iter().map(|text| Item::attention(&subject, text, LOOK_AT_LOG)));
+            }
         }
         if app.policies.is_empty() {
             items.push(Item::attention(
@@ -245,6 +255,15 @@ fn examine_repository(subject: &str, repository: &Repository, clock: &dyn Clock)
         Err(error) => items.push(Item::bad(subject, &error.into())),
     }
     items.extend(points.iter().filter_map(|point| unproven(subject, repository, point)));
+    let of_log = wal::check::open_gaps(repository, &points)
+        .and_then(|gaps| Ok((gaps, wal::histories::concerns(repository, &points)?)));
+    match of_log {
+        Ok((gaps, histories)) => {
+            let texts = gaps.iter().map(ToString::to_string).chain(histories);
+            items.extend(texts.map(|text| Item::attention(subject, text, LOOK_AT_LOG)));
+        }
+        Err(failure) => items.push(Item::bad(subject, &failure)),
+    }
     if let Some(newest) = points.last()
         && newest.summary.finished.since(clock.now()) > HOUR
     {

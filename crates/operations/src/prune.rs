@@ -137,9 +137,16 @@ fn decide(
     Ok(decisions)
 }
 
-/// Carries a plan out: gives the points up, then collects. The log may have moved on since the plan was made, so each point is
+/// What became of a plan.
+#[derive(Debug)]
+pub struct Pruned {
+    pub collected: Collected,
+    pub wal: wal::retention::Deleted,
+}
+
+/// Carries a plan out: gives the points up, collects, and deletes archived WAL. The log may have moved on since the plan was made, so each point is
 /// judged again on the state that its Drop follows; one that must stay by now stays, and `monitor` is told.
-pub fn execute(repository: &Repository, plan: &Plan, by: &str, monitor: &dyn Monitor) -> Result<Collected> {
+pub fn execute(repository: &Repository, plan: &Plan, by: &str, monitor: &dyn Monitor) -> Result<Pruned> {
     let now = plan.now;
     let broken = manage::need_what_is_lost(repository, &repository.certain_state()?)?;
     let together: BTreeSet<PointId> = plan.dropped().map(|decision| decision.point).collect();
@@ -165,7 +172,8 @@ pub fn execute(repository: &Repository, plan: &Plan, by: &str, monitor: &dyn Mon
             (Err(failure), None) => return Err(failure),
         }
     }
-    Ok(collect::collect(repository, PATIENCE, monitor)?)
+    let collected = collect::collect(repository, PATIENCE, monitor)?;
+    Ok(Pruned { collected, wal: wal::retention::execute(repository, &plan.log, monitor)? })
 }
 
 fn still_goes(

@@ -3,7 +3,7 @@
 //! The point's signature is checked before anything is read from it; where it goes is planned and can be looked at before it is
 //! done; and it goes beside what lives, never over it.
 
-use crate::points::PointInfo;
+use crate::{points::PointInfo, safety};
 use mainstay_domain::{Failure, Kind, Monitor, Result, point::SourceRecord};
 use mainstay_repository::{Reader, Repository, manifest::Manifest};
 use mainstay_sources::{command, configuration, files, postgres, redis};
@@ -101,7 +101,12 @@ impl Opened<'_> {
         self.expect_files()?;
         let all = options.paths.is_empty() && !options.deleted;
         monitor.step("files", all.then_some(self.record.bytes));
-        let report = files::restore(&self.reader, &self.record, options, monitor)?;
+        let mut options = options.clone();
+        if all && self.point.is_safety_copy() && safety::is_stopped(&self.record.name) {
+            // Nothing half restored can be started.
+            options.last = Some(postgres::cluster::CONTROL_FILE.to_owned());
+        }
+        let report = files::restore(&self.reader, &self.record, &options, monitor)?;
         monitor.done("files", "");
         Ok(report)
     }
@@ -239,6 +244,7 @@ impl Opened<'_> {
         let compare = postgres::compare::Options {
             jobs: options.jobs,
             selection: options.selection.clone(),
+            left_out: postgres::compare::LeftOut::of(options),
             ..postgres::compare::Options::new(row_key)
         };
         let spec = target.server.with_database(&target.database);

@@ -67,6 +67,11 @@ pub fn name_of_stopped(source: &str) -> String {
     format!("{source}-stopped")
 }
 
+/// Whether a source is what a stopped cluster's data directory was captured under.
+pub fn is_stopped(source: &str) -> bool {
+    source.ends_with("-stopped")
+}
+
 /// A stopped cluster that was backed up.
 pub struct StoppedCopy {
     pub point: PointId,

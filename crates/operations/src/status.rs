@@ -4,7 +4,7 @@ use crate::{
     config::Config,
     damage,
     points::{self, PointInfo},
-    wal::slots,
+    wal::{self, histories, slots},
 };
 use mainstay_domain::{
     PointId, Result, Silent, Time,
@@ -112,6 +112,8 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
             .into_iter()
             .map(|wrong| format!("{}: {}. {}", wrong.object, wrong.text, wrong.hint)),
     );
+    concerns.extend(wal::check::open_gaps(repository, &points)?.iter().map(ToString::to_string));
+    concerns.extend(histories::concerns(repository, &points)?);
     concerns.extend(slots::of_app(config, app)?.into_iter().flat_map(|server| server.concerns));
     let harm = check::known_harm(repository, &repository.state()?, &Silent)?;
     let of_app = |id| points.iter().any(|point| point.id == id);

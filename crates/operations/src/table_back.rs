@@ -5,7 +5,7 @@
 //! is, under one snapshot, with a digest for each row, and compared after it was put in.
 
 use crate::{
-    pitr::{Log, Resolved},
+    pitr::{Log, Resolved, masked::interruptibly},
     prove,
     restore::Opened,
     scratch::Scratch,
@@ -145,9 +145,40 @@ impl Recovered {
                 .hint("Write schema.table.column of them into the mask, or leave --mask out.")
         })?;
         monitor.step("mask", None);
-        let masked = mask::apply(&spec, &mask)?;
+        let masked = interruptibly(&spec, monitor, || mask::apply(&spec, &mask))?;
         monitor.done("mask", "");
         Ok(masked)
+    }
+}
+
+impl Recovered {
+    fn refuse_missing(&self, database: &str, tables: &[QualifiedName]) -> Result<()> {
+        let mut connection = self.sandbox.connect(database).map_err(|error| {
+            Failure::usage(format!("the database {database} was not there at that moment, or lets nobody in"))
+                .hint("Name the one that the tables were in: --source-database.")
+                .caused_by(Failure::from(error))
+        })?;
+        let rows = connection.query(
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY 1, 2",
+        )?;
+        let there: Vec<QualifiedName> =
+            rows.iter().map(|row| QualifiedName { schema: row.text(0), name: row.text(1) }).collect();
+        let missing: Vec<String> =
+            tables.iter().filter(|table| !there.contains(table)).map(ToString::to_string).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        const SHOWN: usize = 20;
+        let mut named: Vec<String> = there.iter().take(SHOWN).map(ToString::to_string).collect();
+        if there.len() > SHOWN {
+            named.push(format!("and {} more", there.len() - SHOWN));
+        }
+        Err(Failure::usage(format!(
+            "at that moment the database {database} had no table {}",
+            missing.join(", ")
+        ))
+        .hint(format!("It had: {}. The moment, or the name, may be another.", named.join(", "))))
     }
 }
 
@@ -170,6 +201,7 @@ impl Recovered {
         clock: &dyn Clock,
         monitor: &dyn Monitor,
     ) -> Result<Taken> {
+        self.refuse_missing(database, tables)?;
         let scratch = Scratch::within(&self.folder)?;
         let url = format!(
             "postgres://{}@/{}?host={}&port={}",
@@ -214,6 +246,7 @@ impl Taken {
         let comparing = compare::Options {
             jobs: options.jobs,
             selection: options.selection.clone(),
+            left_out: compare::LeftOut::of(options),
             ..compare::Options::new(row_key)
         };
         let spec = target.server.with_database(&target.database);

@@ -5,7 +5,9 @@
 
 pub mod check;
 pub mod daemon;
+pub mod disown;
 pub(crate) mod each;
+pub mod histories;
 pub mod open;
 pub mod receive;
 pub mod retention;

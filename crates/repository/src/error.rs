@@ -18,6 +18,8 @@ pub enum RepositoryError {
     Exists { store: String },
     #[error("{store} holds other things than a repository")]
     NotEmpty { store: String },
+    #[error("{store} holds the beginning of a repository whose making was broken off: {}", objects.join(", "))]
+    HalfMade { store: String, objects: Vec<String> },
     #[error("{what} was written by a newer version of Mainstay (format {version})")]
     Newer { what: String, version: u64 },
     #[error("a newer version of Mainstay uses this repository in a way that this one must not write to")]
@@ -120,6 +122,11 @@ impl From<RepositoryError> for Failure {
                 (Kind::Usage, "Use it as it is; `mainstay init` never overwrites a repository.")
             }
             E::NotEmpty { .. } => (Kind::Usage, "Choose an empty place for the repository."),
+            E::HalfMade { .. } => (
+                Kind::NoRepository,
+                "No recovery point was ever made there. Remove these objects and run `mainstay init` again; if it has a recovery kit \
+                 nevertheless, `mainstay repair --kit FILE` completes it.",
+            ),
             E::Newer { .. } => {
                 (Kind::Usage, "Use a version of Mainstay at least as new as the one that wrote it.")
             }

@@ -19,7 +19,11 @@ fn path_of(cache: &Path, store: &dyn Store) -> PathBuf {
 }
 
 pub fn load(cache: Option<&Path>, store: &dyn Store) -> Option<Hint> {
-    let text = fs::read_to_string(path_of(cache?, store)).ok()?;
+    parse(&fs::read_to_string(path_of(cache?, store)).ok()?)
+}
+
+/// What such a file says, if it is whole.
+pub fn parse(text: &str) -> Option<Hint> {
     let (text, sum) = text.trim_end().rsplit_once(' ')?;
     if sum != checksum(text) {
         return None;
@@ -31,14 +35,17 @@ pub fn load(cache: Option<&Path>, store: &dyn Store) -> Option<Hint> {
     Some(Hint { n, hash, incarnation: words.next()?.parse().ok()? })
 }
 
+pub fn text(hint: &Hint) -> String {
+    let text = format!("{} {} {}", hint.n, hex::encode(hint.hash), hint.incarnation);
+    format!("{text} {}\n", checksum(&text))
+}
+
 /// Best effort: a cache that cannot be written only makes the next start slower.
 pub fn save(cache: Option<&Path>, store: &dyn Store, hint: &Hint) {
     let Some(cache) = cache else { return };
     let path = path_of(cache, store);
-    let text = format!("{} {} {}", hint.n, hex::encode(hint.hash), hint.incarnation);
-    let text = format!("{text} {}\n", checksum(&text));
     let temporary = path.with_extension(format!("{}", std::process::id()));
-    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
+    let written = fs::write(&temporary, text(hint)).and_then(|()| fs::rename(&temporary, &path));
     if written.is_err() {
         drop(fs::remove_file(&temporary));
     }

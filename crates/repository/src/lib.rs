@@ -9,7 +9,7 @@ pub mod collect;
 pub mod envelope;
 mod error;
 pub mod format;
-mod hint;
+pub mod hint;
 mod history;
 pub mod index;
 pub mod keyring;

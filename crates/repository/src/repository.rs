@@ -7,10 +7,10 @@ use crate::{
     history::log_context,
     index::{Cache, Segment, View, open_segment},
     keyring::Keyring,
-    log::Log,
+    log::{Log, create_contested},
     manifest::{self, Manifest},
     reader::Reader,
-    rescue::{self, Spares},
+    rescue::{self, FIRST_ENTRY, Spares},
     stream::Chunking,
     trust::{self, Roles, Trust, TrustedHost},
 };
@@ -56,13 +56,14 @@ impl Repository {
     /// Whether a repository could be made in a store.
     ///
     /// # Errors
-    /// There is one, or something else.
+    /// There is one, or the beginning of one, or something else.
     pub fn check_empty(store: &dyn Store) -> Result<()> {
         if store.stat(format::NAME)?.is_some() {
             return Err(RepositoryError::Exists { store: store.describe() });
         }
         if !is_empty(store)? {
-            return Err(RepositoryError::NotEmpty { store: store.describe() });
+            let other = RepositoryError::NotEmpty { store: store.describe() };
+            return Err(half_made(store)?.unwrap_or(other));
         }
         Ok(())
     }
@@ -82,13 +83,19 @@ impl Repository {
             roles: Roles::ALL,
             domain: None,
         };
-        store.create(&trust::object_name(1), &Trust::first(repository, now, host.clone()).encode(&root))?;
+        let create =
+            |name: &str, bytes: &[u8]| match create_contested(store, name, bytes, &std::thread::sleep) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(RepositoryError::Exists { store: store.describe() }),
+                Err(error) => Err(error),
+            };
+        create(&trust::object_name(1), &Trust::first(repository, now, host.clone()).encode(&root))?;
         let (name, bytes) = recipient::wrap(&bundle, &access.secret, repository, label, now, &root)?;
-        store.create(&name, &bytes)?;
+        create(&name, &bytes)?;
         let trust = Arc::new(Trust::first(repository, now, host));
         let keyring = Keyring::new(bundle);
         Log::create(store, &log_context(&format, &keyring, &trust, access.clock.clone()))?;
-        store.create(format::NAME, &format.encode(&root))?;
+        create(format::NAME, &format.encode(&root))?;
         Ok(Created { repository, root: root.verify_key() })
     }
 
@@ -294,6 +301,22 @@ pub fn read_format(store: &dyn Store) -> Result<Format> {
         Err(StoreError::NotFound { .. }) => Err(RepositoryError::NoRepository { store: store.describe() }),
         Err(error) => Err(error.into()),
     }
+}
+
+/// What an `init` leaves that was killed: nothing but some of the objects that it makes before `format`. A repository that has lost
+/// its `format` holds more than these as soon as anything was ever backed up to it.
+pub(crate) fn half_made(store: &dyn Store) -> Result<Option<RepositoryError>> {
+    let mut objects = Vec::new();
+    let mut is_one = true;
+    store.list("", &mut |listed| {
+        let name = listed.name;
+        is_one = name == trust::object_name(1) || name == FIRST_ENTRY || name.starts_with("keys/");
+        objects.push(name);
+        if is_one { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    objects.sort();
+    let store = store.describe();
+    Ok((is_one && !objects.is_empty()).then_some(RepositoryError::HalfMade { store, objects }))
 }
 
 pub(crate) fn is_empty(store: &dyn Store) -> Result<bool> {

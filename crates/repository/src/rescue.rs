@@ -56,8 +56,14 @@ pub(crate) fn format_or_spare(store: &dyn Store, spares: &Spares) -> Result<(For
     }
     match spares.format()? {
         Some(format) => Ok((format, true)),
-        None if matches!(lost, RepositoryError::NoRepository { .. }) && !holds_repository(store)? => {
-            Err(lost)
+        None if matches!(lost, RepositoryError::NoRepository { .. }) => {
+            match crate::repository::half_made(store)? {
+                Some(half_made) => Err(half_made),
+                None if holds_repository(store)? => {
+                    Err(RepositoryError::FormatLost { store: store.describe() })
+                }
+                None => Err(lost),
+            }
         }
         None => Err(RepositoryError::FormatLost { store: store.describe() }),
     }

@@ -208,10 +208,11 @@ impl<'r> Archive<'r> {
             Kind::Refused,
             format!("another {file} of cluster {} is in the archive already", self.system),
         )
-        .hint(
+        .hint(format!(
             "Two servers archive into one place: a copy of the machine, or an old primary that still runs. Stop archiving on the \
-             one that is not the primary; nothing was overwritten.",
-        )
+             one that is not the primary; nothing was overwritten. If it was that one which archived first: `mainstay wal disown {file} \
+             --keep-in FOLDER` takes what is its own out of the archive, and the primary goes on."
+        ))
         .into()
     }
 

@@ -48,12 +48,30 @@ fn config(server: &Sandbox) -> ClusterConfig {
     ClusterConfig::new(SecretText::Plain(url.into()))
 }
 
+/// So many days on.
+struct Days(i64);
+
+impl Clock for Days {
+    fn now(&self) -> Time {
+        SystemClock.now().plus(self.0 * mainstay_domain::time::DAY)
+    }
+}
+
 fn capture(server: &Sandbox, memory: &Memory, previous: Option<&SourceRecord>) -> SourceRecord {
+    capture_at(&Later, server, memory, previous)
+}
+
+fn capture_at(
+    clock: &dyn Clock,
+    server: &Sandbox,
+    memory: &Memory,
+    previous: Option<&SourceRecord>,
+) -> SourceRecord {
     let options = cluster::Options {
         page_key: KEY,
         full: false,
         previous: previous.map(|record| (memory as _, record)),
-        clock: &Later,
+        clock,
     };
     cluster::capture(&config(server), memory, &options, &Silent).unwrap()
 }
@@ -441,6 +459,18 @@ fn a_standby_is_backed_up_though_its_primary_is_idle_and_not_if_it_is_promoted_m
         let restored = started(SandboxOptions::new(tools), &memory, &record);
         assert_eq!(text(&restored, SUM), text(&primary, SUM), "{major}");
 
+        // An address that leads to the one server, and a folder that is the other's: the identifier is the same.
+        for (asked, folder) in [(&primary, &second), (&second, &primary)] {
+            let mixed =
+                ClusterConfig { data_directory: Some(folder.data_directory().to_owned()), ..config(asked) };
+            let options = cluster::Options { page_key: KEY, full: true, previous: None, clock: &Later };
+            let failure = cluster::capture(&mixed, &memory, &options, &Silent).unwrap_err();
+            assert!(
+                failure.to_string().contains("not the data directory of the server that was asked"),
+                "{major}: {failure}"
+            );
+        }
+
         let promote = || {
             let promoted = text(&second, "SELECT pg_promote()");
             assert_eq!(promoted, "t");
@@ -557,4 +587,22 @@ fn tree(folder: &Path) -> std::collections::BTreeMap<PathBuf, (Vec<u8>, u32, Opt
         }
     }
     found
+}
+
+#[test]
+fn everything_is_read_again_once_a_week_and_only_then() {
+    let server = support::sandbox();
+    fill(&server);
+    let memory = Memory::default();
+    let first = capture_at(&Days(1), &server, &memory, None);
+    let second = capture_at(&Days(6), &server, &memory, Some(&first));
+    assert!(facts(&second).counts.unchanged_files > 100);
+    assert_eq!(facts(&second).read_whole, facts(&first).read_whole);
+    let third = capture_at(&Days(9), &server, &memory, Some(&second));
+    assert_eq!(facts(&third).counts.unchanged_files, 0);
+    assert!(facts(&third).read_whole > facts(&second).read_whole);
+    let (again, at_first) = (facts(&third).counts.changed_bytes, facts(&first).counts.changed_bytes);
+    assert!(again < at_first, "what is the same is not stored again: {again} of {at_first}");
+    let fourth = capture_at(&Days(10), &server, &memory, Some(&third));
+    assert!(facts(&fourth).counts.unchanged_files > 100);
 }

@@ -10,7 +10,8 @@ mod support;
 use mainstay_domain::{Silent, point::SourceRecord};
 use mainstay_sources::postgres::{
     diff::{Diff, Options, RowChange, TableDiff, diff, diff_live},
-    sandbox::Sandbox,
+    facts::QualifiedName,
+    sandbox::{Sandbox, SandboxOptions},
     wire::Connection,
 };
 use memory::Memory;
@@ -44,7 +45,11 @@ SELECT nextval('numbers');
 "#;
 
 fn shop() -> (Sandbox, Connection) {
-    let sandbox = support::sandbox();
+    shop_on(&support::options())
+}
+
+fn shop_on(options: &SandboxOptions) -> (Sandbox, Connection) {
+    let sandbox = Sandbox::start(options).unwrap();
     sandbox.connect("postgres").unwrap().execute("CREATE DATABASE shop").unwrap();
     let mut shop = sandbox.connect("shop").unwrap();
     shop.execute(SHOP).unwrap();
@@ -95,30 +100,39 @@ fn expect(diff: &Diff) {
 }
 
 #[test]
-fn two_recovery_points_differ_by_what_was_changed_in_between() {
-    let (sandbox, mut shop) = shop();
-    let memory = Memory::default();
-    let before = captured(&sandbox, &memory);
-    shop.execute(CHANGES).unwrap();
-    let after = captured(&sandbox, &memory);
+fn points_differ_from_one_another_and_from_what_lives_by_what_was_changed_on_every_version() {
     let options = Options::new(support::ROW_KEY);
-    let found = diff((&memory, &before), (&memory, &after), &options, &Silent).unwrap();
-    expect(&found);
-    let none = diff((&memory, &after), (&memory, &after), &options, &Silent).unwrap();
-    assert!(none.is_empty() && none.same_tables == 5);
-}
-
-#[test]
-fn a_recovery_point_differs_from_the_living_database_by_what_was_changed_since() {
-    let (sandbox, mut shop) = shop();
-    let memory = Memory::default();
-    let record = captured(&sandbox, &memory);
-    let options = Options::new(support::ROW_KEY);
-    let none = diff_live(&memory, &record, &sandbox.spec("shop"), &options, &Silent).unwrap();
-    assert!(none.is_empty() && none.same_tables == 5, "{none:?}");
-    shop.execute(CHANGES).unwrap();
-    let found = diff_live(&memory, &record, &sandbox.spec("shop"), &options, &Silent).unwrap();
-    expect(&found);
+    let items = QualifiedName { schema: "public".to_owned(), name: "items".to_owned() };
+    let only = Options { tables: vec![items], ..options.clone() };
+    let mut older: Option<(Memory, SourceRecord)> = None;
+    for tools in support::versions() {
+        let major = tools.major;
+        let (sandbox, mut shop) = shop_on(&SandboxOptions::new(tools));
+        let memory = Memory::default();
+        let before = captured(&sandbox, &memory);
+        let live = |record: &SourceRecord, options: &Options| {
+            diff_live(&memory, record, &sandbox.spec("shop"), options, &Silent).unwrap()
+        };
+        let none = live(&before, &options);
+        assert!(none.is_empty() && none.same_tables == 5, "{major}: {none:?}");
+        shop.execute(CHANGES).unwrap();
+        expect(&live(&before, &options));
+        let after = captured(&sandbox, &memory);
+        let between =
+            |options: &Options| diff((&memory, &before), (&memory, &after), options, &Silent).unwrap();
+        expect(&between(&options));
+        let none = diff((&memory, &after), (&memory, &after), &options, &Silent).unwrap();
+        assert!(none.is_empty() && none.same_tables == 5, "{major}: {none:?}");
+        for found in [live(&before, &only), between(&only)] {
+            assert_eq!((found.tables.len(), counts(table(&found, "items"))), (1, (2, 1, 3)), "{major}");
+        }
+        // After an upgrade the rows are what they were.
+        if let Some((memory_then, then)) = &older {
+            let found = diff((memory_then, then), (&memory, &after), &options, &Silent).unwrap();
+            assert_eq!((found.tables.len(), found.same_tables), (0, 5), "{major}: {:?}", found.tables);
+        }
+        older = Some((memory, after));
+    }
 }
 
 #[test]

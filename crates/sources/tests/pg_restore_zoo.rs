@@ -12,6 +12,7 @@ mod zoo;
 use mainstay_domain::{Silent, point::State};
 use mainstay_sources::postgres::{
     compare::{self, Comparison, Verdict, compare},
+    diff::{self, diff_live},
     restore::{Options, Report, Target, restore},
     sandbox::{Sandbox, SandboxOptions},
     tools::Tools,
@@ -61,6 +62,11 @@ fn the_zoo_comes_back_equal_for_a_superuser() {
             compare(&memory, &record, &spec, &compare::Options::new(support::ROW_KEY), &Silent).unwrap();
         assert_eq!(comparison.verdict(), Verdict::Equal, "{major}:\n{}", shown(&comparison));
         assert_eq!(comparison.large_objects, 55);
+        // Of the copy, rows may lie in other partitions: the hashes of an enum's values are each database's own.
+        let original = sandbox.spec("zoo");
+        let options = diff::Options::new(support::ROW_KEY);
+        let diff = diff_live(&memory, &record, &original, &options, &Silent).unwrap();
+        assert!(diff.is_empty() && diff.same_tables > 50, "{major}: {diff:?}");
 
         zoo::assert_same_dump(
             &zoo::dump(&sandbox, "zoo", "postgres"),

@@ -116,3 +116,26 @@ fn a_trigger_that_cannot_be_turned_off_sees_nothing() {
     assert!(failure.kind == Kind::Refused && failure.message.contains("spy"), "{failure}");
     assert_eq!(ask(&sandbox, "SELECT count(*) FROM seen"), "0");
 }
+
+#[test]
+fn what_was_kept_of_another_servers_rows_is_emptied_and_stands_in_nobodys_way() {
+    let sandbox = server("CREATE TABLE people (mail text); INSERT INTO people VALUES ('a@real.example')");
+    let rows = sandbox.data_directory().join("elsewhere.csv");
+    let mut session = sandbox.connect("shop").unwrap();
+    session
+        .execute(&format!(
+            "COPY people TO '{0}'; CREATE EXTENSION file_fdw; CREATE SERVER production FOREIGN DATA WRAPPER file_fdw;
+             CREATE FOREIGN TABLE far (mail text) SERVER production OPTIONS (filename '{0}');
+             CREATE VIEW far_seen AS SELECT * FROM far; CREATE MATERIALIZED VIEW far_kept AS SELECT * FROM far_seen;
+             CREATE MATERIALIZED VIEW near_kept AS SELECT * FROM people",
+            rows.display()
+        ))
+        .unwrap();
+    assert_eq!(ask(&sandbox, "SELECT count(*) FROM far_kept"), "1");
+    // It cannot be reached from where the copy is.
+    std::fs::remove_file(&rows).unwrap();
+    mask::apply(&sandbox.spec("shop"), &mask(&["public.people.mail"])).unwrap();
+    let populated = "SELECT string_agg(relname, ' ') FROM pg_class WHERE relkind = 'm' AND relispopulated";
+    assert_eq!(ask(&sandbox, populated), "near_kept");
+    assert_eq!(ask(&sandbox, "SELECT min(length(mail)) FROM near_kept"), "64");
+}

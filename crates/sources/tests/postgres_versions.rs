@@ -4,18 +4,23 @@
 
 #[path = "support/memory.rs"]
 mod memory;
+#[path = "support/restoring.rs"]
+mod restoring;
 #[path = "support/postgres.rs"]
 mod support;
+#[path = "support/zoo.rs"]
+mod zoo;
 
 use mainstay_domain::{Silent, SystemClock, point::State};
 use mainstay_sources::postgres::{
     capture,
     compare::{self, Verdict, compare},
     config::PostgresConfig,
-    restore::{Options, Target, restore},
+    restore::{Options, restore},
     sandbox::{Sandbox, SandboxOptions},
 };
 use memory::Memory;
+use restoring::{captured, shown, target};
 
 const SHOP: &str = r#"
 CREATE TABLE customers (id int PRIMARY KEY, name text UNIQUE);
@@ -57,9 +62,8 @@ fn what_a_newer_pg_dump_wrote_of_an_older_server_comes_back_to_it_equal() {
         );
         assert!(record.problems.iter().any(|p| p.message.starts_with(&said)), "{:?}", record.problems);
     }
-    let target =
-        Target { server: sandbox.spec("postgres"), database: "back".to_owned(), into_existing: false };
-    let report = restore(&memory, &record, &target, &Options::default(), &Silent).unwrap();
+    let report =
+        restore(&memory, &record, &target(&sandbox, "back", false), &Options::default(), &Silent).unwrap();
     assert_eq!(
         (report.state, report.rows, report.large_objects),
         (State::Complete, 600, 1),
@@ -120,4 +124,22 @@ fn a_collation_of_another_version_than_the_systems_is_told_by_the_probe_the_back
             .any(|n| n.object == "sorting of text" && n.reason.contains("and 1.0 here")),
         "{comparison:?}"
     );
+}
+
+#[test]
+fn a_recovery_point_of_an_older_server_comes_back_on_a_newer_one() {
+    let mut tools = support::versions();
+    let (oldest, newest) = (tools.remove(0), tools.pop());
+    let Some(newest) = newest else { return }; // one version only
+    let old = Sandbox::start(&SandboxOptions::new(oldest).setting("wal_level", "logical")).unwrap();
+    let new = Sandbox::start(&SandboxOptions::new(newest).setting("wal_level", "logical")).unwrap();
+    zoo::load_plain(&old, "zoo");
+    let (memory, record) = captured(&old, "zoo");
+    let report =
+        restore(&memory, &record, &target(&new, "zoo", false), &Options::default(), &Silent).unwrap();
+    assert_eq!(report.state, State::Complete, "{}", shown(&report));
+    let comparing = compare::Options::new(support::ROW_KEY);
+    let comparison = compare(&memory, &record, &new.spec("zoo"), &comparing, &Silent).unwrap();
+    let differences: Vec<String> = comparison.differences.iter().map(ToString::to_string).collect();
+    assert_eq!(comparison.verdict(), Verdict::EqualWhereCompared, "{}", differences.join("\n"));
 }

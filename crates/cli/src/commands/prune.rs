@@ -10,7 +10,6 @@ use mainstay_domain::{ByteSize, Result, retention::Decision, time::Span};
 use mainstay_operations::{
     access,
     prune::{self, GRACE, PATIENCE, Plan},
-    wal::retention,
 };
 use mainstay_repository::collect::{Collected, Waiting};
 use serde_json::json;
@@ -65,17 +64,16 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             confirm::typed(context, args.yes, "give up these recovery points", "prune")?;
         }
         let by = super::whoami();
-        let collected = prune::execute(&repository, &plan, &by, &context.progress)?;
-        let (files, bytes) = retention::carry_out(&repository, &context.progress)?;
+        let pruned = prune::execute(&repository, &plan, &by, &context.progress)?;
         context.progress.finish();
-        show_collected(context, &collected);
-        if files > 0 {
+        show_collected(context, &pruned.collected);
+        if pruned.wal.files > 0 {
             context.output.line(format_args!(
-                "Deleted {} of archived log ({}).",
-                count(files as u64, "file"),
-                ByteSize(bytes)
+                "Deleted {} of archived WAL ({}).",
+                count(pruned.wal.files as u64, "file"),
+                ByteSize(pruned.wal.bytes)
             ));
-            context.output.json("pruned_log", &json!({ "files": files, "bytes": bytes }));
+            context.output.json("pruned_log", &pruned.wal);
         }
     }
     Ok(Exit::Done)

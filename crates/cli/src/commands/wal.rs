@@ -5,16 +5,16 @@ mod daemon;
 use crate::{
     context::Context,
     exit::{self, Exit},
-    render::{plain, table::Table},
+    render::{confirm, count, plain, table::Table},
 };
 use console::style;
 use mainstay_domain::{ByteSize, Failure, Result};
 use mainstay_operations::{
     access,
-    wal::{self, TimelineStatus, daemon as keeper, receive, slots},
+    wal::{self, TimelineStatus, daemon as keeper, disown, receive, slots},
 };
 use mainstay_repository::wal::Put;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Archive PostgreSQL's write-ahead log, fetch it for a recovery, and look at the archive
 #[derive(Debug, clap::Args)]
@@ -67,11 +67,36 @@ enum Action {
         #[arg(long)]
         accept_gap: bool,
     },
-    /// Show what is archived (timelines, gaps, the last transaction), what replication slots make the server keep, and what the WAL
-    /// daemon has done
+    /// Show what is archived (timelines, gaps, the last transaction), how the server's archiver stands, what replication slots make it
+    /// keep, and what the WAL daemon has done
     Status {
         #[command(flatten)]
         daemon: daemon::Choice,
+    },
+    /// Take out of the archive what the wrong one of two servers has archived, so that the right one can archive its own
+    ///
+    /// A clone of a machine, or an old primary that still ran, has archived segments whose names the primary needs, and the
+    /// primary's are refused. Say from which segment on (the one that is refused), or name the .history file of a whole timeline.
+    /// Everything on that timeline from there on is written into a folder first; pushed again from there, it is as before. Stop the
+    /// wrong server beforehand.
+    Disown {
+        /// The first segment that is the other server's, or the .history file of its timeline
+        file: String,
+        /// A new folder, into which what goes is written
+        #[arg(long, value_name = "FOLDER")]
+        keep_in: PathBuf,
+        /// The application; needed if several have a cluster
+        #[arg(long)]
+        app: Option<String>,
+        /// The cluster, where several have archived such a file
+        #[arg(long, value_name = "N")]
+        system: Option<u64>,
+        /// Show what would go, and stop
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
     Daemon(daemon::Args),
 }
@@ -131,8 +156,52 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             show_slots(context, &slots::of_apps(&config, daemon.app.as_deref())?);
             Ok(Exit::Done)
         }
+        Action::Disown { file, keep_in, app, system, dry_run, yes } => {
+            let config = context.config()?;
+            let repository = disown::open(&config, app.as_deref(), context.clock())?;
+            let plan = disown::plan(&repository, &file, system)?;
+            show_disowned(context, &plan, &keep_in);
+            if dry_run {
+                return Ok(Exit::Done);
+            }
+            let what = format!("take {} out of the archive", count(plan.files as u64, "file"));
+            confirm::typed(context, yes, &what, &file)?;
+            disown::carry_out(&repository, &plan, &keep_in, &context.progress)?;
+            context.progress.finish();
+            context.output.line(format_args!(
+                "Done. What went is in {}. The right server archives its own the next time it tries.",
+                keep_in.display()
+            ));
+            Ok(Exit::Done)
+        }
         Action::Daemon(args) => daemon::run(args, context),
     }
+}
+
+fn show_disowned(context: &Context, plan: &disown::Plan, keep_in: &Path) {
+    let out = &context.output;
+    out.line(format_args!(
+        "Out of the archive of cluster {}, timeline {}, into {}:\n\n  files             {} ({}), {} to {}",
+        plan.system,
+        plan.timeline,
+        keep_in.display(),
+        plan.files,
+        ByteSize(plan.bytes),
+        plan.first,
+        plan.last
+    ));
+    if let Some(end) = plan.last_end {
+        out.line(format_args!("  last transaction  {}", crate::render::time::precise(end)));
+    }
+    if plan.base_backups > 0 {
+        out.line(format_args!(
+            "{} {} of that timeline end after it begins: of the wrong server, or of no use without this log. Make a new one of the right \
+             server, and delete them.",
+            style("!").yellow().bold(),
+            count(plan.base_backups as u64, "base backup")
+        ));
+    }
+    out.json("disowned", plan);
 }
 
 /// PostgreSQL reads the exit code; people read the server's log, where this goes.
@@ -197,9 +266,16 @@ fn show_slots(context: &Context, servers: &[slots::ServerSlots]) {
         out.json("slots", server);
         if let Some(why) = &server.unknown {
             out.line(format_args!(
-                "{}: {} cannot be asked for its replication slots: {why}",
+                "{}: {} cannot be asked for its archiver and its replication slots: {why}",
                 server.app, server.source
             ));
+        }
+        if let Some(archiver) = server.archiver.as_ref().filter(|archiver| archiver.on) {
+            let last = match (&archiver.last_archived, archiver.last_archived_at) {
+                (Some(name), Some(at)) => format!("{name}, {}", crate::render::time::local(at)),
+                _ => "nothing yet".to_owned(),
+            };
+            out.line(format_args!("Archiver of {}, {}: last archived {last}", server.app, server.source));
         }
         if !server.slots.is_empty() {
             let mut table = Table::new(&["SLOT", "RECEIVER", "FROM", ">KEPT", "LOG"]);

@@ -1,6 +1,6 @@
 //! Damage and gaps in the archived log: who says so, and what can be reached all the same.
 
-use crate::clusters::{Bank, archived, ids, newest};
+use crate::clusters::{Bank, archived, ids, newest, until};
 use std::{fs, path::Path};
 
 /// A row in each segment; the moment before each.
@@ -104,6 +104,44 @@ fn a_missing_segment_and_a_damaged_history_are_findings_of_every_check() {
             ran.all()
         );
     }
+    // Whatever else there is to say of it (it was never proven, say): the gap is said until a base backup is made after it.
+    let concerned = |bank: &Bank| {
+        let ran = bank.run(&["status", "--check"]);
+        assert_eq!(ran.code, 5, "{}", ran.all());
+        ran.stdout.contains(&format!("{name} is missing. Recovery along this timeline ends at "))
+    };
+    assert!(concerned(&bank));
     fs::write(third, kept).unwrap();
     bank.done(&["verify", "bank"]);
+    assert!(!concerned(&bank));
+    fs::remove_file(third).unwrap();
+    assert_eq!(bank.run(&["backup", "bank"]).code, 4, "the read-back names it, too");
+    assert!(!concerned(&bank));
+}
+
+#[test]
+fn an_archiver_that_fails_is_said_by_status_and_by_wal_status() {
+    let bank = Bank::with_settings(newest(), &[], &[("archive_command", "false")]);
+    bank.done(&["backup", "bank"]);
+    until(&bank.server, "SELECT failed_count > 0 FROM pg_stat_archiver");
+    let name = bank.sql("SELECT last_failed_wal FROM pg_stat_archiver");
+    for arguments in [&["wal", "status"][..], &["status"]] {
+        let ran = bank.done(arguments);
+        assert!(
+            ran.stdout.contains(&format!("archiver fails: {name} could not be archived")),
+            "{}",
+            ran.all()
+        );
+    }
+    assert_eq!(bank.run(&["status", "--check"]).code, 5);
+    assert!(bank.run(&["doctor"]).all().contains("archiver fails"));
+
+    let well = Bank::new(newest());
+    well.archive_all();
+    let ran = well.done(&["wal", "status"]);
+    assert!(ran.stdout.contains("last archived 0000000100000000000000"), "{}", ran.all());
+    assert!(!ran.stdout.contains("archiver fails"), "{}", ran.all());
+    let off = Bank::with_settings(newest(), &[], &[("archive_command", "")]);
+    let ran = off.done(&["wal", "status"]);
+    assert!(ran.stdout.contains("archive_command is empty: nothing is archived"), "{}", ran.all());
 }

@@ -285,6 +285,8 @@ fn every_moment_between_base_backups_can_be_returned_to() {
 
 #[test]
 fn positions_transactions_and_names_are_targets_too() {
+    /// The server's configuration files read both signs otherwise than SQL.
+    const NAME: &str = r"before O'Brien\s mistake";
     let bank = Bank::new(newest());
     bank.done(&["backup", "bank"]);
     let mut session = bank.server.connect("postgres").unwrap();
@@ -297,14 +299,14 @@ fn positions_transactions_and_names_are_targets_too() {
     session.execute("INSERT INTO ledger VALUES (3)").unwrap();
     let lsn = session.query_text("SELECT pg_current_wal_insert_lsn()").unwrap().unwrap();
     session.execute("INSERT INTO ledger VALUES (4)").unwrap();
-    session.query("SELECT pg_create_restore_point('before the mistake')").unwrap();
+    session.query("SELECT pg_create_restore_point('before O''Brien\\s mistake')").unwrap();
     let after_four = session.query_text(now).unwrap().unwrap();
     session.execute("DELETE FROM ledger").unwrap();
     bank.archive_all();
 
     assert_eq!(ids(&bank.restored(&["--xid", &xid])), "2 2");
     assert_eq!(ids(&bank.restored(&["--lsn", &lsn])), "3 3");
-    assert_eq!(ids(&bank.restored(&["--name", "before the mistake"])), "4 4");
+    assert_eq!(ids(&bank.restored(&["--name", NAME])), "4 4");
 
     // The plan names the target, and the transactions on both sides of it.
     let planned = |target: &[&str]| {
@@ -313,11 +315,7 @@ fn positions_transactions_and_names_are_targets_too() {
     };
     for (target, between, headline) in [
         (["--xid", xid.as_str()], &after_two, format!("to the end of transaction {xid} (point")),
-        (
-            ["--name", "before the mistake"],
-            &after_four,
-            "to the restore point before the mistake (point".to_owned(),
-        ),
+        (["--name", "before the mistake"], &after_four, format!("to the restore point {NAME} (point")),
     ] {
         let shown = planned(&target);
         assert!(shown.code == 0 && shown.stdout.contains(&headline), "{}", shown.all());
@@ -327,7 +325,7 @@ fn positions_transactions_and_names_are_targets_too() {
         let (kept, undone) = (plan["last_kept"].as_str().unwrap(), plan["first_undone"].as_str().unwrap());
         assert!(kept <= between.as_str() && between.as_str() < undone, "{between} in {plan}");
     }
-    let both = planned(&["--name", "before the mistake", "--point", "latest-complete"]);
+    let both = planned(&["--name", NAME, "--point", "latest-complete"]);
     assert!(both.code == 2 && both.stderr.contains("each says where to restore to"), "{}", both.all());
 }
 
@@ -460,7 +458,8 @@ fn one_table_is_taken_back_to_a_moment_and_its_lost_rows_into_the_living_one() {
     let bank = Bank::new(newest());
     let sql = |text: &str| bank.server.connect("postgres").unwrap().execute(text).unwrap();
     sql("CREATE TABLE accounts (id int PRIMARY KEY, owner text);
-         CREATE TABLE bookings (id int PRIMARY KEY, account int REFERENCES accounts, cents int);
+         CREATE TABLE bookings (id int PRIMARY KEY, account int REFERENCES accounts, cents int,
+                                note json DEFAULT '[]');
          INSERT INTO accounts SELECT n, 'owner ' || n FROM generate_series(1, 10) n;
          INSERT INTO bookings SELECT n, 1 + n % 10, n FROM generate_series(1, 1000) n");
     bank.done(&["backup", "bank"]);

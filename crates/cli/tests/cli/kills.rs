@@ -16,10 +16,10 @@ const CLOSE: &str = "ALTER DATABASE postgres CONNECTION LIMIT 77";
 const OPEN: &str = "ALTER DATABASE postgres CONNECTION LIMIT -1";
 
 /// A run of the program, killed at the latest when the test ends.
-struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Running {
-    fn start(shop: &Shop, arguments: &[&str]) -> Running {
+    pub fn start(shop: &Shop, arguments: &[&str]) -> Running {
         let mut command = shop.place.command(env!("CARGO_BIN_EXE_mainstay"), arguments);
         command.env("MAINSTAY_KEY", KEY).env("DATABASE_URL", shop.url("postgres"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

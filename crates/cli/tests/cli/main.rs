@@ -7,6 +7,7 @@ mod broken_log;
 mod clusters;
 mod config;
 mod database_mishaps;
+mod database_options;
 mod databases;
 mod demo;
 mod files;

@@ -5,7 +5,13 @@ use crate::{
     databases::Shop,
     started::{Stopped, bank, connect, free_port, start},
 };
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 /// The application with a mask.
 fn masked(shop: &Shop, mask: &str) {
@@ -203,6 +209,68 @@ fn a_server_that_cannot_be_masked_is_never_opened() {
     assert!(ran.code == 2 && ran.stderr.contains("--start --port"), "{}", ran.all());
     let ran = start(&bank, &to, free_port(), &["--immediate", "--action", "pause", "--mask", "staging"]);
     assert!(ran.code == 2 && !to.exists(), "{}", ran.all());
+}
+
+/// Begins a masked copy whose masking does not come to an end, and returns when it is in the midst of it.
+fn stuck_in_masking(bank: &Bank, to: &Path, port: u16) -> std::process::Child {
+    let sign = bank.place.at("masking");
+    let mut session = bank.server.connect("other").unwrap();
+    session.query("SELECT lo_from_bytea(4242, 'x')").unwrap();
+    bank.archive_all();
+    let expression = format!("lo_export(4242, '{}')::text || pg_sleep(10000)::text", sign.display());
+    mask_of(bank, &format!("public.people.mail: \"{expression}\""));
+    let port = port.to_string();
+    let arguments =
+        ["restore", "bank", "--source", "db", "--to-dir", to.to_str().unwrap(), "--start", "--port", &port];
+    let mut command = bank.command(&[&arguments[..], &["--at", "latest", "--mask", "staging"]].concat());
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !sign.exists() {
+        if child.try_wait().unwrap().is_some() {
+            panic!("it does not mask\n{}", bank.place.ran(child.wait_with_output().unwrap()).all());
+        }
+        assert!(Instant::now() < deadline, "it does not mask");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    child
+}
+
+#[test]
+fn masking_that_is_stopped_leaves_nothing_that_can_be_started() {
+    let bank = people();
+    let (to, port) = (bank.place.at("staging"), free_port());
+    let _stopped = Stopped(&bank, to.clone());
+    let child = stuck_in_masking(&bank, &to, port);
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let ran = bank.place.ran(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 130, "{}", ran.all());
+    assert!(ran.stderr.contains("is not masked, and no server runs on it"), "{}", ran.all());
+    assert!(!to.join("postmaster.pid").exists() && !to.join("global/pg_control").exists());
+}
+
+#[test]
+fn masking_that_is_killed_leaves_a_directory_that_no_server_starts_on() {
+    let bank = people();
+    let (to, port) = (bank.place.at("staging"), free_port());
+    let mut child = stuck_in_masking(&bank, &to, port);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(Stopped(&bank, to.clone())); // the server that was its own
+    assert!(!to.join("postmaster.pid").exists() && to.join("global/pg_control").exists());
+
+    let log = bank.place.at("start.log");
+    let mut command = Command::new(bank.tools.program("pg_ctl"));
+    command.arg("-D").arg(&to).arg("-l").arg(&log).args(["-w", "-o", &format!("-p {port}"), "start"]);
+    if rustix::process::geteuid().is_root() {
+        let (uid, gid) = bank.owner();
+        command.uid(uid).gid(gid);
+    }
+    let _stopped = Stopped(&bank, to.clone());
+    let started = command.stdout(std::process::Stdio::null()).current_dir("/").status().unwrap();
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(!started.success() && said.contains("this copy was not masked to the end; remove it"), "{said}");
 }
 
 #[test]

@@ -338,3 +338,39 @@ fn a_gap_is_refused_unless_it_is_accepted_and_a_slot_that_keeps_too_much_is_told
     let cluster = json(&bank, &["wal", "status"], "wal");
     assert_ne!(cluster["timelines"][0]["missing"], serde_json::json!([]), "{cluster}");
 }
+
+#[test]
+fn a_slot_that_the_server_gave_up_is_made_anew() {
+    let settings = [
+        ("synchronous_commit", "on"),
+        ("max_slot_wal_keep_size", "16MB"),
+        ("max_wal_size", "32MB"),
+        ("min_wal_size", "32MB"),
+    ];
+    let bank = often(Bank::with_settings(newest(), &[], &settings));
+    let receiver = Receiver::start(&bank, &[]);
+    until(&bank.server, "SELECT count(*) = 1 FROM pg_stat_replication WHERE application_name = 'mainstay'");
+    bank.done(&["backup", "bank"]);
+    insert(&bank.server, 1);
+    caught_up(&bank.server);
+    receiver.stop();
+    until(&bank.server, "SELECT NOT active FROM pg_replication_slots");
+    // The archive_command goes on meanwhile: there is no gap.
+    for id in 2..9 {
+        insert(&bank.server, id);
+        bank.archive_all();
+        bank.sql("CHECKPOINT");
+    }
+    until(&bank.server, "SELECT wal_status = 'lost' FROM pg_replication_slots");
+    let ran = bank.done(&["wal", "status"]);
+    assert!(ran.stdout.contains("it keeps nothing any more"), "{}", ran.all());
+
+    let receiver = Receiver::start(&bank, &[]);
+    insert(&bank.server, 9);
+    caught_up(&bank.server);
+    assert_eq!(bank.sql("SELECT active || ' ' || wal_status FROM pg_replication_slots"), "true reserved");
+    let ran = receiver.stop();
+    assert!(ran.stderr.contains("is made anew"), "{}", ran.all());
+    assert!(!bank.done(&["wal", "status"]).stdout.contains("keeps nothing any more"));
+    assert_eq!(ids(&bank.restored(&["--at", "latest"])), "9 9");
+}

@@ -267,6 +267,22 @@ fn every_page_of_a_restored_cluster_has_the_checksum_that_it_should() {
 }
 
 #[test]
+fn it_is_said_beforehand_that_a_directory_without_a_control_file_gets_no_safety_copy() {
+    let bank = Bank::new(newest());
+    bank.done(&["backup", "bank"]);
+    bank.stop();
+    let data = bank.server.data_directory();
+    let delta =
+        ["restore", "bank", "--source", "db", "--to-dir", data.to_str().unwrap(), "--immediate", "--delta"];
+    let said = |ran: &crate::Ran| ran.stdout.contains("no safety copy is made of");
+    let ran = bank.run(&delta);
+    assert!(ran.code == 2 && !said(&ran), "{}", ran.all());
+    fs::remove_file(data.join("global/pg_control")).unwrap();
+    let ran = bank.run(&delta);
+    assert!(ran.code == 2 && said(&ran), "before it is asked\n{}", ran.all());
+}
+
+#[test]
 fn a_clone_of_the_machine_cannot_archive_into_its_originals_archive() {
     let bank = Bank::new(newest());
     bank.sql("INSERT INTO ledger VALUES (1)");
@@ -299,6 +315,63 @@ fn a_clone_of_the_machine_cannot_archive_into_its_originals_archive() {
     bank.sql("INSERT INTO ledger VALUES (3)");
     bank.archive_all();
     assert_eq!(ids(&bank.restored(&["--at", "latest"])), "3 3");
+}
+
+#[test]
+fn what_a_clone_archived_first_can_be_taken_out_and_its_original_goes_on() {
+    let bank = Bank::new(newest());
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    bank.done(&["backup", "bank"]);
+    bank.archive_all();
+    bank.stop();
+    let archiving = SandboxOptions::new(bank.tools.clone())
+        .setting("archive_mode", "on")
+        .setting("archive_command", &bank.push)
+        .setting("full_page_writes", "on");
+    let clone = Sandbox::start_on(&archiving, &|data| {
+        let copied = std::process::Command::new("cp")
+            .arg("-a")
+            .arg(bank.server.data_directory())
+            .arg(data)
+            .status()?;
+        assert!(copied.success());
+        Ok(())
+    })
+    .unwrap();
+    let first = clone.connect("postgres").unwrap().query_text("SELECT pg_walfile_name(pg_current_wal_lsn())");
+    let first = first.unwrap().unwrap();
+    for id in 100..103 {
+        let insert = format!("INSERT INTO ledger VALUES ({id})");
+        clone.connect("postgres").unwrap().execute(&insert).unwrap();
+        crate::clusters::archive_all(&clone);
+    }
+    clone.stop();
+    let push = bank.push.replace('\'', "'\\''");
+    let _running = bank.start_again_with(&format!("-c archive_mode=on -c archive_command='{push}'"));
+    bank.sql("INSERT INTO ledger VALUES (2)");
+    bank.sql("SELECT pg_switch_wal()");
+    let refused = format!("SELECT last_failed_wal = '{first}' FROM pg_stat_archiver");
+    crate::clusters::until(&bank.server, &refused);
+    let ran = bank.run(&["wal", "push", bank.segment(&first).to_str().unwrap()]);
+    assert!(ran.code == 13 && ran.stderr.contains(&format!("mainstay wal disown {first}")), "{}", ran.all());
+
+    let keep = bank.place.at("of-the-clone");
+    let disown = ["wal", "disown", &first, "--keep-in", keep.to_str().unwrap()];
+    let ran = bank.run(&disown);
+    assert!(ran.code == 2 && !keep.exists(), "it asks, and nobody is there to answer\n{}", ran.all());
+    let ran = bank.done(&[&disown[..], &["--dry-run"]].concat());
+    assert!(ran.stdout.contains("files             3") && !keep.exists(), "{}", ran.all());
+    bank.done(&[&disown[..], &["--yes"]].concat());
+    assert_eq!(fs::read_dir(&keep).unwrap().count(), 3);
+    assert_eq!(fs::metadata(keep.join(&first)).unwrap().len(), 16 << 20);
+    bank.archive_all();
+    bank.sql("INSERT INTO ledger VALUES (3)");
+    bank.archive_all();
+    assert_eq!(ids(&bank.restored(&["--at", "latest"])), "3 3");
+    bank.done(&["verify", "bank"]);
+    // What is the primary's own by now, the clone's does not replace either.
+    let ran = bank.run(&["wal", "push", keep.join(&first).to_str().unwrap()]);
+    assert!(ran.code == 13, "{}", ran.all());
 }
 
 #[test]

@@ -96,3 +96,63 @@ fn a_table_beside_is_no_child_of_the_living_parent() {
     assert_eq!(ran.code, 0, "{}", ran.all());
     assert_eq!(bank.sql("SELECT count(*) || ' ' || sum(cents) FROM payments"), "100 5050");
 }
+
+#[test]
+fn what_stands_against_a_merge_is_said_before_a_server_is_recovered() {
+    let bank = Bank::new(newest());
+    bank.sql("CREATE TABLE keyless (n int)");
+    bank.sql("INSERT INTO ledger VALUES (1), (2)");
+    bank.done(&["backup", "bank"]);
+    bank.archive_all();
+    let temporary = bank.place.at("tmp");
+    fs::create_dir(&temporary).unwrap();
+    bank.give(&temporary);
+    let back = ["restore", "bank", "--source", "db", "--at", "latest", "--to-database", "postgres", "--yes"];
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'mainstay%'";
+    for (more, says) in [
+        (&["--table", "keyless", "--merge", "missing"][..], "it has no primary key"),
+        (&["--table", "ledger", "--merge", "missing", "--where", "id >"], "makes no sense for public.ledger"),
+        (&["--table", "ledger", "--merge", "missing", "--where", "id > 'x'::date"], "makes no sense"),
+        (&["--table", "nobody", "--merge", "missing"], "public.nobody is not in the database postgres"),
+        (&["--table", "nobody", "--swap"], "public.nobody is not in the database postgres"),
+    ] {
+        // A recovery would say so.
+        let ran = within(&bank, &temporary, &[&back[..], more].concat());
+        assert!(ran.code == 2 && ran.stderr.contains(says), "{more:?}\n{}", ran.all());
+        assert!(!ran.all().contains("recovery"), "{more:?}\n{}", ran.all());
+        assert_eq!(bank.sql(schemas), "0", "{more:?}");
+    }
+    // One that may have been dropped since is looked for.
+    let ran = bank.run(&[&back[..], &["--table", "nobody"]].concat());
+    assert!(ran.code == 2 && ran.stderr.contains("It had: public.keyless, public.ledger."), "{}", ran.all());
+    assert_eq!(bank.sql(schemas), "0");
+}
+
+#[test]
+fn what_was_put_beside_the_living_ones_is_dropped_by_the_command_that_is_told() {
+    let bank = Bank::new(newest());
+    bank.sql("CREATE TABLE gone (n int)");
+    bank.sql("INSERT INTO ledger VALUES (1), (2)");
+    bank.done(&["backup", "bank"]);
+    bank.archive_all();
+    bank.sql("DROP TABLE gone");
+    let back = ["restore", "bank", "--source", "db", "--at", "latest", "--to-database", "postgres", "--yes"];
+    let merged = ["--table", "ledger", "--merge", "missing"];
+    // One with an error that only the merge itself meets.
+    let refused = ["--table", "ledger", "--merge", "missing", "--where", "id / 0 > 1"];
+    for (more, code) in [(&merged[..], 0), (&refused, 1), (&["--table", "gone"], 0)] {
+        let ran = bank.run(&[&back[..], more].concat());
+        assert_eq!(ran.code, code, "{}", ran.all());
+        let said = ran.all();
+        let told = said.split("mainstay restore ").nth(1).unwrap().lines().next().unwrap();
+        assert!(told.contains("--drop-old mainstay_"), "{said}");
+        let words: Vec<&str> =
+            ["restore"].into_iter().chain(told.split_whitespace()).chain(["--yes"]).collect();
+        bank.done(&words);
+        assert_eq!(bank.sql("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'mainstay%'"), "0");
+    }
+    // A schema that somebody made is nobody's to drop.
+    bank.sql("CREATE SCHEMA mainstay_mine");
+    let drop = ["restore", "bank", "--to-database", "postgres", "--drop-old", "mainstay_mine", "--yes"];
+    assert_eq!(bank.run(&drop).code, 2);
+}

@@ -120,6 +120,28 @@ fn failovers_go_on_in_the_archive_and_every_timeline_can_be_returned_to() {
     assert_eq!(ids(&bank.restored(&["--at", &on_first])), "3 3");
     assert_eq!(ids(&bank.restored(&["--at", "latest", "--timeline", "1"])), "7 103");
     assert_eq!(ids(&bank.restored(&["--at", "latest", "--timeline", "3"])), "8 8");
+
+    // A base backup of the wrong one decides, and everybody says that there is another.
+    let ran = bank.done(&["backup", "bank"]);
+    assert!(
+        ran.all().contains("has two histories") && ran.all().contains("timeline 3 (from 2 at "),
+        "{}",
+        ran.all()
+    );
+    let ran = bank.run(&["status", "--check"]);
+    assert!(ran.code == 5 && ran.stdout.contains("has two histories"), "{}", ran.all());
+    let ran = bank.done(&[
+        "restore",
+        "bank",
+        "--source",
+        "db",
+        "--to-dir",
+        to.to_str().unwrap(),
+        "--at",
+        "latest",
+        "--dry-run",
+    ]);
+    assert!(ran.stdout.contains("not followed  timeline 3 (from 2 at "), "{}", ran.all());
 }
 
 #[test]
@@ -148,7 +170,7 @@ fn log_that_no_base_backup_needs_goes_with_prune_and_recovery_still_works() {
     assert!(shown.stdout.contains("before the oldest base backup go"), "{}", shown.all());
     assert_eq!(files(), before, "a dry run deletes nothing");
     let ran = bank.done(&["prune", "--yes"]);
-    assert!(ran.stdout.contains("of archived log") && files() < before, "{}", ran.all());
+    assert!(ran.stdout.contains("of archived WAL") && files() < before, "{}", ran.all());
     assert_eq!(ids(&bank.restored(&["--at", "latest"])), "4 4");
     let status = bank.done(&["wal", "status"]);
     assert!(!status.stdout.contains("has a gap"), "{}", status.all());

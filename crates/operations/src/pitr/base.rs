@@ -10,7 +10,7 @@ use mainstay_sources::postgres::{
 };
 
 /// A base backup that a recovery may begin with.
-pub(super) struct Base {
+pub(crate) struct Base {
     pub point: PointInfo,
     pub facts: ClusterFacts,
     /// Nothing in it is damaged.
@@ -20,7 +20,7 @@ pub(super) struct Base {
 }
 
 /// The base backups of a source, oldest first. A damaged manifest is passed over: an older base backup does as well.
-pub(super) fn bases(repository: &Repository, points: &[PointInfo], source: &str) -> Result<Vec<Base>> {
+pub(crate) fn bases(repository: &Repository, points: &[PointInfo], source: &str) -> Result<Vec<Base>> {
     let mut found = Vec::new();
     for point in points {
         let usable = point

@@ -31,7 +31,7 @@ impl Resolved<'_> {
         each(&wanted, self.facts.segment_size, monitor, &|file| {
             let content = self.brought(file)?;
             if let WalFile::Segment(segment) = file {
-                limits.see(segment.start(self.facts.segment_size), &content);
+                self.see_limits(&limits, *segment, &content)?;
             }
             let path = folder.join(file.to_string());
             write(&path, &content, sync)?;
@@ -60,7 +60,7 @@ impl Resolved<'_> {
         let limits = Limits::default();
         each(&wanted, size, monitor, &|segment| {
             match self.brought(&WalFile::Segment(*segment)) {
-                Ok(content) => limits.see(segment.start(size), &content),
+                Ok(content) => self.see_limits(&limits, *segment, &content)?,
                 // It may never come to that one: it may lie on another line of history, or stream what it holds from its primary.
                 Err(failure) if standby && failure.kind == Kind::Verification => monitor.notice(
                     Severity::Warning,
@@ -75,6 +75,23 @@ impl Resolved<'_> {
         })?;
         monitor.done("limits", "");
         Ok(limits.beyond(&self.facts))
+    }
+
+    fn see_limits(&self, limits: &Limits, segment: Segment, content: &[u8]) -> Result<()> {
+        let size = self.facts.segment_size;
+        // Of its own timeline, or of the one that branches off there: whichever is there, the record goes on in it.
+        let next = [segment.next(size), self.ancestry.segment(segment.next(size), size)];
+        limits.see(segment.start(size), content, &|| {
+            for next in next {
+                match self.holdings.content(&WalFile::Segment(next)) {
+                    Ok(None) => {}
+                    // What is damaged is said where it is needed.
+                    Err(failure) if failure.kind == Kind::Verification => {}
+                    other => return other,
+                }
+            }
+            Ok(None)
+        })
     }
 
     fn brought(&self, file: &WalFile) -> Result<Vec<u8>> {

@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 
 /// Where the log cannot be followed further although there is more of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Break {
+pub(crate) enum Break {
     Missing(Segment),
     Damaged(Segment),
 }
 
 /// The archived segments from where a base backup begins on, as far as they follow one another; and where they break off, if
 /// later ones are there. `damaged`: segments that were found to be.
-pub(super) fn follow(
+pub(crate) fn follow(
     holdings: &Holdings<'_>,
     ancestry: &Ancestry,
     facts: &ClusterFacts,

@@ -2,7 +2,9 @@
 
 use super::{Resolved, base::Base};
 use crate::wal::Holdings;
-use mainstay_domain::{Failure, Result};
+use mainstay_domain::{Failure, Result, Time, wal::Segment};
+use mainstay_sources::postgres::wal::{Ancestry, Switch};
+use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// The timelines that may be meant: the one that is asked for; or every end of history that the newest base backup leads to.
@@ -76,6 +78,53 @@ pub(super) fn choose_line<'r>(
         shown.join("; ")
     ))
     .hint("Say which one is meant: --timeline N. `mainstay wal status` shows where each came from."))
+}
+
+/// Another line of history in the archive, which goes on where the one that is followed does not lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Other {
+    pub timeline: u32,
+    /// Where it came from: the timeline before and the position.
+    pub from: Option<String>,
+    pub last_end: Time,
+}
+
+impl std::fmt::Display for Other {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "timeline {}", self.timeline)?;
+        if let Some(from) = &self.from {
+            write!(f, " (from {from})")?;
+        }
+        write!(f, ", with transactions up to {}", self.last_end)
+    }
+}
+
+/// The other lines of history on which something was written after `since`. What an old primary left behind that has stopped since
+/// then is none.
+pub fn others(holdings: &Holdings<'_>, followed: &Ancestry, since: Time) -> Result<Vec<Other>> {
+    let size = holdings.segment_size;
+    // Whether a timeline has log beyond the place where another one left it.
+    let goes_beyond = |switch: &Switch| {
+        let last = holdings.begun().filter(|segment| segment.timeline == switch.from).last();
+        last.is_some_and(|last| {
+            last.number(size) > Segment::ending(switch.from, switch.at, size).number(size)
+        })
+    };
+    let mut found = Vec::new();
+    for timeline in holdings.timelines().into_iter().filter(|timeline| *timeline != followed.timeline) {
+        let left_behind = followed.switches.iter().find(|switch| switch.from == timeline);
+        let ancestry = holdings.ancestry(timeline);
+        let leads_on = ancestry.switches.iter().find(|switch| switch.from == followed.timeline);
+        // What the followed one came from, up to there; or what came from it where it ends: one line, further on.
+        if left_behind.or(leads_on).is_some_and(|switch| !goes_beyond(switch)) {
+            continue;
+        }
+        if let Some(last_end) = holdings.last_end(timeline, None)?.filter(|end| *end > since) {
+            let switch = ancestry.switches.last().map(|s| format!("{} at {}", s.from, s.at));
+            found.push(Other { timeline, from: switch, last_end });
+        }
+    }
+    Ok(found)
 }
 
 fn numbers(timelines: &[u32]) -> String {

@@ -1,8 +1,9 @@
 //! `mainstay restore --start --mask`: a whole server as a staging copy, masked before anybody can connect to it.
 //!
 //! It recovers on a socket in a folder that nobody else can enter; there every database that has a table of the mask is masked; the log that
-//! held the old rows is given up; and only then is it started where it is to be. Whatever goes wrong before that: it is stopped, and loses its control
-//! file, so that nobody starts by mistake what is masked by halves. A process that is killed can do neither.
+//! held the old rows is given up; and only then is it started where it is to be. Whatever goes wrong before that, or the user stopping it: the
+//! server is stopped, and loses its control file. A process that is killed can do neither; for that the directory is closed from before
+//! its control file comes until it is masked ([`open_up`]), and nobody starts by mistake what is masked by halves.
 
 use super::start::Starter;
 use crate::scratch_folder::ScratchFolder;
@@ -10,7 +11,7 @@ use mainstay_domain::{Failure, Kind, Monitor, Result};
 use mainstay_sources::postgres::{
     cluster::{
         ClusterFacts,
-        restore::{Action, Options, Recovery, Target},
+        restore::{Action, Options, Recovery, Target, open_up},
         start::{self, Started},
     },
     mask::{self, Mask, Masked},
@@ -21,6 +22,12 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::Path,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 /// What was masked in a database.
@@ -56,7 +63,10 @@ impl Starter {
         monitor: &dyn Monitor,
     ) -> Result<(Started, Vec<InDatabase>)> {
         let data = &options.destination;
-        let masked = self.mask(options, facts, mask, monitor).map_err(|failure| close(data, failure))?;
+        let masked = self
+            .mask(options, facts, mask, monitor)
+            .and_then(|masked| open_up(data).map(|()| masked))
+            .map_err(|failure| close(data, failure))?;
         Ok((self.start(options, monitor)?, masked))
     }
 
@@ -81,7 +91,7 @@ impl Starter {
         let masked = started.and_then(|started| {
             let spec = ConnectSpec::socket(&folder, started.port, &facts.superuser, "template1");
             monitor.step("mask", None);
-            let masked = in_all(&spec, mask, monitor)?;
+            let masked = interruptibly(&spec, monitor, || in_all(&spec, mask, monitor))?;
             forget_log(&spec)?;
             monitor.done("mask", "");
             Ok(masked)
@@ -93,6 +103,56 @@ impl Starter {
         stopped?;
         scratch.close()?;
         Ok(masked)
+    }
+}
+
+/// How long masking may take.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Between two looks whether the user wants to stop.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Works on a server that is ours alone, for as long as it may take and the user wants it to: then all that works on it is ended there, however
+/// long its statement would still take.
+pub(crate) fn interruptibly<T>(
+    spec: &ConnectSpec,
+    monitor: &dyn Monitor,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let (done, is_done) = mpsc::channel::<()>();
+    let late = AtomicBool::new(false);
+    let begun = Instant::now();
+    let worked = thread::scope(|scope| {
+        let late = &late;
+        scope.spawn(move || {
+            // Ends when the other end is dropped.
+            while let Err(mpsc::RecvTimeoutError::Timeout) = is_done.recv_timeout(LOOK) {
+                late.fetch_or(begun.elapsed() > LONGEST, Ordering::Relaxed);
+                if monitor.cancelled() || late.load(Ordering::Relaxed) {
+                    end_all_sessions(spec);
+                }
+            }
+        });
+        let worked = work();
+        drop(done);
+        worked
+    });
+    match worked {
+        Err(failure) if monitor.cancelled() => {
+            Err(Failure::new(Kind::Cancelled, "the masking was stopped").caused_by(failure))
+        }
+        Err(failure) if late.into_inner() => {
+            Err(Failure::failed("the masking did not come to its end within a day").caused_by(failure))
+        }
+        worked => worked,
+    }
+}
+
+/// Best effort: it is tried again until nobody works on it.
+fn end_all_sessions(spec: &ConnectSpec) {
+    let sql = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+                WHERE backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()";
+    if let Ok(mut connection) = Connection::connect(spec) {
+        let _ = connection.query(sql);
     }
 }
 

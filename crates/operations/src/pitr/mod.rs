@@ -14,7 +14,8 @@ pub mod masked;
 pub mod start;
 
 pub(crate) use base::next_base;
-pub(crate) use follow::is_whole_in_record;
+pub(crate) use follow::{Break, follow, is_whole_in_record};
+pub use lines::{Other, others};
 
 use crate::{points::PointInfo, restore::Opened, wal::Holdings};
 use base::{Base, bases, ended};
@@ -69,6 +70,8 @@ pub struct Resolved<'r> {
     pub segments: Vec<Segment>,
     pub target: Target,
     holdings: Holdings<'r>,
+    /// Lines of history with later log that this one does not have.
+    pub others: Vec<Other>,
     /// Archived segments that were found to be damaged.
     damage: Mutex<BTreeSet<Segment>>,
 }
@@ -108,7 +111,9 @@ pub fn resolve<'r>(
             along(holdings.clone(), ancestry, &bases, source, &request.target)
         })
         .collect();
-    choose_line(&holdings, &lines, met)
+    let mut resolved = choose_line(&holdings, &lines, met)?;
+    resolved.others = others(&holdings, &resolved.ancestry, Time(i64::MIN))?;
+    Ok(resolved)
 }
 
 /// Meets a request along one line of history.
@@ -142,6 +147,7 @@ fn along<'r>(
         segments: Vec::new(),
         target: target.clone(),
         holdings,
+        others: Vec::new(),
         damage: Mutex::default(),
     };
     loop {
@@ -204,6 +210,7 @@ pub fn end_of_backup<'r>(
         segments: Vec::new(),
         target: Target::Immediate,
         holdings,
+        others: Vec::new(),
         damage: Mutex::default(),
     })
 }

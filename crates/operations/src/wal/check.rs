@@ -5,7 +5,10 @@
 //! recovery point, and the way from it to later moments.
 
 use super::{Holdings, each::each};
-use crate::points::PointInfo;
+use crate::{
+    pitr::{Break, follow, is_whole_in_record},
+    points::PointInfo,
+};
 use mainstay_domain::{
     Failure, Kind, Lsn, Monitor, PointId, Result, Silent, Time,
     point::State,
@@ -74,8 +77,11 @@ impl std::fmt::Display for Broken {
     }
 }
 
+/// A base backup: its point, when it ended, and where in the log.
+pub type Base = (PointId, Time, ClusterFacts);
+
 /// Base backups of one cluster, oldest first.
-pub struct Bases(Vec<(PointId, Time, ClusterFacts)>);
+pub struct Bases(pub(super) Vec<Base>);
 
 /// The base backups among these points, by cluster. One whose manifest cannot be read is told of elsewhere.
 pub fn bases_of(repository: &Repository, points: &[PointInfo]) -> Result<BTreeMap<u64, Bases>> {
@@ -108,7 +114,7 @@ impl Bases {
             let first = Segment::holding(facts.timeline, facts.start, size).number(size);
             ancestry.includes(facts.timeline, facts.stop)
                 && first <= segment.number(size)
-                && !crate::pitr::is_whole_in_record(facts, segment)
+                && !is_whole_in_record(facts, segment)
         })
     }
 
@@ -117,7 +123,7 @@ impl Bases {
         let size = holdings.segment_size;
         let later = |facts: &ClusterFacts| {
             facts.start >= segment.end(size)
-                || facts.timeline == segment.timeline && crate::pitr::is_whole_in_record(facts, segment)
+                || facts.timeline == segment.timeline && is_whole_in_record(facts, segment)
         };
         let found = self.0.iter().find(|(.., facts)| later(facts));
         found.map(|(point, at, _)| (*point, *at))
@@ -211,10 +217,21 @@ pub fn gaps(holdings: &Holdings<'_>, bases: &Bases) -> Result<Vec<Broken>> {
     let mut found = Vec::new();
     for timeline in holdings.timelines() {
         let begun: Vec<Segment> = holdings.begun().filter(|s| s.timeline == timeline).collect();
-        let missing = holdings.missing(timeline, &begun);
+        let mut missing: BTreeSet<Segment> = holdings.missing(timeline, &begun).into_iter().collect();
+        // Between a base backup and what was archived first after it, too.
+        let ancestry = holdings.ancestry(timeline);
+        for (.., facts) in bases.0.iter().filter(|(.., f)| ancestry.includes(f.timeline, f.stop)) {
+            if let Some(Break::Missing(segment)) = follow(holdings, &ancestry, facts, &BTreeSet::new())?.1 {
+                missing.insert(segment);
+            }
+        }
         for segment in missing.into_iter().filter(|segment| bases.need(holdings, *segment)).take(TOLD) {
-            // A listing may lag behind what was archived a moment ago.
-            if holdings.has_by_now(segment)? || holdings.reach_if_sound(segment)?.is_some() {
+            let told = |broken: &Broken| broken.file == WalFile::Segment(segment);
+            // A listing may lag behind what was archived a moment ago; and lines of history have their beginnings in common.
+            if found.iter().any(told)
+                || holdings.has_by_now(segment)?
+                || holdings.reach_if_sound(segment)?.is_some()
+            {
                 continue;
             }
             found.push(broken(
@@ -332,7 +349,8 @@ impl Holdings<'_> {
     }
 }
 
-/// The gaps in the log of an application's clusters, by a listing alone.
-pub fn gaps_of(repository: &Repository, points: &[PointInfo]) -> Result<Vec<Broken>> {
-    Ok(check(repository, points, false, &Silent)?.broken)
+/// The gaps, by a listing alone, that no base backup was made after: what was written since then cannot be returned to.
+pub fn open_gaps(repository: &Repository, points: &[PointInfo]) -> Result<Vec<Broken>> {
+    let found = check(repository, points, false, &Silent)?.broken;
+    Ok(found.into_iter().filter(|broken| broken.next.is_none()).collect())
 }

@@ -23,9 +23,9 @@ use mainstay_domain::{
 use mainstay_repository::{Repository, wal::Archive};
 use mainstay_sources::postgres::{
     cluster::{ClusterConfig, build::refuse_log_pages},
-    replication::{Identity, LogStream, Message, Session, Status, Streamed, Trouble},
+    replication::{Identity, LogStream, Message, Session, Slot, Standing, Status, Streamed, Trouble, slots},
     wal::Ancestry,
-    wire::ConnectSpec,
+    wire::{ConnectSpec, Connection},
 };
 use shipper::{Shipping, ship};
 use std::{
@@ -47,6 +47,10 @@ const SILENCE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Between two attempts to connect: twice as long each time, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The same where the server's clients wait for us.
+const WAITED_FOR: Duration = Duration::from_millis(500);
+/// The same trouble is not told more often than this.
+const TOLD_EVERY: Duration = Duration::from_secs(30);
 
 /// How to receive.
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,6 +103,7 @@ pub fn receive(
         accept_gap: options.accept_gap,
         monitor,
         system: None,
+        remade: false,
         received: Received { counts: Counts::default(), up_to: None },
     };
     monitor.step("wal receive", None);
@@ -150,6 +155,8 @@ struct Receiver<'a> {
     monitor: &'a dyn Monitor,
     /// The cluster that was met first.
     system: Option<u64>,
+    /// The slot of this session takes the place of one that the server had given up.
+    remade: bool,
     received: Received,
 }
 
@@ -164,7 +171,8 @@ enum Ended {
 impl Receiver<'_> {
     /// Session after session, until the user stops it or one fails for good.
     fn run(&mut self) -> Result<()> {
-        let mut pause = Duration::from_secs(1);
+        let mut pause = Duration::ZERO;
+        let mut told: Option<(String, Instant)> = None;
         while !self.monitor.cancelled() {
             let met = self.system.is_some();
             let before = self.received.counts;
@@ -173,15 +181,21 @@ impl Receiver<'_> {
                 // At first, an address that does not answer is a mistake; later, a server that is away for a while.
                 Err(Trouble::Passing(failure)) if met || self.system.is_some() => {
                     if self.received.counts != before {
-                        pause = Duration::from_secs(1);
+                        pause = Duration::ZERO;
                     }
                     if self.monitor.cancelled() {
                         return Ok(());
                     }
-                    let text = format!("{failure}; connecting again in {} s", pause.as_secs());
-                    self.monitor.notice(Severity::Warning, &text);
+                    pause = next_pause(pause, self.synchronous.load(Ordering::Relaxed));
+                    let text = failure.to_string();
+                    let is_known =
+                        told.as_ref().is_some_and(|(said, at)| *said == text && at.elapsed() < TOLD_EVERY);
+                    if !is_known {
+                        let again = format!("{text}; connecting again in {:.1} s", pause.as_secs_f32());
+                        self.monitor.notice(Severity::Warning, &again);
+                        told = Some((text, Instant::now()));
+                    }
                     shipper::pause(pause, self.monitor);
-                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 Err(trouble) => return Err(trouble.into_failure()),
             }
@@ -195,7 +209,18 @@ impl Receiver<'_> {
         let mut session = Session::open(self.spec, name)?;
         let mut identity = session.identify()?;
         self.refuse_another(identity.system)?;
-        let made = session.create_slot(self.slot)?;
+        let mut made = session.create_slot(self.slot)?;
+        self.remade = !made && self.is_lost();
+        if self.remade {
+            // It keeps nothing, and never will again: what it kept is gone, or there without it.
+            session.drop_slot(self.slot)?;
+            made = session.create_slot(self.slot)?;
+            let text = format!(
+                "the server had given up the slot {}: it is made anew, and keeps the log from now on",
+                self.slot
+            );
+            self.monitor.notice(Severity::Warning, &text);
+        }
         let slot_start = if made { None } else { session.slot_start(self.slot)? };
         // Until the watch has looked, the setting says it.
         let names = session.setting("synchronous_standby_names")?;
@@ -213,6 +238,14 @@ impl Receiver<'_> {
                 Ended::Switched => identity = session.identify()?,
             }
         }
+    }
+
+    /// Whether the server has given our slot up. If it cannot be asked, that is found out by what it still has.
+    fn is_lost(&self) -> bool {
+        let found = Connection::connect(self.spec).ok().and_then(|mut asked| slots::slots(&mut asked).ok());
+        let lost =
+            |slot: &Slot| slot.name == self.slot && slot.standing(self.cluster.slot_warn) == Standing::Lost;
+        found.is_some_and(|slots| slots.iter().any(lost))
     }
 
     fn refuse_another(&mut self, system: u64) -> Result<()> {
@@ -249,11 +282,17 @@ impl Receiver<'_> {
                 continue;
             }
             if !self.accept_gap || place == now {
+                if self.remade {
+                    // Nobody will receive from it until somebody decides, and it would keep log all the while.
+                    session.drop_slot(self.slot)?;
+                }
                 return Err(Trouble::Other(start::gap(place, gone)));
             }
             // A slot that was given up stays given up.
-            session.drop_slot(self.slot)?;
-            session.create_slot(self.slot)?;
+            if !self.remade {
+                session.drop_slot(self.slot)?;
+                session.create_slot(self.slot)?;
+            }
             let text = format!("the archive has a gap from {place} to {now}: make a new base backup");
             self.monitor.notice(Severity::Warning, &text);
             return self.stream(session, archive, now, size);
@@ -380,6 +419,14 @@ impl Receiver<'_> {
     }
 }
 
+/// How long to wait after another attempt that failed. Commits wait for whom the server waits for: it comes back at once.
+fn next_pause(last: Duration, is_waited_for: bool) -> Duration {
+    match is_waited_for {
+        true => WAITED_FOR,
+        false => (last * 2).clamp(Duration::from_secs(1), LONGEST_PAUSE),
+    }
+}
+
 /// Two ends, of which neither waits.
 fn pair() -> Result<(UnixStream, UnixStream)> {
     let made = UnixStream::pair().and_then(|(one, other)| {
@@ -393,4 +440,20 @@ fn pair() -> Result<(UnixStream, UnixStream)> {
 fn drain(mut wake: &UnixStream) {
     let mut nothing = [0; 64];
     while matches!(wake.read(&mut nothing), Ok(1..)) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_whose_clients_wait_for_us_is_connected_to_again_within_a_second() {
+        let (mut pause, mut waited_for) = (Duration::ZERO, Duration::ZERO);
+        for _ in 0..20 {
+            (pause, waited_for) = (next_pause(pause, false), next_pause(waited_for, true));
+            assert!(waited_for <= Duration::from_secs(1));
+        }
+        assert_eq!(pause, LONGEST_PAUSE, "others are not asked more often than is good");
+        assert!(next_pause(pause, true) <= Duration::from_secs(1), "also when it begins to wait only then");
+    }
 }

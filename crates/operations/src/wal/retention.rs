@@ -175,22 +175,47 @@ pub fn is_expendable(
         })
 }
 
-/// Deletes what a plan made now, on the points that live now, lets go. Returns how many files and bytes.
-pub fn carry_out(repository: &Repository, monitor: &dyn Monitor) -> Result<(usize, u64)> {
-    // Whatever is in doubt may have been a base backup.
+/// What was deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Deleted {
+    pub files: usize,
+    pub bytes: u64,
+}
+
+/// Carries plans out. The points may have changed since they were made, so each archive is judged again on those that live
+/// now: what goes was shown, and goes by now as well.
+///
+/// # Errors
+/// `Verification` while anything in the repository's log is in doubt, for that may be a base backup; `Cancelled`.
+pub fn execute(repository: &Repository, shown: &[Plan], monitor: &dyn Monitor) -> Result<Deleted> {
+    let mut deleted = Deleted::default();
+    if shown.iter().all(|plan| plan.going.is_empty()) {
+        return Ok(deleted);
+    }
     repository.certain_state()?;
-    let mut done = (0, 0);
-    for plan in plan(repository, &BTreeSet::new())? {
-        let holdings = Holdings::read(repository, plan.system)?;
-        for archived in &plan.going {
+    for by_now in plan(repository, &BTreeSet::new())? {
+        let archive = Archive::of(repository, by_now.system);
+        for archived in in_both(shown, &by_now) {
             if monitor.cancelled() {
-                return Err(Failure::new(Kind::Cancelled, "stopped before all archived log was deleted"));
+                return Err(Failure::new(Kind::Cancelled, "stopped before all archived WAL was deleted"));
             }
-            holdings.archive.remove(archived)?;
-            done = (done.0 + 1, done.1 + archived.stored_bytes);
+            archive.remove(archived)?;
+            deleted.files += 1;
+            deleted.bytes += archived.stored_bytes;
         }
     }
-    Ok(done)
+    Ok(deleted)
+}
+
+/// What goes by a plan made now and was shown in one made before.
+fn in_both<'p>(shown: &[Plan], by_now: &'p Plan) -> Vec<&'p Archived> {
+    let key = |archived: &Archived| (archived.file.clone(), archived.host);
+    let shown: BTreeSet<_> = shown
+        .iter()
+        .filter(|plan| plan.system == by_now.system)
+        .flat_map(|plan| plan.going.iter().map(key))
+        .collect();
+    by_now.going.iter().filter(|archived| shown.contains(&key(archived))).collect()
 }
 
 #[cfg(test)]
@@ -269,6 +294,28 @@ mod tests {
         for (file, starts, known, expected) in cases {
             assert_eq!(goes(file, starts, known), *expected, "{file} with {starts:?}");
         }
+    }
+
+    #[test]
+    fn what_was_not_in_the_plan_is_not_deleted_nor_what_is_needed_by_now() {
+        let plan = |system, numbers: std::ops::Range<u64>| {
+            let going: Vec<Archived> = numbers
+                .map(|number| Archived {
+                    file: WalFile::Segment(Segment::holding(1, Lsn(number << 24), SIZE)),
+                    host: mainstay_domain::HostId([1; 16]),
+                    stored_bytes: 1,
+                })
+                .collect();
+            let (going_files, going_bytes) = (going.len(), going.len() as u64);
+            Plan { system, going, going_files, going_bytes, staying_files: 0, all_stays: None }
+        };
+        let files = |shown: &[Plan], now: &Plan| -> Vec<String> {
+            in_both(shown, now).iter().map(|archived| archived.file.to_string()).collect()
+        };
+        let both = ["000000010000000000000003", "000000010000000000000004"];
+        assert_eq!(files(&[plan(7, 1..5)], &plan(7, 3..9)), both);
+        assert!(files(&[plan(8, 1..5)], &plan(7, 3..9)).is_empty(), "another cluster's");
+        assert!(files(&[], &plan(7, 3..9)).is_empty());
     }
 
     #[test]

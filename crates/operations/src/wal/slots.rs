@@ -1,4 +1,4 @@
-//! How the replication slots of an application's servers stand: who keeps how much log for whom.
+//! How an application's servers stand with their log: whether the archiver works, and who keeps how much in replication slots for whom.
 
 use crate::{
     access,
@@ -8,6 +8,7 @@ use mainstay_domain::{Failure, Result};
 use mainstay_sources::postgres::{
     cluster::ClusterConfig,
     replication::{Slot, slots},
+    wal::{Archiver, archiver},
     wire::{ConnectSpec, Connection},
 };
 use serde::Serialize;
@@ -24,6 +25,7 @@ pub struct ServerSlots {
     /// The slot that `wal receive` uses.
     pub ours: String,
     pub slots: Vec<Slot>,
+    pub archiver: Option<Archiver>,
     /// What is not as it should be, in sentences.
     pub concerns: Vec<String>,
     /// Why the server could not be asked.
@@ -50,25 +52,34 @@ pub fn of_apps(config: &Config, app: Option<&str>) -> Result<Vec<ServerSlots>> {
     Ok(found)
 }
 
-fn of_server(app: &str, source: &str, cluster: &ClusterConfig) -> ServerSlots {
+/// Those of one source.
+pub fn of_server(app: &str, source: &str, cluster: &ClusterConfig) -> ServerSlots {
     let asked = ask(cluster);
-    let (slots, unknown) = match asked {
-        Ok(slots) => (slots, None),
-        Err(failure) => (Vec::new(), Some(failure.message)),
+    let (told, unknown) = match asked {
+        Ok(asked) => (asked, None),
+        Err(failure) => ((Vec::new(), None), Some(failure.message)),
     };
+    let (slots, archiver) = told;
     ServerSlots {
         app: app.to_owned(),
         source: source.to_owned(),
         ours: cluster.slot(app, source),
-        concerns: slots.iter().filter_map(|slot| slot.concern(cluster.slot_warn)).collect(),
+        concerns: archiver
+            .iter()
+            .filter_map(|archiver| Some(format!("{source}: {}", archiver.concern()?)))
+            .chain(slots.iter().filter_map(|slot| slot.concern(cluster.slot_warn)))
+            .collect(),
         slots,
+        archiver,
         unknown,
     }
 }
 
-fn ask(cluster: &ClusterConfig) -> Result<Vec<Slot>> {
+fn ask(cluster: &ClusterConfig) -> Result<(Vec<Slot>, Option<Archiver>)> {
     let spec = cluster.connect_spec()?;
     let spec = ConnectSpec { connect_timeout: spec.connect_timeout.min(PATIENCE), ..spec };
     let mut connection = Connection::connect(&spec).map_err(Failure::from)?;
-    slots::slots(&mut connection)
+    connection.set_patience(Some(PATIENCE))?;
+    let found = slots::slots(&mut connection)?;
+    Ok((found, Some(archiver(&mut connection)?)))
 }

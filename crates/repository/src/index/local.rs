@@ -44,7 +44,7 @@ impl LocalSegment {
     pub fn sources(&self) -> &[ObjectId] {
         &self.sources
     }
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.records
     }
     pub fn path(&self) -> &Path {
@@ -147,6 +147,12 @@ impl LocalSegment {
         }
         let number = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("four bytes"));
         let (sources, packs, records) = (number(40) as usize, number(44) as usize, number(48));
+        // Before anything is made room for: it must hold what it says.
+        let tables = sources as u64 * 32 + packs as u64 * 33 + (packs as u64 + 1) * 4;
+        let by_record = (RECORD + PREFIX) as u64;
+        if file.metadata().map_err(cache)?.len() != 52 + tables + u64::from(records) * by_record {
+            return Err(invalid("it is not as long as it says"));
+        }
         file.seek(SeekFrom::Start(52)).map_err(cache)?;
         let mut tables = vec![0; sources * 32 + packs * 33];
         file.read_exact(&mut tables).map_err(cache)?;
@@ -155,6 +161,11 @@ impl LocalSegment {
         let ends_at = records_at + u64::from(records) * RECORD as u64;
         let mut end_bytes = vec![0; (packs + 1) * 4];
         file.read_exact_at(&mut end_bytes, ends_at).map_err(cache)?;
+        let ends = end_bytes.chunks_exact(4).map(|e| u32::from_be_bytes(e.try_into().expect("four bytes")));
+        let ends: Vec<u32> = ends.collect();
+        if !ends.is_sorted() || ends.last() != Some(&records) {
+            return Err(invalid("its lists by pack do not follow one another"));
+        }
         Ok(LocalSegment {
             sources: source_bytes.chunks_exact(32).filter_map(ObjectId::from_slice).collect(),
             packs: pack_bytes
@@ -169,10 +180,7 @@ impl LocalSegment {
             records: records.into(),
             records_at,
             prefixes_at: ends_at + end_bytes.len() as u64,
-            ends: end_bytes
-                .chunks_exact(4)
-                .map(|e| u32::from_be_bytes(e.try_into().expect("four bytes")))
-                .collect(),
+            ends,
             path: path.to_owned(),
             file,
         })

@@ -9,13 +9,13 @@ mod local;
 mod segment;
 
 pub use cache::{Cache, LIVE_SEGMENTS_BEFORE_MERGE};
+pub use local::LocalSegment;
 pub use segment::{Record, Segment, open as open_segment, seal as seal_segment};
 
 use crate::{
     error::Result,
     pack::{Blob, Place},
 };
-use local::LocalSegment;
 use mainstay_domain::{ChunkId, PackId, stream::Pool};
 use std::{
     collections::{HashMap, HashSet, VecDeque},

@@ -1,8 +1,10 @@
 //! The exact calls that operations make: their order is the safety argument, their number is the bill.
 
 use crate::support::*;
+use mainstay_domain::point::Hold;
+use mainstay_repository::check::{Depth, check};
 use mainstay_stores::{Call, MemoryStore, RecordingStore, Store, Verb};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// A call as `verb kind`: the first component of the object's name.
 fn kinds(calls: &[Call]) -> Vec<String> {
@@ -126,4 +128,98 @@ fn looking_at_what_a_prune_would_do_writes_nothing() {
     let seen = mainstay_repository::collect::preview(&repository, 0).unwrap();
     assert!(seen.condemned_objects > 0);
     assert!(recording.take().iter().all(|call| !call.verb.writes()));
+}
+
+/// All calls since the last time, neighbours of the same kind as one.
+fn exactly(recording: &RecordingStore<MemoryStore>) -> Vec<String> {
+    let calls = recording.take();
+    assert!(calls.iter().all(|call| call.ok || call.verb == Verb::Read || call.verb == Verb::Create));
+    counted(kinds(&calls))
+}
+
+#[test]
+fn a_repository_is_made_by_four_objects_of_which_the_last_says_that_it_is_one() {
+    let recording = RecordingStore::new(MemoryStore::new());
+    let store: Arc<dyn Store> = Arc::new(recording.clone());
+    mainstay_repository::Repository::init(&access(store), "test", CHUNKING).unwrap();
+    assert_eq!(
+        exactly(&recording),
+        ["1 Stat format", "1 List ", "1 Create trust", "1 Create keys", "1 Create log", "1 Create format"]
+    );
+}
+
+/// A repository with two points that share something.
+fn with_points() -> (Arc<RecordingStore<MemoryStore>>, Arc<dyn Store>, [mainstay_repository::Committed; 2]) {
+    let (recording, store) = recorded();
+    let points =
+        [3, 4].map(|seed| back_up(&open(&store), &[("a", noise(1, 120_000)), ("b", noise(seed, 20_000))]));
+    recording.take();
+    (recording, store, points)
+}
+
+#[test]
+fn listing_the_points_of_a_small_repository_reads_what_opens_it_and_its_log() {
+    let (recording, store, _) = with_points();
+    assert_eq!(open(&store).state().unwrap().facts.points.len(), 2);
+    assert_eq!(
+        exactly(&recording),
+        ["1 Read format", "1 List keys", "1 Read keys", "2 Read trust", "20 Stat log", "7 Read log"]
+    );
+}
+
+#[test]
+fn a_restore_reads_the_manifest_the_index_and_the_parts_of_packs_that_it_needs() {
+    let (recording, store, points) = with_points();
+    let repository = open(&store);
+    recording.take();
+    let content = repository.manifest(&points[1].point).unwrap().point.sources[0].streams[1].content.clone();
+    assert_eq!((content.level, points[1].written.packs.len()), (0, 1), "all of it lies in one pack");
+    // The header of the pack and each chunk.
+    let ranges = format!("{} ReadRange packs", 1 + content.pieces.len());
+    recording.take();
+    assert!(read(&repository, &points[1].point, 1).unwrap() == noise(4, 20_000));
+    assert_eq!(exactly(&recording), ["1 Read manifests", "2 Read index", &ranges]);
+}
+
+#[test]
+fn a_check_looks_for_every_object_once_and_reads_each_pack_once_at_most() {
+    let (recording, store, points) = with_points();
+    let ids = [0, 1].map(|n: usize| points[n].point);
+    let packs: BTreeSet<_> = points.iter().flat_map(|made| &made.reach.packs).collect();
+    // Header, length and bytes of the table of contents.
+    let looked_at = ["1 Stat packs", "3 ReadRange packs"].repeat(packs.len());
+    let read = ["1 Stat packs", "1 Read packs"].repeat(packs.len());
+    let before = ["2 Read manifests", "2 Read index"];
+    let after = ["1 Read log", "2 Stat log"];
+    for (depth, of_packs, then) in [
+        (Depth::Objects, &looked_at, &[][..]),
+        (Depth::Packs, &read, &[]),
+        (Depth::Data, &read, &["2 Read index", "2 Read manifests"]),
+    ] {
+        let repository = open(&store);
+        recording.take();
+        let report = check(&repository, &ids, depth, 1, &mainstay_domain::Silent).unwrap();
+        assert!(report.is_clean());
+        assert_eq!(exactly(&recording), [&before[..], of_packs, then, &after].concat(), "{depth:?}");
+    }
+}
+
+#[test]
+fn dropping_holding_and_releasing_write_one_entry_each() {
+    let (recording, store, points) = with_points();
+    let repository = open(&store);
+    recording.take();
+    let hold = Hold {
+        kind: "legal".into(),
+        reason: "case 17".into(),
+        by: "ann".into(),
+        since: repository.clock().now(),
+        until: None,
+    };
+    let hold = repository.hold(points[0].point, hold).unwrap();
+    assert_eq!(exactly(&recording), ["1 Read log", "2 Stat log", "1 Create log"]);
+    repository.release_hold(hold, "ann", "closed").unwrap();
+    assert_eq!(exactly(&recording), ["1 Read log", "2 Stat log", "1 Create log"]);
+    repository.drop_point(points[0].point, "ann", "expired").unwrap();
+    assert_eq!(exactly(&recording), ["1 Read log", "2 Stat log", "1 Create log", "1 Read log", "2 Stat log"]);
 }

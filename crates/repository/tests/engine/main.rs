@@ -8,6 +8,7 @@ mod calls;
 mod crash;
 mod damage;
 mod history;
+mod init;
 mod loss;
 mod matrix;
 mod neighbours;

@@ -278,6 +278,44 @@ fn every_decoder_survives_deep_nesting_and_lengths_that_lie() {
     }
 }
 
+/// The package of fuzz targets needs a nightly compiler, so nothing builds it every day.
+#[test]
+fn every_decoder_has_its_fuzz_target_and_that_package_names_all_that_they_need() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+    let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
+    let value =
+        |line: &str, key: &str| Some(line.strip_prefix(key)?.trim_matches(['"', ' ', '=']).to_owned());
+    let bins = manifest.split("[[bin]]").skip(1).map(|bin| {
+        let of_bin = |key| bin.lines().find_map(|line| value(line, key)).unwrap();
+        (of_bin("name"), of_bin("path"))
+    });
+    let mut bins: Vec<_> = bins.collect();
+    let mut targets: Vec<_> =
+        TARGETS.iter().map(|(name, _)| ((*name).to_owned(), format!("fuzz_targets/{name}.rs"))).collect();
+    bins.sort();
+    targets.sort();
+    assert_eq!(bins, targets);
+    assert_eq!(fs::read_dir(fuzz.join("fuzz_targets")).unwrap().count(), targets.len());
+    for (name, path) in targets {
+        let called = format!("fuzz_target!(|bytes: &[u8]| mainstay_fuzz::{name}(bytes));");
+        assert!(fs::read_to_string(fuzz.join(path)).unwrap().contains(&called), "{name}");
+    }
+    let used = include_str!("targets.rs").split(|c: char| !c.is_alphanumeric() && !"_:".contains(c));
+    let used = used.filter_map(|word| Some(word.split_once("::")?.0.replace('_', "-")));
+    let others = ["blake3", "minicbor", "tempfile", "zstd"];
+    let mut packages: Vec<_> =
+        used.filter(|name| name.starts_with("mainstay-") || others.contains(&name.as_str())).collect();
+    packages.sort();
+    packages.dedup();
+    assert_eq!(packages.len(), 4 + others.len(), "{packages:?}");
+    for name in packages {
+        assert!(
+            manifest.lines().any(|line| line.starts_with(&format!("{name} = "))),
+            "it does not name {name}"
+        );
+    }
+}
+
 /// Gives `make fuzz` something to begin with.
 #[test]
 fn the_corpus_is_not_empty() {

@@ -6,18 +6,21 @@
 //! targets in `fuzz/`.
 
 use mainstay_domain::{
-    ChunkId, EpochId, HoldId, HostId, Incarnation, ObjectId, PointId, RepositoryId, SessionId, Time,
+    ChunkId, Clock, EpochId, HoldId, HostId, Incarnation, ObjectId, PointId, RepositoryId, SessionId, Time,
     listing::{decode_items, encode_item},
     point::Point,
     stream::Content,
+    wal::WalFile,
 };
 use mainstay_keys::{
     aead::AeadKey, bundle::Bundle, derive, hpke, kit, recipient, secret::Secret, sign::Signer,
 };
 use mainstay_repository::{
-    envelope::{Envelope, KeyRole, Unsealer, Writer},
+    Access, Repository,
+    envelope::{Envelope, HEADER, KeyRole, Unsealer, Writer},
     format::{Format, repository_id},
-    index::{Segment, open_segment},
+    hint,
+    index::{LocalSegment, Segment, open_segment},
     keyring::Keyring,
     log::{
         Event, State, entry,
@@ -25,10 +28,14 @@ use mainstay_repository::{
         state::Stamp,
     },
     manifest,
-    pack::{Blob, Opened},
-    stream::decode_list,
+    pack::{Blob, Opened, chunk_id},
+    stream::{Chunking, decode_list},
     trust::{Roles, Trust, TrustedHost},
+    wal::Archive,
 };
+use mainstay_stores::{MemoryStore, Store};
+use std::sync::Arc;
+use tempfile::TempDir;
 
 /// A decoder and the checks around it, by name.
 pub type Target = (&'static str, fn(&[u8]));
@@ -45,6 +52,10 @@ pub const TARGETS: &[Target] = &[
     ("manifest", manifest),
     ("list", list),
     ("listing", listing),
+    ("proof", proof),
+    ("wal", wal),
+    ("local_index", local_index),
+    ("hint", hint),
 ];
 
 fn bundle() -> Bundle {
@@ -292,4 +303,168 @@ pub fn listing(bytes: &[u8]) {
     items.iter().for_each(|item| encode_item(item, &mut written));
     let again: Result<Vec<_>, _> = decode_items(&written).collect();
     assert_eq!(again.ok(), Some(items));
+}
+
+/// A repository in memory, for decoders that read an object by its name.
+struct Place {
+    memory: MemoryStore,
+    repository: Repository,
+    writer: Writer,
+    /// The name of [`SEGMENT`] in the archive of [`SYSTEM`].
+    wal: String,
+    folder: TempDir,
+}
+
+const SEGMENT: &str = "000000010000000000000003";
+const SYSTEM: u64 = 7;
+
+thread_local! {
+    static PLACE: Place = Place::new();
+}
+
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Time {
+        Time(0)
+    }
+}
+
+impl Place {
+    fn new() -> Place {
+        let memory = MemoryStore::new();
+        let access = || Access {
+            store: Arc::new(memory.clone()),
+            secret: Secret::Key([7; 32]),
+            clock: Arc::new(Stopped),
+            cache: None,
+        };
+        Repository::init(&access(), "fuzz", Chunking::default()).expect("memory can be written to");
+        let repository = Repository::open(access(), None).expect("it was made just now");
+        let bundle = repository.keyring().current();
+        let writer = Writer {
+            repository: repository.id(),
+            epoch: EpochId(bundle.epoch),
+            data_public: bundle.data_public(),
+            index_public: bundle.index_public(),
+            signer: bundle.signer(),
+        };
+        let segment = SEGMENT.parse().expect("it is a segment's name");
+        Archive::of(&repository, SYSTEM).put(&segment, b"", None).expect("memory can be written to");
+        let wal = memory.names().into_iter().find(|name| name.starts_with("wal/")).expect("it was put there");
+        let folder = TempDir::new().expect("there is a folder for temporary files");
+        Place { memory, repository, writer, wal, folder }
+    }
+}
+
+/// As a whole proof, and as the report in one.
+pub fn proof(bytes: &[u8]) {
+    let envelope = Envelope {
+        magic: b"MSTYPRF1",
+        info: b"mainstay v1 proof",
+        signature: "mainstay v1 proof\0",
+        hashed: false,
+        signers: Roles::ALL,
+    };
+    PLACE.with(|Place { memory, repository, writer, .. }| {
+        let mut sealed = envelope.header(&[0; 16], writer);
+        envelope.seal_section(&mut sealed, KeyRole::Data, envelope.info, bytes, writer);
+        envelope.sign(&mut sealed, &writer.signer);
+        for (object, is_one) in [(bytes, false), (&sealed, true)] {
+            let hash = blake3::hash(object).to_hex();
+            let name = format!("proofs/{}/{:020}-{}", writer.signer.host(), 1, &hash[..16]);
+            memory.overwrite(&name, object);
+            assert_eq!(mainstay_repository::proof::check(repository, &name).is_ok(), is_one);
+            let read = mainstay_repository::proof::read(repository, &name).ok();
+            assert_eq!(read.as_deref(), std::str::from_utf8(bytes).ok().filter(|_| is_one));
+            memory.delete(&name).expect("memory can be written to");
+        }
+    });
+}
+
+/// As a whole file of archived log; as what such a one says of itself; and as its content.
+pub fn wal(bytes: &[u8]) {
+    let envelope = Envelope {
+        magic: b"MSTYWAL1",
+        info: b"mainstay v1 wal",
+        signature: "mainstay v1 wal\0",
+        hashed: true,
+        signers: Roles::ALL,
+    };
+    let segment: WalFile = SEGMENT.parse().expect("it is a segment's name");
+    PLACE.with(|Place { memory, repository, writer, wal, .. }| {
+        let object = |facts: &[u8], payload: Option<&[u8]>| {
+            let mut object = envelope.header(&[0; 16], writer);
+            envelope.seal_section(&mut object, KeyRole::Data, envelope.info, facts, writer);
+            if let Some(payload) = payload {
+                let (start, aad) = (object.len(), object[..HEADER].to_vec());
+                object.extend_from_slice(payload);
+                AeadKey::new(&[6; 32]).seal([0; 12], &aad, &mut object, start);
+            }
+            envelope.sign(&mut object, &writer.signer);
+            object
+        };
+        let facts = |length: u64| {
+            let chunk = chunk_id(&repository.keyring().current().chunk_id_key(), bytes);
+            let mut out = Vec::new();
+            let mut encoder = minicbor::Encoder::new(&mut out);
+            let written =
+                encoder.map(6).and_then(|e| e.u8(0)?.str(SEGMENT)?.u8(1)?.u64(SYSTEM)?.u8(2)?.u64(length));
+            let written = written.and_then(|e| e.u8(3)?.encode(chunk)?.u8(4)?.bytes(&[6; 32]));
+            written.and_then(|e| e.u8(5)?.encode(Time(1))).expect("memory can be written to");
+            out
+        };
+        let length = bytes.len() as u64;
+        let content = |codec: u8| [&[codec], bytes].concat();
+        let mut objects = vec![bytes.to_vec(), object(bytes, None), object(bytes, Some(bytes))];
+        objects.extend([0, 1, 2].map(|codec| object(&facts(length), Some(&content(codec)))));
+        objects.extend([0, length + 1, u64::MAX].map(|wrong| object(&facts(wrong), Some(&content(0)))));
+        let archive = Archive::of(repository, SYSTEM);
+        let mut whole = 0;
+        for object in objects {
+            memory.overwrite(wal, &object);
+            drop(archive.head(&segment));
+            if let Ok(found) = archive.get(&segment) {
+                assert_eq!(found.as_deref(), Some(bytes));
+                whole += 1;
+            }
+        }
+        assert!(whole == 1 || bytes.is_empty(), "the one whose facts and content fit");
+    });
+}
+
+/// As a file of the local index, with its checksum and without; and as a segment of which one is made.
+pub fn local_index(bytes: &[u8]) {
+    PLACE.with(|Place { folder, .. }| {
+        let path = folder.path().join("x.idx");
+        let with_checksum = [&b"MSTYCIX2"[..], blake3::hash(bytes).as_bytes(), bytes].concat();
+        for file in [bytes, &with_checksum] {
+            std::fs::write(&path, file).expect("a file can be written");
+            if let Ok(local) = LocalSegment::open(&path) {
+                for record in local.records(0) {
+                    let chunk = record.expect("all records are there").chunk;
+                    drop((local.find(&chunk), local.find_all(&chunk)));
+                }
+                let packs = 0..local.packs().len() as u32;
+                packs.for_each(|pack| drop(local.chunks_of_pack(pack).expect("all lists are there")));
+            }
+        }
+        if let Ok(segment) = Segment::decode(bytes, "a segment") {
+            let made =
+                LocalSegment::write(&path, ObjectId([1; 32]), &segment).expect("a file can be written");
+            let again = LocalSegment::open(&path).expect("it was written just now");
+            let records: Vec<_> = again.records(0).map(|record| record.expect("it is there")).collect();
+            assert_eq!((made.packs(), records), (again.packs(), segment.records));
+        }
+    });
+}
+
+pub fn hint(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let sum = &blake3::hash(bytes).to_hex()[..16];
+    for text in [text, &format!("{text} {sum}")] {
+        if let Some(found) = hint::parse(text) {
+            assert_eq!(hint::parse(&hint::text(&found)), Some(found));
+        }
+    }
 }

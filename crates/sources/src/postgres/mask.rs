@@ -380,7 +380,8 @@ fn refuse_triggers(connection: &mut Connection, relative: &Relative, quiet: bool
     }
 }
 
-/// Refreshes every materialized view, those that read others after them.
+/// Refreshes every materialized view, those that read others after them. One that reads a foreign table, through whatever views, would be
+/// filled from another server, with what nobody has masked: it is emptied, and whoever wants it so refreshes it.
 fn refresh(connection: &mut Connection) -> Result<()> {
     let views = connection.query(
         "WITH RECURSIVE reads AS (
@@ -389,15 +390,21 @@ fn refresh(connection: &mut Connection) -> Result<()> {
               AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> r.ev_class),
          depth AS (
            SELECT oid, 0 AS level FROM pg_catalog.pg_class WHERE relkind IN ('v', 'm')
-           UNION SELECT reads.reader, depth.level + 1 FROM depth JOIN reads ON reads.read = depth.oid WHERE depth.level < 100)
-         SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+           UNION SELECT reads.reader, depth.level + 1 FROM depth JOIN reads ON reads.read = depth.oid WHERE depth.level < 100),
+         elsewhere AS (
+           SELECT oid FROM pg_catalog.pg_class WHERE relkind = 'f'
+           UNION SELECT edges.above FROM elsewhere JOIN (
+             SELECT reader AS above, read AS below FROM reads
+             UNION ALL SELECT inhparent, inhrelid FROM pg_catalog.pg_inherits) AS edges ON edges.below = elsewhere.oid)
+         SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), c.oid IN (SELECT oid FROM elsewhere) FROM pg_catalog.pg_class c
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN depth ON depth.oid = c.oid
-          WHERE c.relkind = 'm' AND c.relispopulated GROUP BY 1 ORDER BY max(depth.level), 1",
+          WHERE c.relkind = 'm' AND c.relispopulated GROUP BY 1, 2 ORDER BY max(depth.level), 1",
     )?;
     for view in &views {
         let name = view.text(0);
+        let how = if view.bool(1) { " WITH NO DATA" } else { "" };
         connection
-            .execute(&format!("REFRESH MATERIALIZED VIEW {name}; ANALYZE {name}"))
+            .execute(&format!("REFRESH MATERIALIZED VIEW {name}{how}; ANALYZE {name}"))
             .map_err(|error| Failure::from(error).during(format!("refreshing {name}")))?;
     }
     Ok(())

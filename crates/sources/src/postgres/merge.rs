@@ -53,7 +53,60 @@ pub fn merge(spec: &ConnectSpec, pairs: &[Pair], how: How, condition: Option<&st
     Ok(merged)
 }
 
-/// The same within a transaction of the caller's.
+/// Looks at the living tables before rows for them are looked for, which may take hours: whether they are there and have keys, and whether the
+/// condition is one.
+///
+/// # Errors
+/// `Usage`: a table has no primary key, or the condition makes no sense. Returns the tables that are not there.
+pub fn refuse_early(
+    spec: &ConnectSpec,
+    tables: &[QualifiedName],
+    merging: bool,
+    condition: Option<&str>,
+) -> Result<Vec<QualifiedName>> {
+    let mut connection = Connection::connect(spec)?;
+    session::prepare(&mut connection)?;
+    let mut missing = Vec::new();
+    for table in tables {
+        let name = quote_qualified(&table.schema, &table.name);
+        let found = format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL", quote_literal(&name));
+        if connection.query_text(&found)?.as_deref() != Some("t") {
+            missing.push(table.clone());
+            continue;
+        }
+        if merging {
+            let itself = Pair { live: table.clone(), beside: table.clone() };
+            refuse_keyless(&itself, &columns(&mut connection, &itself)?)?;
+        }
+        let Some(condition) = condition else { continue };
+        let asked = connection.query(&format!("EXPLAIN SELECT FROM {name} WHERE ({condition})"));
+        match asked {
+            // A column that was dropped since then may be meant.
+            Err(error) if error.is("42703") => {}
+            Err(error) if error.code().is_some_and(|code| ["22", "42"].contains(&&code[..2])) => {
+                return Err(Failure::usage(format!("the condition {condition:?} makes no sense for {table}"))
+                    .hint("Write it as in the WHERE of a query; functions and types of your own with their schemas.")
+                    .caused_by(error));
+            }
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+        }
+    }
+    Ok(missing)
+}
+
+fn refuse_keyless(pair: &Pair, columns: &Columns) -> Result<()> {
+    match columns.key.is_empty() || columns.key.iter().any(|name| !columns.names.contains(name)) {
+        false => Ok(()),
+        true => Err(Failure::usage(format!(
+            "the rows of {} cannot be told apart: it has no primary key that both have",
+            pair.live
+        ))
+        .hint("Leave --merge out, and put them back by hand from the table beside it.")),
+    }
+}
+
+/// [`merge`] within a transaction of the caller's.
 pub(crate) fn merge_within(
     connection: &mut Connection,
     pairs: &[Pair],
@@ -63,13 +116,7 @@ pub(crate) fn merge_within(
     let mut merged = Vec::new();
     for pair in in_order(connection, pairs)? {
         let columns = columns(connection, pair)?;
-        if columns.key.is_empty() || columns.key.iter().any(|name| !columns.names.contains(name)) {
-            return Err(Failure::usage(format!(
-                "the rows of {} cannot be told apart: it has no primary key that both have",
-                pair.live
-            ))
-            .hint("Merge it by hand, from the table beside it."));
-        }
+        refuse_keyless(pair, &columns)?;
         merged.push(put_back(connection, pair, &statement(pair, &columns, how, condition), condition)?);
     }
     Ok(merged)
@@ -193,7 +240,11 @@ fn statement(pair: &Pair, columns: &Columns, how: How, condition: Option<&str>) 
                 others.iter().map(|name| format!("{0} = EXCLUDED.{0}", quote_ident(name))).collect();
             let differs: Vec<String> = others
                 .iter()
-                .map(|name| format!("live.{0} IS DISTINCT FROM EXCLUDED.{0}", quote_ident(name)))
+                // As text: json, xml and point have no operator to compare them with.
+                .map(|name| {
+                    let name = quote_ident(name);
+                    format!("live.{name}::pg_catalog.text IS DISTINCT FROM EXCLUDED.{name}::pg_catalog.text")
+                })
                 .collect();
             format!("DO UPDATE SET {} WHERE {}", set.join(", "), differs.join(" OR "))
         }

@@ -11,7 +11,10 @@ use mainstay_operations::{
     pitr::{self, Log, Request, Resolved, masked, start},
     points, restore, safety, staging,
 };
-use mainstay_sources::postgres::cluster::restore::{Action, Options, Recovery, Target, refuse_partial};
+use mainstay_sources::postgres::cluster::{
+    CONTROL_FILE,
+    restore::{Action, Options, Recovery, Target, refuse_partial},
+};
 pub use shown::{heading_to, show_resolved};
 use shown::{show_masked, show_next, show_plan, show_report, show_started};
 use std::path::{Path, PathBuf, absolute};
@@ -184,10 +187,14 @@ pub fn run(
             );
         }
     }
+    options.closed = mask.is_some();
     let port = how.cluster.port.filter(|_| how.cluster.start);
     let bin_dir = || start::bin_dir(config, base, source);
     let starter = port.map(|port| start::prepare(&plan.facts, bin_dir(), port)).transpose()?;
     if options.delta {
+        if !how.database.no_backup {
+            say_without_way_back(context, &options.destination);
+        }
         confirm::typed(
             context,
             how.yes,
@@ -220,6 +227,18 @@ pub fn run(
     Ok(Exit::Done)
 }
 
+/// Says before it is asked that nothing of what is there will be kept.
+fn say_without_way_back(context: &Context, data: &Path) {
+    let is_empty = std::fs::read_dir(data).is_ok_and(|mut entries| entries.next().is_none());
+    if data.exists() && !is_empty && !data.join(CONTROL_FILE).exists() {
+        context.output.line(format_args!(
+            "  note: no safety copy is made of {}: it has no control file, so it is what a restore that broke off has left, or no \
+             cluster. What is in it and not in the base backup is overwritten and removed.\n",
+            data.display()
+        ));
+    }
+}
+
 /// Backs a stopped cluster up that is about to be overwritten. What an interrupted restore left has no control file: it is no cluster, and
 /// what was there before was backed up then.
 fn keep_way_back(
@@ -230,7 +249,7 @@ fn keep_way_back(
     source: &str,
     data: &Path,
 ) -> Result<()> {
-    if !data.join("global/pg_control").exists() {
+    if !data.join(CONTROL_FILE).exists() {
         return Ok(());
     }
     let (repository, clock) = (&chosen.repository, context.clock());

@@ -10,10 +10,15 @@ use crate::{
     exit::Exit,
     render::{confirm, time},
 };
-use mainstay_domain::{Failure, Result};
+use mainstay_domain::{Failure, Kind, Result};
 use mainstay_operations::hooks::Around;
 use mainstay_operations::{config::Config, pitr::start, restore, staging, table_back};
-use mainstay_sources::postgres::restore::{Options, Selection, Target};
+use mainstay_sources::postgres::{
+    merge,
+    restore::{Options, Selection, Target},
+    swap,
+    wire::ConnectSpec,
+};
 
 pub fn run(
     how: &How,
@@ -64,6 +69,8 @@ pub fn run(
 
     cluster::heading_to(context, &resolved, source, &format!("the database {database}"));
     cluster::show_resolved(context, &resolved);
+    let living = spec.with_database(&database);
+    look_at_living(how, context, &living, &selection)?;
     if how.dry_run {
         return Ok(Exit::Done);
     }
@@ -85,10 +92,68 @@ pub fn run(
     plan.refuse()?;
     confirm::typed(context, how.yes, &format!("add this to the database {database}"), &database)?;
     hooks.begin(&context.progress)?;
-    let (report, comparison) = taken.put(&target, &options, row_key, &context.progress)?;
+    let put = taken.put(&target, &options, row_key, &context.progress);
     context.progress.finish();
-    show_report(context, &report);
-    show_comparison(context, &comparison);
-    let living = spec.with_database(&database);
-    database::conclude(how, context, app, &living, &selection, report.state, Some(comparison.verdict()))
+    let own_schema = selection.to_schema.as_deref().filter(|_| beside);
+    let put = put.and_then(|(report, comparison)| {
+        if let Some(schema) = own_schema {
+            swap::mark_beside(&living, schema)?;
+        }
+        show_report(context, &report);
+        show_comparison(context, &comparison);
+        database::conclude(how, context, app, &living, &selection, report.state, Some(comparison.verdict()))
+    });
+    let Some(schema) = own_schema else { return put };
+    let let_go =
+        format!("mainstay restore {app} --source {source} --to-database {database} --drop-old {schema}");
+    match put {
+        // What a swap has exchanged does not lie there any more.
+        Ok(exit) => {
+            if !how.database.swap {
+                context
+                    .output
+                    .line(format_args!("When the schema {schema} is not needed any more: {let_go}"));
+            }
+            Ok(exit)
+        }
+        Err(failure) => {
+            // Best effort: without the mark it is dropped by hand.
+            let _ = swap::mark_beside(&living, schema);
+            let hint = failure.hint.clone().map(|hint| format!("{hint} ")).unwrap_or_default();
+            Err(failure
+                .hint(format!("{hint}What was restored lies in the schema {schema}; to drop it: {let_go}")))
+        }
+    }
+}
+
+/// What stands against putting rows into the living tables is said before hours of recovery, and not after them.
+fn look_at_living(how: &How, context: &Context, living: &ConnectSpec, selection: &Selection) -> Result<()> {
+    let wanted = &how.database;
+    let merging = wanted.merge.is_some();
+    let condition = wanted.only_rows.as_deref();
+    let missing = match merge::refuse_early(living, &selection.tables, merging, condition) {
+        Err(failure) if how.dry_run && failure.kind != Kind::Usage => {
+            let text = format!("  not looked at  the living tables: {failure}");
+            context.output.line(text);
+            return Ok(());
+        }
+        looked => looked?,
+    };
+    let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    match (names.is_empty(), merging || wanted.swap) {
+        (true, _) => Ok(()),
+        (false, true) => Err(Failure::usage(format!(
+            "{} is not in the database {}: there is nothing to merge with, or to swap",
+            names.join(", "),
+            living.database
+        ))
+        .hint("Leave --merge and --swap out: then it is restored beside what lives. Or look at its name.")),
+        (false, false) => {
+            context.output.line(format_args!(
+                "  not there now {}: it is looked for in the recovered cluster",
+                names.join(", ")
+            ));
+            Ok(())
+        }
+    }
 }

@@ -21,6 +21,7 @@ mod write;
 pub use plan::{RestorePlan, plan_restore};
 pub(crate) use remove::is_protected;
 
+use super::browse::Step;
 use super::{
     DELETED, FilesError, LISTING,
     facts::Facts,
@@ -63,6 +64,9 @@ pub struct RestoreOptions {
     pub page_key: Option<[u8; 32]>,
     /// Threads that write; 0: by the machine.
     pub threads: usize,
+    /// A file without which the rest is of no use to anybody (the control file of a cluster, say), by its path from the root: it is
+    /// removed before anything is written, and comes back when everything else is on disk.
+    pub last: Option<String>,
 }
 
 /// What a restore did.
@@ -189,6 +193,67 @@ pub fn restore(
     options: &RestoreOptions,
     monitor: &dyn Monitor,
 ) -> Result<RestoreReport> {
+    if let Some(last) = &options.last {
+        return restore_with_last(vault, record, options, last, monitor);
+    }
+    restore_all_but(vault, record, options, None, monitor)
+}
+
+/// See [`RestoreOptions::last`].
+fn restore_with_last(
+    vault: &dyn Vault,
+    record: &SourceRecord,
+    options: &RestoreOptions,
+    last: &str,
+    monitor: &dyn Monitor,
+) -> Result<RestoreReport> {
+    let path = options.destination.join(last);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Failure::from(FilesError::Io {
+                action: "removing",
+                path: path.display().to_string(),
+                error,
+            }));
+        }
+        _ => {}
+    }
+    let rest = RestoreOptions { last: None, ..options.clone() };
+    let mut report = restore_all_but(vault, record, &rest, Some(last), monitor)?;
+    if report.state != State::Complete {
+        report.notices.push(format!("{last} was left out, because not everything else could be restored"));
+        return Ok(report);
+    }
+    // The folders on the way to it keep the times that they have got.
+    let on_the_way =
+        || path.ancestors().skip(1).take_while(|folder| folder.starts_with(&options.destination));
+    let times: Vec<_> = on_the_way()
+        .filter_map(|folder| Some((folder, std::fs::metadata(folder).ok()?.modified().ok()?)))
+        .collect();
+    let only = RestoreOptions { paths: vec![last.into()], delete: false, ..rest };
+    let RestoreReport { state, files, bytes, problems, failed, .. } =
+        restore_all_but(vault, record, &only, None, monitor)?;
+    for (folder, modified) in times {
+        std::fs::File::open(folder).and_then(|folder| folder.set_modified(modified)).map_err(|error| {
+            FilesError::Io { action: "writing to", path: folder.display().to_string(), error }
+        })?;
+    }
+    report.state = report.state.max(state);
+    report.files += files;
+    report.bytes += bytes;
+    report.problems.extend(problems);
+    report.failed += failed;
+    Ok(report)
+}
+
+/// Leaves one file out.
+fn restore_all_but(
+    vault: &dyn Vault,
+    record: &SourceRecord,
+    options: &RestoreOptions,
+    but: Option<&str>,
+    monitor: &dyn Monitor,
+) -> Result<RestoreReport> {
     let sought = Sought::new(record, options)?;
     let tree = open_destination(&options.destination)?;
     let unfinished = options.sync
@@ -211,7 +276,19 @@ pub fn restore(
                 worker.work(jobs, number);
             });
         }
-        Layout::new(&worker, &sought, &jobs).run(sought.steps(vault))
+        let mut directory = Vec::new();
+        let is_wanted = |step: &Result<Step>| match step {
+            Ok(Step::Directory(path)) => {
+                directory.clone_from(path);
+                true
+            }
+            Ok(Step::Entry(entry)) => but.is_none_or(|but| {
+                let name = [&directory[..], b"/", &entry.name[..]].concat();
+                name.strip_prefix(b"/").unwrap_or(&name) != but.as_bytes()
+            }),
+            Ok(Step::Lost(_)) | Err(_) => true,
+        };
+        Layout::new(&worker, &sought, &jobs).run(sought.steps(vault).filter(is_wanted))
     });
     worker.finish()?;
     let selected = laid_out?;

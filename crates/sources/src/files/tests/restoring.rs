@@ -522,6 +522,44 @@ fn restoring_twice_changes_nothing_the_second_time() {
 }
 
 #[test]
+fn a_file_that_comes_last_is_gone_until_everything_else_is_there() {
+    let source =
+        tree(&[("a", "one"), ("global/pg_control", "control"), ("global/other", "two"), ("z/b", "three")]);
+    let memory = Memory::default();
+    let record = backup(&memory, &config(source.path()), None);
+    let target = tempfile::tempdir().unwrap();
+    let options = RestoreOptions {
+        last: Some("global/pg_control".to_owned()),
+        delete: true,
+        sync: true,
+        ..into(target.path())
+    };
+    let control = target.path().join("global/pg_control");
+    write(target.path(), "global/pg_control", "of what was there");
+    write(target.path(), "stray", "goes");
+    struct Stopped;
+    impl mainstay_domain::Monitor for Stopped {
+        fn event(&self, _: mainstay_domain::monitor::Event<'_>) {}
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+    restore(&memory, &record, &options, &Stopped).unwrap_err();
+    assert!(!control.exists(), "nothing half restored has it");
+    let report = restored(&memory, &record, &options);
+    assert!(report.notices.iter().all(|notice| !notice.contains("left out")), "{report:?}");
+    assert_same(&memory, &record, target.path());
+    // Again over what is right: it goes and comes back.
+    restored(&memory, &record, &options);
+    assert_same(&memory, &record, target.path());
+    // Something else cannot be read: it stays away.
+    assert!(memory.damage(|chunk| chunk == b"three") > 0);
+    fs::remove_file(target.path().join("z/b")).unwrap();
+    let report = restore(&memory, &record, &options, &Silent).unwrap();
+    assert!(report.state == State::Incomplete && !control.exists(), "{report:?}");
+}
+
+#[test]
 fn a_plan_counts_the_folders_that_the_restore_makes() {
     let source =
         tree(&[("a/b/c/x.txt", "1"), ("a/b/y.txt", "2"), ("a/z.jpg", "3"), ("d/e/w.txt", "4"), ("v", "")]);
@@ -537,7 +575,9 @@ fn a_plan_counts_the_folders_that_the_restore_makes() {
     let third = backup(&memory, &config, Some(&second));
     fs::remove_file(source.path().join("d/e/w.txt")).unwrap();
     let fourth = backup(&memory, &config, Some(&third));
-    let cases: [(&mainstay_domain::point::SourceRecord, bool, &[&str], &[&str], u64); 8] = [
+    /// What is restored, whether with the deleted, which paths; the folders that are there; how many are then made.
+    type Case<'a> = (&'a mainstay_domain::point::SourceRecord, bool, &'a [&'a str], &'a [&'a str], u64);
+    let cases: [Case<'_>; 8] = [
         (&first, false, &[], &[], 7),
         (&first, false, &[], &["a/b", "empty"], 4),
         (&first, false, &["**/*.txt"], &[], 5),

@@ -6,6 +6,7 @@
 use super::{
     ClusterFacts, LISTING, Options, Server, TABLESPACE, WAL,
     exclude::{self, Place},
+    facts::read_recently,
     increment::is_ground,
     manifest::ManifestWriter,
 };
@@ -52,7 +53,11 @@ pub fn find<'a>(
     if options.full {
         return none("everything was to be read again");
     }
-    if session.setting("summarize_wal").map_err(Trouble::into_failure)? != "on" {
+    let summarizes = session.setting("summarize_wal").map_err(Trouble::into_failure)? == "on";
+    if summarizes && read_recently(record, options.clock.now()).is_none() {
+        return none("everything is read again once a week");
+    }
+    if !summarizes {
         return none("summarize_wal is off on the server");
     }
     let Ok(facts) = ClusterFacts::from_json(&record.facts) else {

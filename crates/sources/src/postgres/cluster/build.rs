@@ -31,6 +31,18 @@ pub fn refuse_log_pages(wal_block_size: u32) -> Result<()> {
     }
 }
 
+/// Refuses a server whose tables lie in files of another size than 1 GiB (`--with-segsize`): which block a file begins with
+/// follows from it, and every page of a second file would count as damaged.
+pub fn refuse_other_files(segment_size: &str) -> Result<()> {
+    match segment_size {
+        "1GB" => Ok(()),
+        other => Err(Failure::preflight(format!(
+            "the server was built with tables in files of {other}; only those of 1GB, which every package has, can be read"
+        ))
+        .hint("Back its databases up logically: a source of kind postgres.")),
+    }
+}
+
 fn other_pages(what: &str, bytes: u32) -> Failure {
     Failure::preflight(format!(
         "the server was built with {what} of {bytes} bytes; only those of {PAGE}, which every package has, can be read"

@@ -4,7 +4,7 @@
 use super::{
     BACKUP_LABEL, CONFIG, CONTROL, ClusterConfig, KIND, LISTING, Method, TABLESPACE, TABLESPACE_MAP, WAL,
     control, exclude,
-    facts::{Captured, ClusterFacts, Counts, FACTS_VERSION, Tablespace},
+    facts::{Captured, ClusterFacts, Counts, FACTS_VERSION, Tablespace, read_recently},
     old::OldListing,
     pages::{Checking, PageHasher, PageKey},
     remote,
@@ -79,6 +79,7 @@ fn probe_files(config: &ClusterConfig) -> Result<Server> {
         ))
         .hint("Set `data_directory:` to where this machine sees the server's data directory."));
     }
+    control::refuse_another_servers(&directory, &mut connection)?;
     Ok(server)
 }
 
@@ -131,15 +132,21 @@ pub fn capture(
     // Asked again: a tablespace that was made until now is in none of the log that will be replayed.
     let server = backup.server()?;
     let directory = directory_of(config, &server)?;
+    // An address with several servers behind it may have led elsewhere this time.
+    backup.refuse_another_servers(&directory)?;
     let version = exclude::version_directory(server.version_num / 10_000, control::read(&directory)?.catalog);
     let problems = Problems::default();
     let tally = Tally::default();
     let suspects = Suspects::default();
     let judged = server.data_checksums && server.block_size as usize == PAGE;
+    let read_whole = match options.previous {
+        Some((_, record)) if !options.full => read_recently(record, started),
+        _ => None,
+    };
     let shared = Shared {
         sink,
         hasher: PageHasher::new(&options.page_key),
-        full: options.full,
+        full: read_whole.is_none(),
         stopped: false,
         checking: judged.then_some(Checking { since: backup.start }),
         threads: config.threads(),
@@ -212,6 +219,7 @@ pub fn capture(
     monitor.done("base backup", &format!("{} to {}", facts.start, facts.stop));
 
     facts.captured = Some(Captured::Files);
+    facts.read_whole = read_whole.or(Some(started));
     facts.counts = counts(&tally);
     Ok(record_of(streams, &facts, problems, started, options.clock.now()))
 }
@@ -243,6 +251,7 @@ pub(super) fn facts_of(
         superuser: server.superuser.clone(),
         counts: Counts::default(),
         captured: None,
+        read_whole: None,
         wal: Vec::new(),
     }
 }

@@ -1,7 +1,9 @@
 //! What a base backup records of itself, as JSON in its record: all that a restore must know before it writes a byte.
 
 use mainstay_domain::{
-    Failure,
+    Failure, Time,
+    point::SourceRecord,
+    time::DAY,
     wal::{Lsn, Segment, SegmentSize},
 };
 use serde::{Deserialize, Serialize};
@@ -39,8 +41,22 @@ pub struct ClusterFacts {
     /// How it was captured; older versions did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub captured: Option<Captured>,
+    /// When every page of it was last read, and not only what had changed; older versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_whole: Option<Time>,
     /// Segments of the log that the record holds itself.
     pub wal: Vec<String>,
+}
+
+/// What is taken over unread for longer than this is read again: what rots on the server's disk changes no metadata and no log.
+const READ_WHOLE_EVERY: i64 = 7 * DAY;
+
+/// When everything was last read, as the backup before says; `None` if that is so long ago that it is time to do it again, or is not
+/// known.
+pub(super) fn read_recently(previous: &SourceRecord, now: Time) -> Option<Time> {
+    let facts = ClusterFacts::from_json(&previous.facts).ok()?;
+    // A clock that was set back says nothing of how long ago it was.
+    facts.read_whole.filter(|at| (0..READ_WHOLE_EVERY).contains(&now.since(*at)))
 }
 
 fn usual_superuser() -> String {
@@ -128,5 +144,45 @@ impl ClusterFacts {
             |segment| Some(segment.next(self.segment_size)),
         )
         .take_while(move |segment| *segment <= last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_read_again_when_that_was_last_done_a_week_ago() {
+        let record = |read_whole: Option<Time>| {
+            let facts = format!(
+                r#"{{"version":1,"system":1,"version_num":180000,"version_text":"","data_directory":"/d","segment_size":16777216,
+                    "block_size":8192,"data_checksums":true,"from_standby":false,"timeline":1,"start":"0/1","stop":"0/2",
+                    "tablespaces":[],"settings":[],"databases":[],"counts":{{"files":0,"directories":0,"bytes":0,"unchanged_files":0,
+                    "changed_bytes":0,"bad_blocks":0}},"wal":[]{}}}"#,
+                read_whole
+                    .map(|at| format!(r#","read_whole":{}"#, serde_json::to_string(&at).unwrap()))
+                    .unwrap_or_default()
+            );
+            SourceRecord {
+                name: String::new(),
+                kind: super::super::KIND.into(),
+                state: mainstay_domain::point::State::Complete,
+                started: Time(0),
+                finished: Time(0),
+                consistent_at: None,
+                streams: Vec::new(),
+                facts,
+                problems: Vec::new(),
+                bytes: 0,
+                items: 0,
+                partial: false,
+            }
+        };
+        let begun = Time(1_700_000_000_000_000_000);
+        let read = record(Some(begun));
+        assert_eq!(read_recently(&read, begun.plus(7 * DAY - 1)), Some(begun));
+        assert_eq!(read_recently(&read, begun.plus(7 * DAY)), None);
+        assert_eq!(read_recently(&read, begun.plus(-1)), None, "the clock was set back");
+        assert_eq!(read_recently(&record(None), begun), None, "it is not known");
     }
 }

@@ -42,6 +42,8 @@ pub const KIND: &str = "cluster";
 pub const LISTING: &str = "listing";
 const TABLESPACE: &str = "listing/";
 const CONTROL: &str = "pg_control";
+/// The control file in a data directory, without which nothing can be started on it.
+pub const CONTROL_FILE: &str = exclude::CONTROL;
 const BACKUP_LABEL: &str = "backup_label";
 const TABLESPACE_MAP: &str = "tablespace_map";
 const WAL: &str = "wal/";

@@ -11,7 +11,7 @@ use super::{
     capture::{counts, facts_of, put_bytes, record_of},
     entries,
     exclude::{self, Place, RelationFile},
-    facts::{Captured, Tablespace},
+    facts::{Captured, Tablespace, read_recently},
     increment::{self, Changes, is_ground},
     old::OldFiles,
     pages::{Checking, FRAME, PageHasher, SLICE},
@@ -283,6 +283,9 @@ fn stream(
     drop(keeper);
     monitor.done("base backup", &format!("{} to {}", facts.start, facts.stop));
     facts.counts = counts(&tally);
+    // What the server sends as a whole it has read.
+    let before = options.previous.filter(|_| basis.is_ok());
+    facts.read_whole = before.and_then(|(_, record)| read_recently(record, started)).or(Some(started));
     facts.captured = Some(captured);
     Ok(record_of(streams, &facts, problems, started, options.clock.now()))
 }

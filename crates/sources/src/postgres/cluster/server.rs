@@ -4,7 +4,7 @@
 //! runs, a temporary replication slot of that session keeps the log that it needs, where the server has a slot to give.
 
 use super::{
-    build,
+    build, control,
     facts::{RECOVERY_SETTINGS, Tablespace},
 };
 use crate::postgres::wire::{ConnectSpec, Connection, WireError, quote_literal};
@@ -13,7 +13,7 @@ use mainstay_domain::{
     monitor::Monitor,
     wal::{Lsn, SegmentSize},
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the server says of itself and its cluster.
 #[derive(Debug, Clone)]
@@ -61,7 +61,8 @@ impl Server {
                     (SELECT setting::bigint * CASE unit WHEN '8kB' THEN 8192 WHEN 'B' THEN 1 ELSE 1 END
                        FROM pg_settings WHERE name = 'wal_segment_size'),
                     current_setting('block_size'), current_setting('data_checksums'),
-                    (SELECT rolname FROM pg_roles WHERE oid = 10), current_setting('wal_block_size')",
+                    (SELECT rolname FROM pg_roles WHERE oid = 10), current_setting('wal_block_size'),
+                    current_setting('segment_size')",
         );
         let rows = rows.map_err(|error| refused(error, "read what a backup must know"))?;
         let row = rows.iter().next().ok_or_else(|| Failure::failed("the server says nothing of itself"))?;
@@ -70,6 +71,7 @@ impl Server {
             Failure::failed("the server's log has segments of an unknown size").caused_by(error)
         })?;
         build::refuse_unreadable(number(6) as u32, number(9) as u32, &row.text(0))?;
+        build::refuse_other_files(&row.text(10))?;
         let mut server = Server {
             version_num,
             version_text: row.text(0),
@@ -175,6 +177,11 @@ impl Backup {
     /// What the server says of itself while the backup runs.
     pub fn server(&mut self) -> Result<Server> {
         Server::ask(&mut self.connection)
+    }
+
+    /// Refuses a data directory that is not this server's.
+    pub fn refuse_another_servers(&mut self, data_directory: &Path) -> Result<()> {
+        control::refuse_another_servers(data_directory, &mut self.connection)
     }
 
     /// Ends it. An error means that what was copied is of no use.

@@ -13,7 +13,7 @@ mod rows;
 pub use inventory::{differences, same_version};
 
 use super::{
-    facts::{Facts, Inventory, QualifiedName, Skipped},
+    facts::{Facts, Inventory, ObjectKind, QualifiedName, Skipped},
     inspect::inspect,
     restore::{Archive, Selection, defines, read_archive},
     session,
@@ -35,11 +35,54 @@ pub struct Options {
     pub selection: Selection,
     /// At most this many differences are listed; the rest is counted.
     pub most: usize,
+    pub left_out: LeftOut,
+}
+
+/// What the restore was asked to bring otherwise than it was: no difference, and not compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// With them, the names in all grants are others.
+    pub owners: bool,
+    pub privileges: bool,
+    pub locale: bool,
+}
+
+impl LeftOut {
+    pub fn of(options: &super::restore::Options) -> LeftOut {
+        LeftOut {
+            owners: !options.owners,
+            privileges: !options.privileges,
+            locale: options.other_locale && options.selection.is_everything(),
+        }
+    }
+
+    fn explains(self, difference: &Difference) -> bool {
+        match difference.what.as_str() {
+            "owner" => self.owners,
+            "acl" | "privileges" => self.owners || self.privileges,
+            "collate" | "ctype" | "locale" | "locale_provider" | "icu_rules" => {
+                self.locale && difference.kind == "database"
+            }
+            _ => self.privileges && difference.kind == ObjectKind::DefaultAcl.words(),
+        }
+    }
+
+    fn in_words(self) -> Option<NotCompared> {
+        let words = [
+            (self.owners, "owners"),
+            (self.owners || self.privileges, "grants"),
+            (self.locale, "locale of the database"),
+        ];
+        let words: Vec<&str> =
+            words.iter().filter(|(left_out, _)| *left_out).map(|(_, word)| *word).collect();
+        let reason = "the restore was asked to bring them otherwise".to_owned();
+        (!words.is_empty()).then(|| NotCompared { object: words.join(", "), reason })
+    }
 }
 
 impl Options {
     pub fn new(row_key: [u8; 16]) -> Options {
-        Options { jobs: 2, row_key, selection: Selection::default(), most: 200 }
+        Options { jobs: 2, row_key, selection: Selection::default(), most: 200, left_out: LeftOut::default() }
     }
 }
 
@@ -112,6 +155,8 @@ pub struct Comparison {
     pub objects: std::collections::BTreeMap<String, u64>,
     pub large_objects: u64,
     pub sequences: u64,
+    #[serde(skip)]
+    left_out: LeftOut,
 }
 
 impl Comparison {
@@ -124,7 +169,8 @@ impl Comparison {
     }
 
     fn differ(&mut self, found: impl IntoIterator<Item = Difference>, most: usize) {
-        for difference in found {
+        let left_out = self.left_out;
+        for difference in found.into_iter().filter(|difference| !left_out.explains(difference)) {
             match self.differences.len() < most {
                 true => self.differences.push(difference),
                 false => self.further += 1,
@@ -157,7 +203,8 @@ pub fn compare(
     session::prepare(&mut connection)?;
     let found = inspect(&mut connection)?;
     let same_version = same_version(&facts, connection.server_version_num());
-    let mut comparison = Comparison::default();
+    let mut comparison = Comparison { left_out: options.left_out, ..Comparison::default() };
+    comparison.not_compared.extend(options.left_out.in_words());
 
     monitor.step("definitions", None);
     if options.selection.is_everything() {

@@ -96,7 +96,8 @@ pub fn replace(
         .hint(untouched));
     }
     // Each difference is looked at: one that is not listed cannot be explained.
-    let comparing = compare::Options { selection, most: usize::MAX, ..options.compare.clone() };
+    let left_out = compare::LeftOut::of(&options.restore);
+    let comparing = compare::Options { selection, most: usize::MAX, left_out, ..options.compare.clone() };
     let spec = server.with_database(&target.database);
     let comparison = compare(vault, record, &spec, &comparing, monitor)?;
     if let Some(first) = lacking.differences(&comparison).next() {

@@ -63,8 +63,9 @@ impl Slot {
                  {used}: without it the log has a gap"
             )),
             Standing::Lost => Some(format!(
-                "the server has given up the replication slot {name}: log that it should have kept is gone. Make a new base backup, \
-                 and go on with: mainstay wal receive APP --accept-gap"
+                "the server has given up the replication slot {name}: it keeps nothing any more. Start mainstay wal receive APP again: it makes \
+                 the slot anew, and goes on if the server still has the log that comes next; if not, it says so (--accept-gap, and a new \
+                 base backup). A slot of somebody else's is dropped with SELECT pg_drop_replication_slot('{name}')"
             )),
         }
     }

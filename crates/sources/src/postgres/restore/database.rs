@@ -87,8 +87,9 @@ pub(super) fn create(work: &Work<'_>, target: &Target) -> Result<()> {
     connection.execute(&statement(false))?;
     mark(work, &mut connection, target)?;
     let text = format!(
-        "the server does not know {}; its own locale is used, and text may sort otherwise",
-        recorded.collate
+        "the server does not know {} (provider {}); its own locale is used, and text may sort otherwise",
+        recorded.locale.as_ref().unwrap_or(&recorded.collate),
+        recorded.locale_provider
     );
     work.problem(Severity::Warning, "locale", text);
     Ok(())

@@ -78,7 +78,8 @@ pub(super) fn follow(
             _ => cannot(&what, script)?,
         }
     }
-    materialized::follow(connection, script)
+    materialized::follow(connection, script)?;
+    materialized::refresh_others(connection, &oids, script)
 }
 
 /// What a person would have to do with something that is tied to the old table's row type: the type goes with the table.

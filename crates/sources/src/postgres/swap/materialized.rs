@@ -51,6 +51,38 @@ pub(super) fn follow(connection: &mut Connection, script: &mut Script) -> Result
     Ok(())
 }
 
+/// Those that read the table only through views, or as a part of what it is a partition or a child of, stay the objects that they are; what they
+/// keep is of the old table, and they are refreshed when all is in place.
+pub(super) fn refresh_others(connection: &mut Connection, lives: &[&str], script: &mut Script) -> Result<()> {
+    let reached = rows(
+        connection,
+        &format!(
+            "WITH RECURSIVE parts AS (
+               SELECT oid FROM pg_catalog.pg_class WHERE oid IN ({0})
+               UNION SELECT i.inhparent FROM parts JOIN pg_catalog.pg_inherits i ON i.inhrelid = parts.oid),
+             reached AS (
+               SELECT oid, 0 AS level FROM parts
+               UNION SELECT c.oid, reached.level + 1 FROM reached
+                 JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = reached.oid
+                  AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+                 JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid AND r.ev_class <> reached.oid
+                 JOIN pg_catalog.pg_class c ON c.oid = r.ev_class AND c.relkind IN ('v', 'm') WHERE reached.level < 100)
+             SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM reached JOIN pg_catalog.pg_class c USING (oid)
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              WHERE c.relkind = 'm' AND c.relispopulated GROUP BY 1 ORDER BY max(level), 1",
+            lives.join(", ")
+        ),
+    )?;
+    for row in &reached {
+        let name = row.text(0);
+        if !script.remade.contains(&name) {
+            script.last.push(format!("REFRESH MATERIALIZED VIEW {name}"));
+            script.follows.push(format!("materialized view {name}, refreshed"));
+        }
+    }
+    Ok(())
+}
+
 /// Those that read others after them, through whatever views: one that is filled through a hollow view would be filled with nothing.
 fn in_order(connection: &mut Connection, oids: &[String]) -> Result<Vec<Row>> {
     let oids = oids.join(", ");
@@ -99,6 +131,7 @@ fn make(connection: &mut Connection, row: &Row, script: &mut Script) -> Result<(
         last.push(format!("REFRESH MATERIALIZED VIEW {name}"));
     }
     script.follows.push(format!("materialized view {name}, made anew"));
+    script.remade.push(name);
     Ok(())
 }
 

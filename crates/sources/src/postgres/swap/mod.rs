@@ -14,6 +14,7 @@ mod count;
 mod dependants;
 mod materialized;
 mod own;
+mod partitions;
 mod rights;
 
 pub use count::{Counts, count};
@@ -32,6 +33,9 @@ use serde::Serialize;
 const KEPT: &str = "mainstay_before_";
 /// What the comment on such a schema says: only these are dropped.
 const MARK: &str = "Tables that mainstay restore --swap replaced";
+/// Before the time in the name of a schema that a restore makes for tables beside the living ones, and what its comment says.
+const BESIDE: &str = "mainstay_";
+const MARK_BESIDE: &str = "Tables that mainstay restore put beside the living ones";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// What a swap would do, or did.
@@ -74,6 +78,8 @@ struct Script {
     last: Vec<String>,
     /// Materialized views that read one of the tables, by their oids.
     materialized: Vec<String>,
+    /// The names of those that are made anew.
+    remade: Vec<String>,
     follows: Vec<String>,
     notices: Vec<String>,
     refusals: Vec<Refusal>,
@@ -119,8 +125,13 @@ pub fn kept_schema(now: Time) -> String {
 pub fn plan(spec: &ConnectSpec, pairs: &[Pair], kept: &str) -> Result<Plan> {
     let mut connection = Connection::connect(spec)?;
     session::prepare(&mut connection)?;
-    let script = script(&mut connection, pairs, kept)?;
-    Ok(planned(script, pairs, kept))
+    // Restored partitions are taken off their parents to be looked at, and are back with the end of the session.
+    connection.execute("BEGIN")?;
+    let mut script = Script::default();
+    let pairs = partitions::flatten(&mut connection, pairs, &mut script)?;
+    read(&mut connection, &pairs, kept, &mut script)?;
+    connection.execute("ROLLBACK")?;
+    Ok(planned(script, &pairs, kept))
 }
 
 fn planned(script: Script, pairs: &[Pair], kept: &str) -> Plan {
@@ -155,7 +166,9 @@ pub fn swap(spec: &ConnectSpec, pairs: &[Pair], kept: &str) -> Result<Plan> {
             .caused_by(error),
         false => Failure::from(error).during("locking the tables"),
     })?;
-    let script = script(&mut connection, pairs, kept)?;
+    let mut script = Script::default();
+    let pairs = &partitions::flatten(&mut connection, pairs, &mut script)?;
+    read(&mut connection, pairs, kept, &mut script)?;
     let statements: Vec<String> = script
         .before
         .iter()
@@ -212,8 +225,7 @@ fn moves(connection: &mut Connection, pairs: &[Pair], kept: &str) -> Result<Vec<
 }
 
 /// Reads what must be done from the catalogue.
-fn script(connection: &mut Connection, pairs: &[Pair], kept: &str) -> Result<Script> {
-    let mut script = Script::default();
+fn read(connection: &mut Connection, pairs: &[Pair], kept: &str, script: &mut Script) -> Result<()> {
     let mut swapped = Vec::new();
     for pair in pairs {
         let (live, beside) = (oid(connection, &pair.live)?, oid(connection, &pair.beside)?);
@@ -233,12 +245,11 @@ fn script(connection: &mut Connection, pairs: &[Pair], kept: &str) -> Result<Scr
         }
     }
     for one in &swapped {
-        if own::fits(connection, one, &mut script)? {
-            own::follow(connection, one, &swapped, kept, &mut script)?;
+        if own::fits(connection, one, script)? {
+            own::follow(connection, one, &swapped, kept, script)?;
         }
     }
-    dependants::follow(connection, &swapped, &mut script)?;
-    Ok(script)
+    dependants::follow(connection, &swapped, script)
 }
 
 fn oid(connection: &mut Connection, name: &QualifiedName) -> Result<Option<String>> {
@@ -251,7 +262,22 @@ fn comment(what: &str, text: Option<&str>) -> String {
     format!("COMMENT ON {what} IS {}", text.map_or_else(|| "NULL".to_owned(), quote_literal))
 }
 
-/// Drops a schema of old tables.
+/// Marks a schema that a restore has made for tables beside the living ones, so that it can be let go. One that is not there, or has a comment
+/// of its own, is left as it is.
+pub fn mark_beside(spec: &ConnectSpec, schema: &str) -> Result<()> {
+    let mut connection = Connection::connect(spec)?;
+    session::prepare(&mut connection)?;
+    let unmarked = connection.query_text(&format!(
+        "SELECT pg_catalog.obj_description(oid, 'pg_namespace') IS NULL FROM pg_catalog.pg_namespace WHERE nspname = {}",
+        quote_literal(schema)
+    ))?;
+    if unmarked.as_deref() == Some("t") {
+        connection.execute(&comment(&format!("SCHEMA {}", quote_ident(schema)), Some(MARK_BESIDE)))?;
+    }
+    Ok(())
+}
+
+/// Drops a schema of old tables, or of tables that were put beside the living ones.
 ///
 /// # Errors
 /// `Usage`: it is none. What somebody made on one of its tables since then keeps it.
@@ -262,9 +288,15 @@ pub fn let_go(spec: &ConnectSpec, kept: &str) -> Result<Vec<String>> {
     let mark = connection.query_text(&format!(
         "SELECT pg_catalog.obj_description(oid, 'pg_namespace') FROM pg_catalog.pg_namespace WHERE nspname = {schema}"
     ))?;
-    if !kept.starts_with(KEPT) || mark.as_deref() != Some(MARK) {
-        return Err(Failure::usage(format!("{kept} is no schema of tables that a swap replaced"))
-            .hint(format!("Their names begin with {KEPT}; psql lists them with \\dn.")));
+    let is_kept = kept.starts_with(KEPT) && mark.as_deref() == Some(MARK);
+    let is_beside = kept.starts_with(BESIDE) && mark.as_deref() == Some(MARK_BESIDE);
+    if !is_kept && !is_beside {
+        return Err(Failure::usage(format!(
+            "{kept} is no schema of tables that a swap replaced, or that a restore put beside the living ones"
+        ))
+        .hint(format!(
+            "Their names begin with {KEPT}, or with {BESIDE} and the time; psql lists them with \\dn."
+        )));
     }
     let rows = connection.query(&format!(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c

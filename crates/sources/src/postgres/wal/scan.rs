@@ -114,6 +114,11 @@ impl Scanner {
         self.last
     }
 
+    /// Whether what was fed ends within a record that is looked for, or whose kind is not known yet.
+    pub fn is_within_a_record(&self) -> bool {
+        self.record.is_some()
+    }
+
     fn page(&mut self, start: Lsn, page: &[u8], first: bool, visit: &mut impl FnMut(Mark)) {
         let flags = u16_at(page, 2);
         if u64_at(page, 8) != start.0 || page[1] != 0xd1 {

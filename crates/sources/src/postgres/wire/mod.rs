@@ -30,7 +30,7 @@ pub use spec::{ConnectSpec, Environment, Host, TlsMode, process_environment};
 pub(crate) use stream::Stream;
 pub(crate) use tls::{TlsFailure, handshake};
 
-use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc, time::Duration};
 use stream::{Breaker, Wire};
 
 /// Where a session stands between statements.
@@ -80,6 +80,12 @@ impl Connection {
             breaker,
             broken: false,
         })
+    }
+
+    /// Bounds how long an answer may stay away; what waits longer fails as a lost connection. `None`, as after
+    /// [`connect`](Connection::connect), waits as long as it takes.
+    pub fn set_patience(&mut self, patience: Option<Duration>) -> Result<(), WireError> {
+        self.wire.stream.set_timeout(patience).map_err(WireError::Lost)
     }
 
     pub fn spec(&self) -> &ConnectSpec {

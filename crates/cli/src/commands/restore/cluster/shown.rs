@@ -46,6 +46,12 @@ pub fn show_resolved(context: &Context, resolved: &Resolved<'_>) {
             "  damaged       {segment} of the archived log: what comes after it cannot be reached"
         ));
     }
+    for other in &resolved.others {
+        out.line(format_args!(
+            "  not followed  {other}: another history (--timeline {} follows it)",
+            other.timeline
+        ));
+    }
     if let Some(kept) = resolved.last_kept {
         out.line(format_args!("  last kept     the transaction that ended at {}", time::precise(kept)));
     }
@@ -87,6 +93,7 @@ pub(super) fn show_plan(
             "window": resolved.map(|r| &r.window), "last_kept": resolved.and_then(|r| r.last_kept),
             "first_undone": resolved.and_then(|r| r.first_lost),
             "segments": resolved.map(|r| r.segments.len()),
+            "other_histories": resolved.map(|r| &r.others),
         }),
     );
 }

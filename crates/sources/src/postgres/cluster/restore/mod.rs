@@ -9,7 +9,7 @@ mod recovery;
 mod writing;
 
 pub use plan::{Options, Plan, plan, refuse_partial};
-pub use recovery::{Action, Recovery, Target, postgres_time};
+pub use recovery::{Action, Recovery, Target, open_up, postgres_time};
 pub use writing::give_to_owner_of;
 
 use super::{
@@ -149,7 +149,7 @@ pub fn restore(
         writing.bytes(map.as_bytes(), &data.join(TABLESPACE_MAP))?;
     }
     let raised = bring_log(data)?;
-    writing.configure(data, &plan, options.recovery.as_ref(), &raised)?;
+    writing.configure(data, &plan, options.recovery.as_ref(), &raised, options.closed)?;
     if options.manifest {
         manifest::link_tablespaces(&plan, data)?;
         let manifest = manifest::manifest(vault, record, &plan, data, monitor)?;

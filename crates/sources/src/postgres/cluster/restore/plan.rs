@@ -31,6 +31,8 @@ pub struct Options {
     pub manifest: bool,
     /// Restore a base backup that is known to be damaged, too.
     pub accept_partial: bool,
+    /// Nobody is to start it before it is opened ([`open_up`](super::open_up)): what is in it is to be masked first.
+    pub closed: bool,
 }
 
 impl Options {
@@ -44,6 +46,7 @@ impl Options {
             sync: true,
             manifest: false,
             accept_partial: false,
+            closed: false,
         }
     }
 

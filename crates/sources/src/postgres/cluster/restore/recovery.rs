@@ -6,7 +6,12 @@ use super::{
     writing::Writing,
 };
 use mainstay_domain::{Failure, Lsn, Result, Time};
-use std::{fmt::Write as _, fs, io, path::Path};
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, Write as _},
+    path::Path,
+};
 
 /// Where recovery is to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +61,24 @@ pub struct Recovery {
 const BESIDE_ITS_ORIGINAL: &str =
     "archive_mode = 'off'\nmax_logical_replication_workers = '0'\nsynchronous_standby_names = ''\n";
 
+/// A server that reads this does not start: there is no such file. One that is told another on its command line does, and that is only
+/// ours, which nobody else can reach.
+const CLOSED: &str = "hba_file = '/this copy was not masked to the end; remove it'\n";
+
+/// Lets whoever may start a directory that was restored closed.
+pub fn open_up(data: &Path) -> Result<()> {
+    let auto = data.join("postgresql.auto.conf");
+    let failed = |error| Failure::failed(format!("{} cannot be written", auto.display())).caused_by(error);
+    let text = fs::read(&auto).map_err(failed)?;
+    let mut kept = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|byte| *byte == b'\n').filter(|line| *line != CLOSED.as_bytes()) {
+        kept.extend_from_slice(line);
+    }
+    // In its place, so that it keeps its owner; a half one names no file to be read by either.
+    let mut file = fs::OpenOptions::new().write(true).truncate(true).open(&auto).map_err(failed)?;
+    file.write_all(&kept).and_then(|()| file.sync_all()).map_err(failed)
+}
+
 impl Writing<'_> {
     /// Settings for recovery, and what a data directory without its own configuration needs to start at all.
     pub(super) fn configure(
@@ -64,6 +87,7 @@ impl Writing<'_> {
         plan: &Plan,
         recovery: Option<&Recovery>,
         raised: &[(String, String)],
+        closed: bool,
     ) -> Result<()> {
         for (name, text) in [
             (
@@ -89,10 +113,13 @@ impl Writing<'_> {
         let mut text = format!("{BEGIN}\n");
         let settings = recovery.iter().flat_map(|recovery| recovery.settings(&plan.facts));
         for (name, value) in settings.chain(raised.iter().cloned()) {
-            let _ = writeln!(text, "{name} = '{}'", value.replace('\'', "''"));
+            let _ = writeln!(text, "{name} = {}", quoted(&value));
         }
         if recovery.is_none_or(|recovery| !recovery.archive) {
             text += BESIDE_ITS_ORIGINAL;
+        }
+        if closed {
+            text += CLOSED;
         }
         let _ = writeln!(text, "{END}");
         self.bytes(&[without_ours(&kept), text.into_bytes()].concat(), &auto)?;
@@ -100,6 +127,11 @@ impl Writing<'_> {
         let signal = if recovery.standby { "standby.signal" } else { "recovery.signal" };
         self.bytes(b"", &data.join(signal))
     }
+}
+
+/// A value as the server's configuration files have it. There a backslash begins an escape, other than in SQL.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// What recovery needs stands between these. What names a target has no meaning once recovery is over; `archive_mode`,

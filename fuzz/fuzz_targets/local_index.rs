@@ -1,0 +1,5 @@
+//! `local_index` of crates/repository/tests/format/targets.rs.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mainstay_fuzz::local_index(bytes));
