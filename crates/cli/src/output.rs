@@ -41,10 +41,9 @@ impl Output {
     pub fn json(&self, kind: &str, value: &impl Serialize) {
         if self.json {
             let mut line = json!({ "v": JSON_VERSION, "type": kind });
-            if let (Some(line), Ok(Value::Object(fields))) =
-                (line.as_object_mut(), serde_json::to_value(value))
-            {
-                line.extend(fields);
+            match (line.as_object_mut(), serde_json::to_value(value)) {
+                (Some(line), Ok(Value::Object(fields))) => line.extend(fields),
+                _ => debug_assert!(false, "a line of type {kind} says nothing"),
             }
             self.write(line);
         }

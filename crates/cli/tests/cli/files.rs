@@ -262,6 +262,29 @@ fn a_held_point_stays_until_it_is_released() {
 }
 
 #[test]
+fn one_hold_of_several_is_released_and_one_may_have_its_time() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    place.done(&["hold", "add", "shop", "--reason", "case 17", "--for", "30d"]);
+    place.done(&["hold", "add", "shop", "--reason", "case 18"]);
+    let holds = place.json(&["hold", "list", "shop"], "hold");
+    let of = |reason: &str| holds.iter().find(|hold| hold["detail"]["reason"] == reason).unwrap();
+    let time = |value: &serde_json::Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let timed = &of("case 17")["detail"];
+    let lasts = time(&timed["until"]).duration_since(time(&timed["since"]));
+    assert_eq!(lasts.as_hours(), 30 * 24, "{timed}");
+    assert_eq!(of("case 18")["detail"]["until"], serde_json::Value::Null);
+
+    let second = of("case 18")["hold"].as_str().unwrap();
+    place.done(&["hold", "release", "shop", "--reason", "closed", "--hold", &second[..8]]);
+    let left = place.json(&["hold", "list", "shop"], "hold");
+    assert!(left.len() == 1 && left[0]["detail"]["reason"] == "case 17", "{left:?}");
+    assert_eq!(place.run(&["delete", "shop", "--yes"]).code, 13, "the other still holds it");
+    let unknown = place.run(&["hold", "release", "shop", "--reason", "x", "--hold", second]);
+    assert_ne!(unknown.code, 0, "{}", unknown.all());
+}
+
+#[test]
 fn pruning_explains_each_decision_and_keeps_the_newest() {
     let place = shop();
     for _ in 0..5 {

@@ -1,4 +1,5 @@
-//! Disks that are full, or too small for what is to come: what the user is told, and that nothing is half there.
+//! Disks that are full, too small for what is to come, read-only, or mounted within what is backed up: what the user is told, and that
+//! nothing is half there.
 
 use crate::{Place, assert_seen, shop, small_config};
 use std::{fs, path::PathBuf, process::Command};
@@ -113,4 +114,50 @@ fn a_cache_without_room_stops_nothing_and_the_doctor_names_it() {
     out| attention  cache: <size> free in PLACE/.cache/mainstay: what does not fit is read anew by each command
     out|  Make room, or name another folder: `cache:` of the repository, or MAINSTAY_CACHE.
     ");
+}
+
+#[test]
+fn a_destination_that_takes_no_writes_is_refused_before_anything_is_asked() {
+    if !with_own_mounts("a_destination_that_takes_no_writes_is_refused_before_anything_is_asked") {
+        return;
+    }
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    let disk = small_disk(&place, "disk", "1m");
+    let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(&disk).status();
+    assert!(remounted.unwrap().success());
+    assert_seen!(place.run(&["restore", "shop", "--to-dir", "disk/back", "--quiet"]), @"
+    exit 14
+    out| Restore uploads of shop as of <time> (point <id>) into PLACE/disk/back
+    out|
+    out|  to create  3 files (links included), 3 folders
+    out|  to overwrite  0
+    out|  right already 0
+    out|  to remove  0
+    out|  to write <size> ( <size> free)
+    out|  cannot be done: PLACE/disk is not writable
+    out|
+    err| error: PLACE/disk is not writable
+    err| hint: Nothing was restored. Put that right, or choose another folder: --to-dir FOLDER.
+    ");
+}
+
+#[test]
+fn a_disk_that_is_mounted_within_is_left_out_where_one_file_system_is_asked_for() {
+    if !with_own_mounts("a_disk_that_is_mounted_within_is_left_out_where_one_file_system_is_asked_for") {
+        return;
+    }
+    let place = shop();
+    let within = small_disk(&place, "uploads/disk", "1m");
+    fs::write(within.join("elsewhere.txt"), "on another disk").unwrap();
+    let found = |place: &Place| place.run(&["find", "shop", "elsewhere.txt"]).code == 0;
+    place.done(&["backup", "shop"]);
+    assert!(found(&place), "by default all disks are one tree");
+    let text = fs::read_to_string(place.at("mainstay.yaml")).unwrap();
+    place.write("mainstay.yaml", &text.replace("uploads\"] }", "uploads\"], one_file_system: true }"));
+    place.done(&["backup", "shop"]);
+    assert!(!found(&place));
+    // The folder that it is mounted on is there all the same.
+    place.done(&["restore", "shop", "--to-dir", "back"]);
+    assert_eq!(fs::read_dir(place.at("back/disk")).unwrap().count(), 0);
 }

@@ -1,7 +1,13 @@
 //! `mainstay key`.
 
 use crate::{KEY, Place, Ran, shop, small_config};
-use std::{fs, io::Write, os::unix::fs::MetadataExt, path::Path, process::Stdio};
+use std::{
+    fs::{self, Permissions},
+    io::Write,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    process::Stdio,
+};
 
 #[test]
 fn each_key_is_64_hexadecimal_digits_and_new() {
@@ -162,4 +168,45 @@ fn a_key_that_opens_the_repository_already_is_not_added_again() {
     let again = add("another name");
     assert!(again.contains("already, as \"safe\"") && again.contains("Nothing was changed"), "{again}");
     assert_eq!(place.files("store/keys"), before);
+}
+
+#[test]
+fn a_key_may_come_from_a_command_and_a_passphrase_from_a_file_of_ones_own() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    place.write("phrase", &format!("{PHRASE}\n"));
+    place.write("the.key", KEY);
+    place.done(&["key", "add", "--label", "safe", "--passphrase-file", "phrase"]);
+    for way in [["--passphrase-file", "phrase"], ["--key-command", "cat the.key"]] {
+        let ran = place.run_with(&[&["recover", "--store", "store"], &way[..]].concat(), &[]);
+        assert!(ran.code == 0 && ran.stdout.contains("shop"), "{way:?}\n{}", ran.all());
+    }
+    let wrong = ["recover", "--store", "store", "--key-command", "tr 0 1 < the.key"];
+    assert_eq!(place.run_with(&wrong, &[]).code, 12);
+    let failed = place.run_with(&["recover", "--store", "store", "--key-command", "exit 3"], &[]);
+    assert!(failed.code == 1 && failed.stderr.contains("exit status: 3"), "{}", failed.all());
+    fs::set_permissions(place.at("phrase"), Permissions::from_mode(0o644)).unwrap();
+    let seen = place.run_with(&["recover", "--store", "store", "--passphrase-file", "phrase"], &[]);
+    assert!(seen.code != 0 && seen.stderr.contains("phrase"), "others can read it\n{}", seen.all());
+}
+
+#[test]
+fn the_kit_and_the_cache_are_for_their_owner_alone() {
+    let place = shop();
+    place.done(&["backup", "shop"]);
+    place.done(&["list"]);
+    place.done(&["key", "kit", "--output", "again.txt"]);
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    for kit in
+        ["mainstay-main-recovery-kit.txt", "mainstay-main-recovery-kit.html", "again.txt", "again.html"]
+    {
+        assert_eq!(mode(&place.at(kit)), 0o600, "{kit}");
+    }
+    // Nobody else comes past its folders.
+    let cached = place.files(".cache/mainstay");
+    assert!(!cached.is_empty());
+    for file in cached {
+        let folders = file.ancestors().skip(1).take_while(|folder| *folder != place.at(".cache"));
+        folders.for_each(|folder| assert_eq!(mode(folder), 0o700, "{}", folder.display()));
+    }
 }

@@ -30,6 +30,38 @@ pub(crate) fn flip_a_byte(path: &Path) {
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
 }
 
+/// A backup of which one pack is harmed as soon as it is there, before anything is read back.
+fn harmed_between(verify_after: &str, harm: impl Fn(&Path)) -> Ran {
+    let place = shop();
+    let text = fs::read_to_string(place.at("mainstay.yaml")).unwrap();
+    let more = format!("stores: [local], pack_size: 16MiB, verify_after: {verify_after} }}");
+    place.write("mainstay.yaml", &text.replace("stores: [local] }", &more));
+    add_noise(&place, 64 << 20);
+    let mut child = place.start(&["backup", "shop"]);
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let pack = loop {
+        if let Some(pack) = place.files("store/packs/data").into_iter().find(|path| is_a_pack(path)) {
+            break pack;
+        }
+        assert!(child.try_wait().unwrap().is_none() && Instant::now() < deadline, "no pack was written");
+        std::thread::yield_now();
+    };
+    harm(&pack);
+    place.ran(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn what_is_read_back_is_what_verify_after_says() {
+    let remove = |pack: &Path| fs::remove_file(pack).unwrap();
+    // By its objects a missing pack is found, one with other bytes is not looked into.
+    let ran = harmed_between("objects", remove);
+    assert!(ran.code == 4 && ran.stdout.contains("READ BACK WRONG"), "{}", ran.all());
+    let ran = harmed_between("objects", flip_a_byte);
+    assert!(ran.code == 0 && ran.stdout.contains("objects"), "{}", ran.all());
+    let ran = harmed_between("none", remove);
+    assert!(ran.code == 0 && !ran.stdout.contains("read back"), "{}", ran.all());
+}
+
 #[test]
 fn a_store_that_keeps_other_bytes_than_it_was_given_is_found_out_by_the_backup() {
     let place = shop();

@@ -4,7 +4,12 @@
 
 use crate::Place;
 use serde_json::Value;
-use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    fs,
+    path::Path,
+};
 
 fn compare(page: &str, made: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../doc/reference").join(page);
@@ -194,4 +199,147 @@ fn the_exit_code_page_lists_every_kind_of_failure() {
         writeln!(page, "| {code} | `{name}` | {text} |").unwrap();
     }
     compare("exit-codes.md", &page);
+}
+
+/// The rows of the table in `json.md`: the types of each, and the fields that all its lines together have.
+fn json_rows() -> Vec<(Vec<String>, Vec<String>)> {
+    let words = |cell: &str| -> Vec<String> {
+        let mut depth = 0_usize;
+        let mut outside = String::new();
+        for c in cell.chars() {
+            match c {
+                '(' => depth += 1,
+                ')' => depth = depth.saturating_sub(1),
+                c if depth == 0 => outside.push(c),
+                _ => {}
+            }
+        }
+        outside.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../doc/reference/json.md");
+    let page = fs::read_to_string(page).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let [types, _, fields] = cells[..] else { panic!("{row}") };
+        (words(types), words(fields))
+    })
+    .collect()
+}
+
+/// The sources of the commands, put together.
+fn commands(folder: &Path, text: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => commands(&path, text),
+            false => text.push_str(&fs::read_to_string(&path).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn the_json_page_lists_every_type_of_line_once() {
+    let mut documented: Vec<String> = json_rows().into_iter().flat_map(|(types, _)| types).collect();
+    documented.sort();
+    let mut once = documented.clone();
+    once.dedup();
+    assert_eq!(documented, once, "a type stands in two rows");
+    let mut code = String::new();
+    commands(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut code);
+    let mut printed: Vec<&str> = Vec::new();
+    for begin in [".json(", "\"type\":", "show_as(context, unnamed,"] {
+        for (at, _) in code.match_indices(begin) {
+            let Some(rest) = code[at + begin.len()..].trim_start().strip_prefix('"') else { continue };
+            printed.push(rest.split('"').next().unwrap());
+        }
+    }
+    assert!(printed.len() > 50, "{printed:?}");
+    for kind in &printed {
+        assert!(documented.iter().any(|known| known == kind), "{kind} is printed and not documented");
+    }
+    for kind in &documented {
+        // Of two possible ones, one is chosen by a variable.
+        assert!(code.contains(&format!("\"{kind}\"")), "{kind} is documented and printed nowhere");
+    }
+}
+
+#[test]
+fn what_commands_print_as_json_has_the_fields_that_the_page_names() {
+    let place = crate::shop();
+    place.write("two.key", &"ab".repeat(32));
+    let mut lines: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let mut run = |code: i32, words: &[&str]| {
+        let ran = place.run(&[words, &["--json"]].concat());
+        assert_eq!(ran.code, code, "{words:?}\n{}", ran.all());
+        for line in ran.stdout.lines() {
+            let line: Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{words:?}: {error}\n{line}"));
+            assert_eq!(line["v"], 1, "{words:?}: {line}");
+            lines.entry(line["type"].as_str().unwrap().to_owned()).or_default().push(line);
+        }
+    };
+    run(0, &["config", "check"]);
+    run(0, &["config", "show"]);
+    run(0, &["backup", "shop"]);
+    fs::write(place.at("uploads/new"), "new").unwrap();
+    run(0, &["backup", "shop", "--policy", "nightly"]);
+    for words in [
+        &["list"][..],
+        &["show", "shop"],
+        &["ls", "shop"],
+        &["find", "shop", "*.txt"],
+        &["diff", "shop", "--live"],
+        &["restore", "shop", "--to-dir", "back"],
+        &["verify", "shop"],
+        &["verify", "shop", "--level", "restore"],
+        &["status"],
+        &["doctor"],
+        &["hold", "add", "shop", "--reason", "why"],
+        &["hold", "list", "shop"],
+        &["hold", "release", "shop", "--reason", "why"],
+        &["key", "generate"],
+        &["key", "generate", "--output", "three.key"],
+        &["key", "add", "--label", "two", "--key-file", "two.key"],
+        &["key", "add", "--label", "two", "--key-file", "two.key"],
+        &["key", "list"],
+        &["key", "kit"],
+        &["key", "kit", "--output", "kit.txt"],
+        &["key", "remove", "two", "--yes"],
+        &["recover", "--store", "store"],
+        &["repair", "--packs"],
+        &["repair", "--acknowledge"],
+        &["repair", "--accept-rollback"],
+        &["prune", "--dry-run"],
+        &["backup", "shop"],
+        &["delete", "shop", "--yes"],
+        &["prune", "--yes", "--grace", "0s"],
+    ] {
+        run(0, words);
+    }
+    fs::remove_file(place.at("uploads/new")).unwrap();
+    run(0, &["diff", "shop", "--live"]);
+    run(10, &["show", "0000"]);
+    let rows = json_rows();
+    for kind in lines.keys() {
+        assert!(rows.iter().any(|(types, _)| types.contains(kind)), "{kind} is printed and not documented");
+    }
+    let (mut checked, mut wrong) = (0, Vec::new());
+    for (types, fields) in &rows {
+        // Rows of which this place prints only a part say more than it can show.
+        if types.iter().any(|kind| !lines.contains_key(kind)) || types.iter().any(|kind| kind == "repair") {
+            continue;
+        }
+        let of_row = || types.iter().flat_map(|kind| &lines[kind]);
+        let missing: Vec<&String> =
+            fields.iter().filter(|field| !of_row().any(|line| line.get(field).is_some())).collect();
+        if !missing.is_empty() {
+            let there: BTreeSet<&String> =
+                of_row().flat_map(|line| line.as_object().unwrap().keys()).collect();
+            wrong.push(format!("{types:?} has no {missing:?}; it has {there:?}"));
+        }
+        checked += 1;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(checked >= 20, "only {checked} rows were compared");
 }

@@ -122,8 +122,8 @@ pub fn show_masked(context: &Context, masked: &[Masked]) {
             table.table,
             count(table.rows, "row")
         ));
+        out.json("masked", table);
     }
-    out.json("masked", &masked);
 }
 
 /// `schema.name`; without a dot the schema is `public`. A name in double quotes may hold a dot.

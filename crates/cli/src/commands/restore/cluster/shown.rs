@@ -150,9 +150,14 @@ pub(super) fn show_masked(context: &Context, databases: &[masked::InDatabase]) {
                 in_database.database,
                 count(table.rows, "row")
             ));
+            out.json(
+                "masked",
+                &serde_json::json!({
+                    "database": in_database.database, "table": table.table, "columns": table.columns, "rows": table.rows,
+                }),
+            );
         }
     }
-    out.json("masked", &databases);
 }
 
 pub(super) fn show_next(context: &Context, options: &Options, facts: &ClusterFacts) {
