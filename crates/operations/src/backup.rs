@@ -289,7 +289,7 @@ pub(crate) fn read_back(
     if depth > check::Depth::Objects {
         let points = points::list(repository, None)?;
         let since = wal::check::check_since(repository, &points, committed.point, READ_BACK_LIMIT, monitor)?;
-        crate::verify::add_log(&mut report, since);
+        crate::verify::add_log(&mut report, since, monitor);
     }
     for finding in &report.findings {
         monitor.notice(Severity::Error, &format!("{}: {}", finding.object, finding.problem));

@@ -41,20 +41,26 @@ pub fn check(
     record(repository, &ids, level, &report, monitor);
     // Of the archived log: no point is worse for what is wrong there, but the way from it to later moments.
     let log = wal::check::check(repository, points, depth > Depth::Objects, monitor)?;
-    add_log(&mut report, log);
+    add_log(&mut report, log, monitor);
     Ok(report)
 }
 
-/// What was found in the archived log, beside what was found in the points.
-pub(crate) fn add_log(report: &mut Report, log: wal::check::Report) {
+/// What was found in the archived log, beside what was found in the points. A gap that a base backup was made after is known and made up
+/// for as far as it can be: it is told, and no reason to fail for as long as the older ones are kept.
+pub(crate) fn add_log(report: &mut Report, log: wal::check::Report, monitor: &dyn Monitor) {
     report.objects += log.files;
     report.bytes += log.bytes;
-    report.findings.extend(log.broken.into_iter().map(|broken| Finding {
-        object: format!("wal {}", broken.file),
-        problem: broken.to_string(),
-        pack: None,
-        points: Vec::new(),
-    }));
+    for broken in log.broken {
+        match broken.is_closed() {
+            true => monitor.notice(Severity::Warning, &broken.to_string()),
+            false => report.findings.push(Finding {
+                object: format!("wal {}", broken.file),
+                problem: broken.to_string(),
+                pack: None,
+                points: Vec::new(),
+            }),
+        }
+    }
 }
 
 pub(crate) fn level(depth: Depth) -> ProofLevel {

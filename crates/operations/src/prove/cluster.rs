@@ -10,8 +10,9 @@ use crate::{
     points,
     restore::Opened,
     table_back,
+    wal::check,
 };
-use mainstay_domain::{Clock, Failure, Kind, Monitor, Result, point::State};
+use mainstay_domain::{Clock, Failure, Kind, Monitor, Result, Silent, point::State};
 use mainstay_repository::Repository;
 use mainstay_sources::postgres::{
     cluster::{
@@ -41,8 +42,11 @@ pub(super) fn prove(
     let mut not_compared = Vec::new();
     let log = match log_after(repository, opened, &facts) {
         Ok(log) => log,
-        // Several lines of history could be meant: nothing is wrong with any.
-        Err(failure) if failure.kind == Kind::Usage => {
+        // Several lines of history could be meant, and nothing is wrong with any; or the log has a gap that a base backup was made after.
+        Err(failure)
+            if failure.kind == Kind::Usage
+                || failure.kind == Kind::Preflight && only_closed_gaps(repository, opened)? =>
+        {
             not_compared.push(format!("the archived log was not replayed: {}", said(&failure)));
             None
         }
@@ -141,6 +145,13 @@ fn log_after<'r>(
     };
     let log = pitr::resolve(repository, std::slice::from_ref(own), source, &request)?;
     Ok((!log.segments.is_empty() && log.window.to_lsn > facts.stop).then_some(log))
+}
+
+/// Whether all that is broken in the log is known and made up for.
+fn only_closed_gaps(repository: &Repository, opened: &Opened<'_>) -> Result<bool> {
+    let points = points::list(repository, Some(&opened.point.summary.app))?;
+    let broken = check::check(repository, &points, true, &Silent)?.broken;
+    Ok(broken.iter().all(check::Broken::is_closed))
 }
 
 fn said(failure: &Failure) -> String {

@@ -77,6 +77,13 @@ impl std::fmt::Display for Broken {
     }
 }
 
+impl Broken {
+    /// A gap that a base backup was made after: from that one on it goes again.
+    pub fn is_closed(&self) -> bool {
+        !self.damaged && self.next.is_some()
+    }
+}
+
 /// A base backup: its point, when it ended, and where in the log.
 pub type Base = (PointId, Time, ClusterFacts);
 
@@ -201,9 +208,8 @@ fn needed(holdings: &Holdings<'_>, bases: &Bases) -> Vec<Archived> {
     let is_needed = |archived: &&Archived| match &archived.file {
         WalFile::Segment(segment) => bases.need(holdings, *segment),
         WalFile::Fragment(segment, _) => !holdings.has(*segment) && bases.need(holdings, *segment),
-        WalFile::History(_) => true,
-        // Notes, and what a promotion cut off: no restore asks for them.
-        WalFile::Partial(_) | WalFile::Backup(..) => false,
+        // Notes, and what a promotion cut off: no restore asks for them. Histories were read to know what is needed.
+        WalFile::Partial(_) | WalFile::Backup(..) | WalFile::History(_) => false,
     };
     let of_one = |archived: &Archived| match &archived.file {
         WalFile::Fragment(segment, _) => WalFile::Fragment(*segment, 0),
@@ -242,26 +248,32 @@ pub fn gaps(holdings: &Holdings<'_>, bases: &Bases) -> Result<Vec<Broken>> {
                 format!("{segment} is missing"),
             )?);
         }
+        if let Some(why) = holdings.damaged.get(&timeline) {
+            found.push(unknown_origin(holdings, timeline, true, why));
+            continue;
+        }
         let is_led_to = timeline == 1
             || !holdings.ancestry(timeline).switches.is_empty()
-            || holdings.damaged().any(|damaged| damaged == timeline)
             || bases.0.iter().any(|(.., facts)| facts.timeline == timeline);
         if !is_led_to && !begun.is_empty() {
-            let file = WalFile::History(timeline);
-            let why = format!(
-                "{file} is missing: it is not known where this timeline came from, and nothing on it can be reached"
-            );
-            found.push(Broken {
-                system: holdings.system,
-                file,
-                damaged: false,
-                why,
-                up_to: None,
-                next: None,
-            });
+            let why = format!("{} is missing", WalFile::History(timeline));
+            found.push(unknown_origin(holdings, timeline, false, &why));
         }
     }
     Ok(found)
+}
+
+fn unknown_origin(holdings: &Holdings<'_>, timeline: u32, damaged: bool, why: &str) -> Broken {
+    Broken {
+        system: holdings.system,
+        file: WalFile::History(timeline),
+        damaged,
+        why: format!(
+            "{why}: it is not known where this timeline came from, and nothing on it can be reached"
+        ),
+        up_to: None,
+        next: None,
+    }
 }
 
 /// Reads files whole, and adds what is wrong with them.
@@ -301,14 +313,6 @@ fn read(
     })?;
     report.bytes += bytes.into_inner();
     for (file, why) in damage.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        let why = match &file {
-            WalFile::History(_) => {
-                format!(
-                    "{why}: it is not known where this timeline came from, and nothing on it can be reached"
-                )
-            }
-            _ => why,
-        };
         report.broken.push(broken(holdings, bases, file, true, why)?);
     }
     monitor.done("archived log", "");
@@ -352,5 +356,5 @@ impl Holdings<'_> {
 /// The gaps, by a listing alone, that no base backup was made after: what was written since then cannot be returned to.
 pub fn open_gaps(repository: &Repository, points: &[PointInfo]) -> Result<Vec<Broken>> {
     let found = check(repository, points, false, &Silent)?.broken;
-    Ok(found.into_iter().filter(|broken| broken.next.is_none()).collect())
+    Ok(found.into_iter().filter(|broken| !broken.is_closed()).collect())
 }

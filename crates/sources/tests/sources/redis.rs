@@ -1,11 +1,6 @@
 //! Redis servers, captured and brought back: real ones, each on a Unix socket of its own.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/memory.rs"]
-mod memory;
-
+use crate::{certificates, memory};
 use certificates::Certificates;
 use mainstay_domain::{Failure, Kind, Silent, SystemClock, point::SourceRecord, point::State};
 use mainstay_sources::redis::{

@@ -1,11 +1,6 @@
 //! Masks reach every row of a table, wherever PostgreSQL keeps it, and nothing beyond the copy.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::support;
 use mainstay_domain::Kind;
 use mainstay_sources::postgres::{
     facts::QualifiedName,

@@ -1,5 +1,4 @@
 //! Real PostgreSQL servers for tests: one throw-away cluster for each test that asks for one.
-#![allow(dead_code, clippy::unwrap_used)] // each test binary uses its part, and a test may unwrap
 
 use super::memory::Memory;
 use mainstay_domain::{Failure, Silent, SystemClock, point::SourceRecord};

@@ -1,11 +1,6 @@
 //! A capture of a database holds all of it, as of one instant, and says what it holds.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::{memory, support};
 use mainstay_domain::point::State;
 use mainstay_sources::postgres::{
     config::PostgresConfig,

@@ -1,11 +1,6 @@
 //! Bad days of a capture: missing rights, locks, vanishing tables, lost sessions. Nothing is skipped in silence, nothing hangs.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::{memory, support};
 use mainstay_domain::{
     ChunkId, Failure, Kind, Monitor, Severity, SystemClock,
     monitor::Event,

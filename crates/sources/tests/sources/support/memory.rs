@@ -1,5 +1,4 @@
 //! A repository in memory, as a source sees it: where a capture writes and a restore reads.
-#![allow(dead_code, clippy::unwrap_used)] // each test binary uses its part, and a test may unwrap
 
 use mainstay_domain::{
     ChunkId, Failure, Result,

@@ -1,11 +1,6 @@
 //! The log of real servers, read here and by PostgreSQL's own `pg_waldump`.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::support;
 use mainstay_domain::wal::{Lsn, Segment, SegmentSize};
 use mainstay_sources::postgres::{
     sandbox::{Sandbox, SandboxOptions},

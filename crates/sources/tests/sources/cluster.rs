@@ -1,11 +1,9 @@
 //! Base backups of running servers, restored into other servers.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::{
+    clusters::{KEY, Later, SUM, config, facts, fill, program, text, until},
+    memory, support,
+};
 use mainstay_domain::{
     ChunkId, Clock, Failure, Result, Silent, SystemClock, Time,
     point::{SourceRecord, State},
@@ -13,40 +11,20 @@ use mainstay_domain::{
 };
 use mainstay_sources::postgres::{
     cluster::{
-        self, ClusterConfig, ClusterFacts,
+        self, ClusterConfig,
         restore::{self, Recovery, Target},
     },
     sandbox::{Sandbox, SandboxOptions},
-    secret::SecretText,
 };
 use memory::Memory;
 use std::{
     fs,
     io::Read,
-    os::unix::{
-        fs::{FileExt, MetadataExt, chown},
-        process::CommandExt,
-    },
+    os::unix::fs::{FileExt, MetadataExt, chown},
     path::{Path, PathBuf},
     process::Command,
     sync::Once,
 };
-
-const KEY: [u8; 32] = [3; 32];
-
-/// Ten seconds on: files written just now are not fresh to it.
-struct Later;
-
-impl Clock for Later {
-    fn now(&self) -> Time {
-        SystemClock.now().plus(10 * mainstay_domain::time::SECOND)
-    }
-}
-
-fn config(server: &Sandbox) -> ClusterConfig {
-    let url = format!("postgres://postgres@localhost/postgres?host={}", server.socket_directory().display());
-    ClusterConfig::new(SecretText::Plain(url.into()))
-}
 
 /// So many days on.
 struct Days(i64);
@@ -84,19 +62,6 @@ fn folder_of(server: &Sandbox) -> tempfile::TempDir {
     folder
 }
 
-/// Runs one of the server's programs as the user that owns its data; what it printed, or why it failed.
-fn program(server: &Sandbox, name: &str, arguments: &[&str]) -> Result<String, String> {
-    let mut command = Command::new(server.tools().program(name));
-    command.arg("-D").arg(server.data_directory()).args(arguments).current_dir("/");
-    if rustix::process::geteuid().is_root() {
-        let owner = fs::metadata(server.data_directory()).unwrap();
-        command.uid(owner.uid()).gid(owner.gid());
-    }
-    let output = command.output().unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    if output.status.success() { Ok(said) } else { Err(said) }
-}
-
 /// Stops the server in order and lets `pg_checksums` read every page.
 fn checksums_of(server: &Sandbox) -> Result<String, String> {
     program(server, "pg_ctl", &["-m", "fast", "-w", "stop"])?;
@@ -113,10 +78,6 @@ fn damage(server: &Sandbox, relation: &str, block: u64) -> String {
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
     path
-}
-
-fn facts(record: &SourceRecord) -> ClusterFacts {
-    ClusterFacts::from_json(&record.facts).unwrap()
 }
 
 /// A server that is started on what a record holds.
@@ -174,26 +135,6 @@ fn first_relation(folder: &Path) -> PathBuf {
     }
     panic!("no file of more than a page below {}", folder.display());
 }
-
-fn text(server: &Sandbox, sql: &str) -> String {
-    server.connect("postgres").unwrap().query_text(sql).unwrap().unwrap_or_default()
-}
-
-/// Runs pgbench's tables in, so that there is something to change.
-fn fill(server: &Sandbox) {
-    server
-        .connect("postgres")
-        .unwrap()
-        .execute(
-            "CREATE TABLE ledger (id int PRIMARY KEY, balance int, filler text);
-             INSERT INTO ledger SELECT n, 0, repeat(md5(n::text), 4) FROM generate_series(1, 20000) n;
-             CREATE UNLOGGED TABLE scratch AS SELECT generate_series(1, 1000) AS n;
-             CREATE INDEX ON ledger (balance); CHECKPOINT",
-        )
-        .unwrap();
-}
-
-const SUM: &str = "SELECT count(*) || ' ' || sum(hashtext(ledger::text)::bigint) FROM ledger";
 
 #[test]
 fn every_version_comes_back_as_it_was_and_the_next_backup_stores_what_changed() {
@@ -402,14 +343,6 @@ fn standby(primary: &Sandbox, memory: &Memory, record: &SourceRecord) -> Sandbox
     let all = text(primary, "SELECT pg_current_wal_flush_lsn()");
     until(&server, &format!("SELECT pg_last_wal_replay_lsn() >= '{all}'"));
     server
-}
-
-fn until(server: &Sandbox, sql: &str) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while text(server, sql) != "t" {
-        assert!(std::time::Instant::now() < deadline, "it does not come true: {sql}\n{}", server.log_tail());
-        std::thread::park_timeout(std::time::Duration::from_millis(20));
-    }
 }
 
 /// A repository that has something done at the first chunk that it is given.

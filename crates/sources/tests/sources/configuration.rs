@@ -1,11 +1,6 @@
 //! An application's configuration: files and tables, captured, compared and brought back.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::{memory, support};
 use mainstay_domain::{Kind, Silent, SystemClock, point::SourceRecord, point::State};
 use mainstay_sources::{
     configuration::{self, ConfigurationConfig, Table, diff::Changed},

@@ -1,13 +1,6 @@
 //! Ways into a server: passwords, certificates, and what stands in the way.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::{certificates, memory, support};
 use certificates::Certificates;
 use mainstay_domain::{Clock, Failure, Kind, SystemClock, point::State};
 use mainstay_sources::postgres::{

@@ -1,11 +1,6 @@
 //! Throw-away clusters: private, without consequences, and gone afterwards, whatever happens to us.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::support;
 use mainstay_sources::postgres::sandbox::{Sandbox, SandboxOptions};
 use std::{
     io::{BufRead, BufReader, Write},

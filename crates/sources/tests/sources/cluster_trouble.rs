@@ -1,54 +1,22 @@
 //! Base backups of clusters in which something is not as it should be.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::{
+    clusters::{KEY, Later, SUM, capture, config, facts, fill, text},
+    memory, support,
+};
 use mainstay_domain::{
-    ChunkId, Clock, Kind, Result, Silent, SystemClock, Time,
+    ChunkId, Kind, Result, Silent,
     listing::{self, Doubt, Entry, Item},
     point::{SourceRecord, State, Stream},
     stream::{Content, Piece, PieceWriter, Pool, Sink, Vault},
 };
 use mainstay_sources::postgres::{
-    cluster::{self, ClusterConfig, ClusterFacts, Method, facts::Tablespace, restore},
+    cluster::{self, ClusterConfig, Method, facts::Tablespace, restore},
     sandbox::{Sandbox, SandboxOptions},
     secret::SecretText,
 };
 use memory::Memory;
 use std::{os::unix::fs::MetadataExt, path::Path};
-
-const KEY: [u8; 32] = [3; 32];
-
-/// Ten seconds on: files written just now are not fresh to it.
-struct Later;
-
-impl Clock for Later {
-    fn now(&self) -> Time {
-        SystemClock.now().plus(10 * mainstay_domain::time::SECOND)
-    }
-}
-
-fn config(server: &Sandbox) -> ClusterConfig {
-    let url = format!("postgres://postgres@localhost/postgres?host={}", server.socket_directory().display());
-    ClusterConfig::new(SecretText::Plain(url.into()))
-}
-
-fn capture(server: &Sandbox, memory: &Memory, previous: Option<&SourceRecord>) -> SourceRecord {
-    let options = cluster::Options {
-        page_key: KEY,
-        full: false,
-        previous: previous.map(|record| (memory as _, record)),
-        clock: &Later,
-    };
-    cluster::capture(&config(server), memory, &options, &Silent).unwrap()
-}
-
-fn facts(record: &SourceRecord) -> ClusterFacts {
-    ClusterFacts::from_json(&record.facts).unwrap()
-}
 
 /// A server that is started on what a record holds.
 fn started(server: SandboxOptions, memory: &Memory, record: &SourceRecord) -> Sandbox {
@@ -60,26 +28,6 @@ fn started(server: SandboxOptions, memory: &Memory, record: &SourceRecord) -> Sa
     })
     .unwrap()
 }
-
-fn text(server: &Sandbox, sql: &str) -> String {
-    server.connect("postgres").unwrap().query_text(sql).unwrap().unwrap_or_default()
-}
-
-/// Runs pgbench's tables in, so that there is something to change.
-fn fill(server: &Sandbox) {
-    server
-        .connect("postgres")
-        .unwrap()
-        .execute(
-            "CREATE TABLE ledger (id int PRIMARY KEY, balance int, filler text);
-             INSERT INTO ledger SELECT n, 0, repeat(md5(n::text), 4) FROM generate_series(1, 20000) n;
-             CREATE UNLOGGED TABLE scratch AS SELECT generate_series(1, 1000) AS n;
-             CREATE INDEX ON ledger (balance); CHECKPOINT",
-        )
-        .unwrap();
-}
-
-const SUM: &str = "SELECT count(*) || ' ' || sum(hashtext(ledger::text)::bigint) FROM ledger";
 
 /// A relation's file.
 fn file_of(server: &Sandbox, relation: &str) -> std::path::PathBuf {

@@ -1,11 +1,6 @@
 //! The wire client against real servers.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::support;
 use mainstay_domain::Failure;
 
 #[test]

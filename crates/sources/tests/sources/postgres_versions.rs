@@ -1,16 +1,6 @@
 //! Tools, servers and libraries of other versions than those that a database was made by.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test that cannot go on fails; what it must leave out, it says
-
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/restoring.rs"]
-mod restoring;
-#[path = "support/postgres.rs"]
-mod support;
-#[path = "support/zoo.rs"]
-mod zoo;
-
+use crate::{memory, restoring, support, zoo};
 use mainstay_domain::{Silent, SystemClock, point::State};
 use mainstay_sources::postgres::{
     capture,

@@ -1,11 +1,6 @@
 //! The inventory of a database, on every version that is installed.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::support;
 use mainstay_sources::postgres::{
     facts::ObjectKind,
     inspect::inspect,

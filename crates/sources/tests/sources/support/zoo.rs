@@ -1,5 +1,4 @@
 //! The zoo: a database with every kind of object and value, loaded by `psql` from `zoo/*.sql`.
-#![allow(dead_code)] // each test binary uses its part
 
 use mainstay_sources::postgres::sandbox::Sandbox;
 use std::{
@@ -26,7 +25,7 @@ const PLAIN: [&str; 12] = [
 ];
 
 fn directory() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/zoo")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/sources/zoo")
 }
 
 /// Runs one of the zoo's files in a database.

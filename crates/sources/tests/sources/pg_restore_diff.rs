@@ -1,12 +1,6 @@
 //! What changed, between two recovery points or since one, is told object by object and row by row.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test that cannot go on fails; what it must leave out, it says
-
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::{memory, support};
 use mainstay_domain::{Silent, point::SourceRecord};
 use mainstay_sources::postgres::{
     diff::{Diff, Options, RowChange, TableDiff, diff, diff_live},

@@ -1,5 +1,4 @@
 //! What tests of restores begin with: a database, its capture, and where it goes.
-#![allow(dead_code, clippy::unwrap_used)] // each test binary uses its part, and a test may unwrap
 
 use super::{memory::Memory, support};
 use mainstay_domain::point::SourceRecord;

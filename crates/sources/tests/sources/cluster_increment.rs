@@ -1,14 +1,12 @@
 //! Incremental base backups over the replication protocol (PostgreSQL 17 and later): the server sends what changed, and the record is a
 //! whole base backup all the same.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::{
+    clusters::{self, KEY, Later, execute, facts, text, until},
+    memory, support,
+};
 use mainstay_domain::{
-    Clock, Monitor, SystemClock, Time,
+    Monitor,
     monitor::Event,
     point::{SourceRecord, State},
     stream::{Pool, Sink},
@@ -19,7 +17,6 @@ use mainstay_sources::postgres::{
         restore::{self, Recovery, Target},
     },
     sandbox::{Sandbox, SandboxOptions},
-    secret::SecretText,
     tools::Tools,
 };
 use memory::Memory;
@@ -33,17 +30,6 @@ use std::{
     process::Command,
     sync::Mutex,
 };
-
-const KEY: [u8; 32] = [7; 32];
-
-/// A clock that is ahead: nothing was written a moment ago.
-struct Later;
-
-impl Clock for Later {
-    fn now(&self) -> Time {
-        SystemClock.now().plus(10 * mainstay_domain::time::SECOND)
-    }
-}
 
 /// Keeps what it is told.
 #[derive(Default)]
@@ -94,9 +80,7 @@ fn capture_by(
     full: bool,
     monitor: &dyn Monitor,
 ) -> SourceRecord {
-    let url = format!("postgres://postgres@localhost/postgres?host={}", server.socket_directory().display());
-    let config =
-        ClusterConfig { method: Method::Replication, ..ClusterConfig::new(SecretText::Plain(url.into())) };
+    let config = ClusterConfig { method: Method::Replication, ..clusters::config(server) };
     let options = cluster::Options {
         page_key: KEY,
         full,
@@ -106,10 +90,6 @@ fn capture_by(
     let record = cluster::capture(&config, memory, &options, monitor).unwrap();
     assert_eq!(record.state, State::Complete, "{:?}", record.problems);
     record
-}
-
-fn facts(record: &SourceRecord) -> ClusterFacts {
-    ClusterFacts::from_json(&record.facts).unwrap()
 }
 
 /// The reason why a backup came whole; it must have one.
@@ -122,22 +102,6 @@ fn why_whole(record: &SourceRecord) -> String {
 
 fn is_increment_on(record: &SourceRecord, before: &SourceRecord) -> bool {
     facts(record).captured == Some(Captured::Increment { since: facts(before).start })
-}
-
-fn text(server: &Sandbox, sql: &str) -> String {
-    server.connect("postgres").unwrap().query_text(sql).unwrap().unwrap_or_default()
-}
-
-fn execute(server: &Sandbox, sql: &str) {
-    server.connect("postgres").unwrap().execute(sql).unwrap();
-}
-
-fn until(server: &Sandbox, sql: &str) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while text(server, sql) != "t" {
-        assert!(std::time::Instant::now() < deadline, "it does not come true: {sql}\n{}", server.log_tail());
-        std::thread::park_timeout(std::time::Duration::from_millis(20));
-    }
 }
 
 /// Runs one of the server's programs as the user that owns its data.

@@ -1,14 +1,6 @@
 //! A database of every kind of object comes back equal: by our own comparison, and by what `pg_dump` says of both.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test that cannot go on fails; what it must leave out, it says
-
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-#[path = "support/zoo.rs"]
-mod zoo;
-
+use crate::{memory, support, zoo};
 use mainstay_domain::{Silent, point::State};
 use mainstay_sources::postgres::{
     compare::{self, Comparison, Verdict, compare},

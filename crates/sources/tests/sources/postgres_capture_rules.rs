@@ -1,11 +1,6 @@
 //! What rules about tables do: leave out, filter, expect, weigh; and what is said of it.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::{memory, support};
 use mainstay_domain::{Kind, Severity, Silent, SystemClock, point::State};
 use mainstay_sources::postgres::{
     capture::probe,

@@ -1,45 +1,27 @@
 //! Base backups over the replication protocol: the same record as of the data directory, from wherever the server is.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::{
+    clusters::{self, KEY, Later, SUM, execute, facts, fill, program, text, until},
+    memory, support,
+};
 use mainstay_domain::{
-    Clock, Failure, Kind, Silent, SystemClock, Time,
+    Failure, Kind, Silent,
     point::{SourceRecord, State},
 };
 use mainstay_sources::postgres::{
     cluster::{
-        self, ClusterConfig, ClusterFacts, Method,
+        self, ClusterConfig, Method,
         restore::{self, Recovery, Target},
     },
     sandbox::{Sandbox, SandboxOptions},
-    secret::SecretText,
     tools::Tools,
 };
 use memory::Memory;
 use std::{
     fs,
-    os::unix::{
-        fs::{FileExt, MetadataExt, chown},
-        process::CommandExt,
-    },
+    os::unix::fs::{FileExt, MetadataExt, chown},
     path::Path,
-    process::Command,
 };
-
-const KEY: [u8; 32] = [7; 32];
-
-/// A clock that is ahead: nothing was written a moment ago.
-struct Later;
-
-impl Clock for Later {
-    fn now(&self) -> Time {
-        SystemClock.now().plus(10 * mainstay_domain::time::SECOND)
-    }
-}
 
 /// Those that can stream a base backup.
 fn versions() -> Vec<Tools> {
@@ -47,8 +29,7 @@ fn versions() -> Vec<Tools> {
 }
 
 fn config(server: &Sandbox, method: Method) -> ClusterConfig {
-    let url = format!("postgres://postgres@localhost/postgres?host={}", server.socket_directory().display());
-    ClusterConfig { method, ..ClusterConfig::new(SecretText::Plain(url.into())) }
+    ClusterConfig { method, ..clusters::config(server) }
 }
 
 fn capture_by(
@@ -68,10 +49,6 @@ fn capture_by(
 
 fn capture(server: &Sandbox, memory: &Memory, previous: Option<&SourceRecord>) -> SourceRecord {
     capture_by(server, memory, previous, Method::Replication).unwrap()
-}
-
-fn facts(record: &SourceRecord) -> ClusterFacts {
-    ClusterFacts::from_json(&record.facts).unwrap()
 }
 
 fn restored(
@@ -99,35 +76,6 @@ fn started(options: SandboxOptions, memory: &Memory, record: &SourceRecord) -> S
     restored(options, memory, record, &restore::Options::new("".into()))
 }
 
-fn text(server: &Sandbox, sql: &str) -> String {
-    server.connect("postgres").unwrap().query_text(sql).unwrap().unwrap_or_default()
-}
-
-fn execute(server: &Sandbox, sql: &str) {
-    server.connect("postgres").unwrap().execute(sql).unwrap();
-}
-
-fn until(server: &Sandbox, sql: &str) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while text(server, sql) != "t" {
-        assert!(std::time::Instant::now() < deadline, "it does not come true: {sql}\n{}", server.log_tail());
-        std::thread::park_timeout(std::time::Duration::from_millis(20));
-    }
-}
-
-/// Runs one of the server's programs as the user that owns its data.
-fn program(server: &Sandbox, name: &str, arguments: &[&str]) -> Result<String, String> {
-    let mut command = Command::new(server.tools().program(name));
-    command.args(arguments).current_dir("/");
-    if rustix::process::geteuid().is_root() {
-        let owner = fs::metadata(server.data_directory()).unwrap();
-        command.uid(owner.uid()).gid(owner.gid());
-    }
-    let output = command.output().unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    if output.status.success() { Ok(said) } else { Err(said) }
-}
-
 /// Looks through every table and index, stops the server in order, and reads every page.
 fn sound(server: &Sandbox) -> Result<(), String> {
     let (host, port) = (server.socket_directory().to_str().unwrap().to_owned(), server.port().to_string());
@@ -142,18 +90,6 @@ fn sound(server: &Sandbox) -> Result<(), String> {
     program(server, "pg_ctl", &["-D", data, "-m", "fast", "-w", "stop"])?;
     program(server, "pg_checksums", &["-D", data, "--check"]).map(drop)
 }
-
-fn fill(server: &Sandbox) {
-    execute(
-        server,
-        "CREATE TABLE ledger (id int PRIMARY KEY, balance int, filler text);
-         INSERT INTO ledger SELECT n, 0, repeat(md5(n::text), 4) FROM generate_series(1, 20000) n;
-         CREATE UNLOGGED TABLE scratch AS SELECT generate_series(1, 1000) AS n;
-         CREATE INDEX ON ledger (balance); CHECKPOINT",
-    );
-}
-
-const SUM: &str = "SELECT count(*) || ' ' || sum(hashtext(ledger::text)::bigint) FROM ledger";
 
 #[test]
 fn what_is_streamed_comes_back_as_it_was_and_the_next_backup_stores_what_changed() {

@@ -1,16 +1,6 @@
 //! Damage, rows that were not captured, roles that are missing, encodings: what can be is brought back, and the rest is named.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test that cannot go on fails; what it must leave out, it says
-
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/restoring.rs"]
-mod restoring;
-#[path = "support/postgres.rs"]
-mod support;
-#[path = "support/zoo.rs"]
-mod zoo;
-
+use crate::{memory, restoring, support, zoo};
 use mainstay_domain::{Kind, Severity, Silent, point::State};
 use mainstay_sources::postgres::{
     compare::{self, Verdict, compare},

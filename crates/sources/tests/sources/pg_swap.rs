@@ -1,14 +1,6 @@
 //! A restored table takes the living one's place, and nothing that hung on that notices; what cannot follow is refused by name.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test that cannot go on fails; what it must leave out, it says
-
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-#[path = "support/zoo.rs"]
-mod zoo;
-
+use crate::{memory, support, zoo};
 use mainstay_domain::{Kind, Silent, point::SourceRecord};
 use mainstay_sources::postgres::{
     facts::QualifiedName,

@@ -1,9 +1,6 @@
 //! Commands as sources: what they write comes back, and whatever else they do is a failure.
-#![allow(clippy::unwrap_used)] // in tests
 
-#[path = "support/memory.rs"]
-mod memory;
-
+use crate::memory;
 use mainstay_domain::{
     ByteSize, Failure, Kind, Monitor, Silent, SystemClock, monitor::Event, point::SourceRecord, time::Span,
 };

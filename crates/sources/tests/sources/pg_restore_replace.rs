@@ -1,12 +1,6 @@
 //! A living database is replaced in one step, by what was compared before, and with the way back.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test that cannot go on fails; what it must leave out, it says
-
-#[path = "support/memory.rs"]
-mod memory;
-#[path = "support/postgres.rs"]
-mod support;
-
+use crate::{memory, support};
 use mainstay_domain::{Kind, Silent, Time, point::SourceRecord};
 use mainstay_sources::postgres::{
     compare,
