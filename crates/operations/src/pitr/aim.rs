@@ -115,17 +115,30 @@ impl Resolved<'_> {
             Some(time) => format!(" (the last transaction before it ended at {time})"),
             None => String::new(),
         };
-        let mut scanner = Scanner::default();
-        if let Some(last) = self.segments.last() {
-            self.scan(&mut scanner, *last, &mut |_| {})?;
-        }
-        Ok(match scanner.last_record() {
+        Ok(match self.last_record()? {
             Some(lsn) => format!("Up to there it goes with --lsn {lsn}{at}."),
-            None => format!("Give a time before it with --at{at}."),
+            None => {
+                let base = self.base.id.short();
+                format!("Before that there is only the base backup itself: --point {base} --immediate.")
+            }
         })
     }
 
-    /// PostgreSQL stops at the first record that begins at the position or later: there must be one.
+    /// Where the last record begins that is whole in these segments: mostly in the last one, unless one record fills all of that.
+    fn last_record(&self) -> Result<Option<Lsn>> {
+        for begin in (0..self.segments.len()).rev() {
+            let mut scanner = Scanner::default();
+            for segment in &self.segments[begin..] {
+                self.scan(&mut scanner, *segment, &mut |_| {})?;
+            }
+            if let Some(lsn) = scanner.last_record() {
+                return Ok(Some(lsn).filter(|lsn| *lsn >= self.facts.stop));
+            }
+        }
+        Ok(None)
+    }
+
+    /// PostgreSQL stops at the first record that begins at the position or later: there must be one, and all of it.
     fn aim_at_position(&mut self, lsn: Lsn) -> Result<()> {
         let size = self.facts.segment_size;
         let begin = self.segments.partition_point(|segment| segment.end(size) <= lsn);
