@@ -183,27 +183,6 @@ impl Resolved<'_> {
         Ok(())
     }
 
-    /// The last segment in which everything ended before `time`: what it and the later ones hold decides.
-    fn first_worth_reading(&self, time: Time) -> Result<usize> {
-        let (mut low, mut high) = (0, self.segments.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            // Segments without any end say nothing: the next one that has some decides.
-            let mut at = middle;
-            let mut ends = None;
-            while at < high && ends.is_none() {
-                ends = self.ends(self.segments[at])?;
-                at += 1;
-            }
-            match ends {
-                Some(ends) if ends.last <= time => low = at,
-                _ => high = middle,
-            }
-        }
-        // Times are not quite in order: one segment more, and the record that may reach into it.
-        Ok(low.saturating_sub(2))
-    }
-
     /// Looks for the mark between the end of the base backup and `until`. PostgreSQL stops at the first one that it comes to, and
     /// cannot stop before the end of the base backup: then this is not the one to begin with.
     fn aim_at_mark(&mut self, is: &dyn Fn(&Mark) -> bool, until: Option<Lsn>) -> Result<bool> {
@@ -256,7 +235,7 @@ impl Resolved<'_> {
         Ok(None)
     }
 
-    fn ends(&self, segment: Segment) -> Result<Option<Ends>> {
+    pub(super) fn ends(&self, segment: Segment) -> Result<Option<Ends>> {
         self.noting_damage(segment, self.holdings.ends(segment))
     }
 
