@@ -11,7 +11,7 @@ use console::style;
 use mainstay_domain::{ByteSize, Failure, Result};
 use mainstay_operations::{
     access,
-    wal::{self, TimelineStatus, daemon as keeper, disown, receive, slots},
+    wal::{self, TimelineStatus, daemon as keeper, disown, patience, receive, slots},
 };
 use mainstay_repository::wal::Put;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ enum Action {
     /// Fetch one file for a server in recovery: restore_command = 'mainstay wal fetch %f %p'
     ///
     /// Exits with 1 when the archive does not have the file, and with 126 on every real failure: PostgreSQL takes the first for
-    /// the end of the log, and stops at the second.
+    /// the end of the log, and stops at the second. For a standby it waits while the store is away.
     Fetch {
         /// The file's name, as PostgreSQL gives it with %f
         file: String,
@@ -129,12 +129,14 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             }
         }
         Action::Fetch { file, path, daemon } => {
-            let fetched = context.config().and_then(|config| {
-                let place = daemon.whereabouts(&config)?;
-                let (found, asked) = keeper::fetch(&config, &place, &file, &path, context.clock())?;
-                daemon::start_if_wanted(context, &place, &asked);
-                Ok(found)
-            });
+            let fetched =
+                patience::fetch_patiently(&path, &mut |failure| exit::show(failure, context), || {
+                    let config = context.config()?;
+                    let place = daemon.whereabouts(&config)?;
+                    let (found, asked) = keeper::fetch(&config, &place, &file, &path, context.clock())?;
+                    daemon::start_if_wanted(context, &place, &asked);
+                    Ok(found)
+                });
             match fetched {
                 Ok(true) => Ok(Exit::Done),
                 Ok(false) => Ok(Exit::Code(wal::NOT_THERE)),
