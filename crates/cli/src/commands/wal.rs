@@ -8,7 +8,7 @@ use crate::{
     render::{confirm, count, plain, table::Table},
 };
 use console::style;
-use mainstay_domain::{ByteSize, Failure, Result};
+use mainstay_domain::{ByteSize, Failure, Monitor, Result, Severity};
 use mainstay_operations::{
     access,
     wal::{self, TimelineStatus, daemon as keeper, disown, patience, receive, slots},
@@ -28,7 +28,7 @@ enum Action {
     /// Archive one file: archive_command = 'mainstay wal push %p'
     ///
     /// Succeeds only when the file is durable in the repository. The same file again is success; a different file under the
-    /// same name is refused. PostgreSQL keeps what it could not archive and tries again.
+    /// same name is refused (of a .partial, the first is kept). PostgreSQL keeps what it could not archive and tries again.
     Push {
         /// The file, as PostgreSQL gives it with %p
         path: PathBuf,
@@ -118,6 +118,15 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             match pushed {
                 Ok((put, asked)) => {
                     let known = put == Put::Known;
+                    if put == Put::KeptFirst {
+                        let text = format!(
+                            "{} is not archived: another .partial of that name is, from an earlier failover or recovery, and stays. \
+                             No recovery needs either.",
+                            path.display()
+                        );
+                        let monitor: &dyn Monitor = &context.progress;
+                        monitor.notice(Severity::Warning, &text);
+                    }
                     let by_daemon = matches!(asked, keeper::Asked::Done(()));
                     context.output.json(
                         "archived",
