@@ -147,6 +147,7 @@ pub fn points(
         let found = database::diff(before, after, &options, monitor)?;
         return told(&source, found, &old, Some(&new), visit);
     }
+    let homes = files::Facts::of(&after.record);
     for change in files::diff((&before.reader, &before.record), (&after.reader, &after.record))? {
         let change = change?;
         let (became, detail) = match change.kind {
@@ -155,7 +156,7 @@ pub fn points(
             ChangeKind::Content => (Became::Changed, "content"),
             ChangeKind::Metadata => (Became::Changed, "mode, owner, time or attributes"),
         };
-        let object = files::show_at(&change.path);
+        let object = homes.at_home(&files::show_at(&change.path));
         let detail = detail.to_owned();
         visit(Finding::Difference(Difference { source: source.clone(), object, became, detail }))?;
     }
@@ -220,6 +221,7 @@ fn live_files(
     let source = opened.record.name.clone();
     let found = files::compare_live(&opened.reader, &opened.record, false, MOST_FILES, monitor)?;
     let listed = found.differences.len() as u64;
+    let homes = files::Facts::of(&opened.record);
     // One line for each path, whatever is different in it.
     for of_one in found.differences.chunk_by(|a, b| a.path == b.path) {
         let became = match of_one.iter().map(|d| d.aspect).min() {
@@ -234,7 +236,7 @@ fn live_files(
                 detail => format!("{}: {detail}", d.aspect),
             })
             .collect();
-        let (source, object, detail) = (source.clone(), of_one[0].path.clone(), words.join("; "));
+        let (source, object, detail) = (source.clone(), homes.at_home(&of_one[0].path), words.join("; "));
         visit(Finding::Difference(Difference { source, object, became, detail }))?;
     }
     match found.difference_count.saturating_sub(listed) {
@@ -264,6 +266,7 @@ fn settings(
 ) -> Result<()> {
     let source = &after.record.name;
     let found = configuration::diff::diff((&before.reader, &before.record), (&after.reader, &after.record))?;
+    let homes = files::Facts::of(&after.record);
     for change in found {
         let (became, detail) = match change.kind {
             ChangeKind::Added => (Became::Added, String::new()),
@@ -274,7 +277,7 @@ fn settings(
         };
         visit(Finding::Difference(Difference {
             source: source.clone(),
-            object: change.object,
+            object: homes.at_home(&change.object),
             became,
             detail,
         }))?;

@@ -315,7 +315,7 @@ fn positions_transactions_and_names_are_targets_too() {
     };
     for (target, between, headline) in [
         (["--xid", xid.as_str()], &after_two, format!("to the end of transaction {xid} (point")),
-        (["--name", "before the mistake"], &after_four, format!("to the restore point {NAME} (point")),
+        (["--name", NAME], &after_four, format!("to the restore point {NAME} (point")),
     ] {
         let shown = planned(&target);
         assert!(shown.code == 0 && shown.stdout.contains(&headline), "{}", shown.all());

@@ -85,6 +85,10 @@ fn settings_and_outputs_are_backed_up_shown_compared_restored_and_proved() {
         assert!(differing.contains(shown), "{differing}");
     }
     assert!(!differing.contains("hunter"), "{differing}");
+    assert!(
+        differing.contains("~ settings: PLACE/.env  (- APP_ENV"),
+        "by the name that its owner knows\n{differing}"
+    );
 }
 
 #[test]

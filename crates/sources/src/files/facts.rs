@@ -112,6 +112,15 @@ impl Facts {
         serde_json::from_str(&record.facts).unwrap_or_default()
     }
 
+    /// The path that its owner knows for one of the listing, as both are shown: a label becomes the path that has it.
+    pub fn at_home(&self, listed: &str) -> String {
+        let home = |root: &RootFact| {
+            let below = listed.strip_prefix(root.label.as_deref()?)?;
+            (below.is_empty() || below.starts_with('/')).then(|| format!("{}{below}", root.path.display()))
+        };
+        self.roots.iter().find_map(home).unwrap_or_else(|| listed.to_owned())
+    }
+
     pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
