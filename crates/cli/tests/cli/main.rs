@@ -28,6 +28,7 @@ mod repair;
 mod retention;
 mod returning;
 mod settings;
+mod standbys;
 mod started;
 mod swapping;
 mod tables_back;
