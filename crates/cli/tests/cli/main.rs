@@ -16,6 +16,7 @@ mod hooks;
 mod interrupts;
 mod key;
 mod kills;
+mod lacking;
 mod ledger;
 mod liars;
 mod masking;
