@@ -19,7 +19,7 @@ pub use shown::{heading_to, show_resolved};
 use shown::{show_masked, show_next, show_plan, show_report, show_started};
 use std::path::{Path, PathBuf, absolute};
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Clusters, to a point in time")]
 pub struct Cluster {
     /// To just before the first transaction that ended after this time ('2026-11-20 14:02:31+01'), or to the end: latest
