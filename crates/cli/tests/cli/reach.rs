@@ -65,7 +65,7 @@ fn a_position_is_in_reach_where_all_of_a_record_is_archived_and_the_way_to_a_gap
     fs::remove_file(&archived[archived.len() - 3]).unwrap();
 
     let ran = bank.run(&["restore", "bank", "--source", "db", "--to-dir", "never", "--at", "latest"]);
-    let (_, rest) = ran.stderr.split_once("--lsn ").expect(&ran.all());
+    let (_, rest) = ran.stderr.split_once("--lsn ").unwrap_or_else(|| panic!("{}", ran.all()));
     let lsn = rest.split([' ', '.']).next().unwrap();
     let server = bank.restored(&["--lsn", lsn]);
     let last: u32 = ids(&server).split(' ').next().unwrap().parse().unwrap();
