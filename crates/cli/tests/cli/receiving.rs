@@ -340,6 +340,45 @@ fn a_gap_is_refused_unless_it_is_accepted_and_a_slot_that_keeps_too_much_is_told
 }
 
 #[test]
+fn log_that_is_gone_between_the_newest_base_backup_and_the_first_start_is_a_gap() {
+    let settings = [
+        ("archive_mode", "off"),
+        ("synchronous_commit", "on"),
+        ("max_wal_size", "32MB"),
+        ("min_wal_size", "32MB"),
+    ];
+    let bank = often(Bank::with_settings(newest(), &[], &settings));
+    bank.done(&["backup", "bank"]);
+    for id in 1..8 {
+        insert(&bank.server, id);
+        bank.sql("SELECT pg_switch_wal()");
+        bank.sql("CHECKPOINT");
+    }
+    let ran = Receiver::start(&bank, &[]).ended();
+    assert!(ran.code == 13 && ran.stderr.contains("the archive would have a gap"), "{}", ran.all());
+    assert_eq!(bank.sql("SELECT count(*) FROM pg_replication_slots"), "0", "none keeps log for nobody");
+
+    let mut command = bank.command(&["wal", "receive", "bank", "--accept-gap"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let receiver = Receiver { bank: &bank, child: Some(child) };
+    until(&bank.server, "SELECT count(*) = 1 FROM pg_stat_replication WHERE application_name = 'mainstay'");
+    insert(&bank.server, 8);
+    caught_up(&bank.server);
+    let ran = receiver.stop();
+    assert!(ran.stderr.contains("the archive has a gap from"), "{}", ran.all());
+    let cluster = json(&bank, &["wal", "status"], "wal");
+    assert_ne!(cluster["timelines"][0]["missing"], serde_json::json!([]), "{cluster}");
+
+    // From a base backup of now on it goes again.
+    let receiver = Receiver::start(&bank, &[]);
+    bank.done(&["backup", "bank"]);
+    insert(&bank.server, 9);
+    caught_up(&bank.server);
+    receiver.stop();
+    assert_eq!(ids(&bank.restored(&["--at", "latest"])), "9 9");
+}
+
+#[test]
 fn a_slot_that_the_server_gave_up_is_made_anew() {
     let settings = [("synchronous_commit", "on"), ("max_wal_size", "32MB"), ("min_wal_size", "32MB")];
     let bank = often(Bank::with_settings(newest(), &[], &settings));
