@@ -9,6 +9,8 @@ use crate::{
 use mainstay_sources::postgres::sandbox::Sandbox;
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{
         Mutex,
@@ -27,6 +29,14 @@ impl<'b> Receiver<'b> {
     fn start(bank: &'b Bank, arguments: &[&str]) -> Receiver<'b> {
         let mut command = bank.command(&[arguments, &["wal", "receive", "bank"]].concat());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Receiver { bank, child: Some(child) }
+    }
+
+    /// The same; what it says can be read in a file while it runs.
+    fn start_telling(bank: &'b Bank, told: &Path) -> Receiver<'b> {
+        let mut command = bank.command(&["wal", "receive", "bank"]);
+        let told = fs::File::create(told).unwrap();
+        let child = command.stdout(Stdio::piped()).stderr(told).spawn().unwrap();
         Receiver { bank, child: Some(child) }
     }
 
@@ -376,6 +386,33 @@ fn log_that_is_gone_between_the_newest_base_backup_and_the_first_start_is_a_gap(
     caught_up(&bank.server);
     receiver.stop();
     assert_eq!(ids(&bank.restored(&["--at", "latest"])), "9 9");
+}
+
+#[test]
+fn a_store_that_is_away_when_it_connects_again_is_waited_for() {
+    let bank = bank();
+    let told = bank.place.write("told", "");
+    let receiver = Receiver::start_telling(&bank, &told);
+    bank.done(&["backup", "bank"]);
+    insert(&bank.server, 1);
+    caught_up(&bank.server);
+
+    let archive = bank.place.at("store/wal");
+    let permissions = |mode| fs::set_permissions(&archive, fs::Permissions::from_mode(mode)).unwrap();
+    permissions(0o000);
+    bank.sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let denied =
+        |text: &str| text.lines().any(|line| line.contains("store") && line.contains("connecting again"));
+    while !denied(&fs::read_to_string(&told).unwrap()) {
+        assert!(Instant::now() < deadline, "{}", fs::read_to_string(&told).unwrap());
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    permissions(0o755);
+    insert(&bank.server, 2);
+    caught_up(&bank.server);
+    receiver.stop();
+    assert_eq!(ids(&bank.restored(&["--at", "latest"])), "2 2");
 }
 
 #[test]

@@ -231,7 +231,8 @@ impl Receiver<'_> {
         let archive = Archive::of(repository, identity.system);
         loop {
             let ancestry = start::line_of_history(&mut session, &archive, identity.timeline, self.monitor)?;
-            let beginnings = start::beginnings(repository, &identity, &ancestry, size, slot_start)?;
+            let beginnings = start::beginnings(repository, &identity, &ancestry, size, slot_start)
+                .map_err(start::of_archive)?;
             match self.begin(&mut session, &archive, &identity, &ancestry, size, &beginnings)? {
                 Ended::Stopped => return Ok(()),
                 Ended::Switched => identity = session.identify()?,
@@ -308,7 +309,7 @@ impl Receiver<'_> {
         segment: Segment,
         size: SegmentSize,
     ) -> Result<Ended, Trouble> {
-        let known = self.known(archive, segment)?;
+        let known = self.known(archive, segment).map_err(start::of_archive)?;
         let mut log = match session.stream(self.slot, segment.start(size), segment.timeline)? {
             Streamed::Log(log) => log,
             Streamed::Nothing(_) => return Ok(Ended::Switched),

@@ -15,6 +15,15 @@ use mainstay_sources::postgres::{
 };
 use std::collections::BTreeSet;
 
+/// Trouble with the archive. A store that is away comes back; what is wrong with what it holds does not mend itself.
+pub fn of_archive(error: impl Into<Failure>) -> Trouble {
+    let failure = error.into();
+    match failure.kind {
+        Kind::Failed => Trouble::Passing(failure),
+        _ => Trouble::Other(failure),
+    }
+}
+
 /// The server's line of history. Its history files, and those of the timelines before, are archived first: a segment of a timeline
 /// of which nobody knows where it came from is of little use.
 pub fn line_of_history(
@@ -33,8 +42,7 @@ pub fn line_of_history(
     for switch in ancestry.switches.iter().filter(|switch| switch.from > 1) {
         match session.history(switch.from) {
             Ok(text) => {
-                let _: Put =
-                    archive.put(&WalFile::History(switch.from), &text, None).map_err(Failure::from)?;
+                let _: Put = archive.put(&WalFile::History(switch.from), &text, None).map_err(of_archive)?;
             }
             // A server that was made from a base backup need not have those of its ancestors.
             Err(Trouble::Gone(_)) => {
@@ -47,7 +55,7 @@ pub fn line_of_history(
             Err(trouble) => return Err(trouble),
         }
     }
-    archive.put(&WalFile::History(timeline), &text, None).map_err(Failure::from)?;
+    archive.put(&WalFile::History(timeline), &text, None).map_err(of_archive)?;
     Ok(ancestry)
 }
 
