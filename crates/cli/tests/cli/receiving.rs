@@ -416,6 +416,28 @@ fn a_store_that_is_away_when_it_connects_again_is_waited_for() {
 }
 
 #[test]
+fn a_server_that_does_not_answer_the_watch_keeps_nobody_from_stopping() {
+    let bank = bank();
+    let receiver = Receiver::start(&bank, &[]);
+    until(&bank.server, "SELECT count(*) = 1 FROM pg_stat_replication WHERE application_name = 'mainstay'");
+    // It looks at the server, and keeps its session.
+    let looks = "SELECT count(*) > 0 FROM pg_stat_activity
+                  WHERE query LIKE '%pg_replication_slots%' AND state = 'idle' AND pid <> pg_backend_pid()";
+    until(&bank.server, looks);
+    let mut session = bank.server.connect("postgres").unwrap();
+    // Whoever asks for the slots waits for this one.
+    session.execute("BEGIN; LOCK TABLE pg_replication_slots IN ACCESS EXCLUSIVE MODE").unwrap();
+    let waits =
+        "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'pg_replication_slots'::regclass";
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while session.query_text(waits).unwrap().as_deref() != Some("t") {
+        assert!(Instant::now() < deadline, "nobody asks");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    receiver.stop();
+}
+
+#[test]
 fn a_slot_that_the_server_gave_up_is_made_anew() {
     let settings = [("synchronous_commit", "on"), ("max_wal_size", "32MB"), ("min_wal_size", "32MB")];
     let bank = often(Bank::with_settings(newest(), &[], &settings));

@@ -25,7 +25,7 @@ use mainstay_sources::postgres::{
     cluster::{ClusterConfig, build::refuse_log_pages},
     replication::{Identity, LogStream, Message, Session, Slot, Standing, Status, Streamed, Trouble, slots},
     wal::Ancestry,
-    wire::{ConnectSpec, Connection},
+    wire::ConnectSpec,
 };
 use shipper::{Shipping, ship};
 use std::{
@@ -242,7 +242,7 @@ impl Receiver<'_> {
 
     /// Whether the server has given our slot up. If it cannot be asked, that is found out by what it still has.
     fn is_lost(&self) -> bool {
-        let found = Connection::connect(self.spec).ok().and_then(|mut asked| slots::slots(&mut asked).ok());
+        let found = watch::connect(self.spec).ok().and_then(|mut asked| slots::slots(&mut asked).ok());
         let lost =
             |slot: &Slot| slot.name == self.slot && slot.standing(self.cluster.slot_warn) == Standing::Lost;
         found.is_some_and(|slots| slots.iter().any(lost))
