@@ -257,6 +257,17 @@ fn unknown_history(timeline: u32, why: &str) -> Failure {
     ))
 }
 
+fn missing_history(timeline: u32) -> Failure {
+    let name = WalFile::History(timeline);
+    Failure::verification(format!(
+        "it is not known where timeline {timeline} came from: its log is archived, and {name} is not"
+    ))
+    .hint(format!(
+        "Push it from a server that has it in pg_wal: `mainstay wal push PATH`, with the path of {name}; or say which timeline is meant: \
+         --timeline N."
+    ))
+}
+
 /// The files of one cluster's archive, as they were when it was listed.
 #[derive(Clone)]
 pub struct Holdings<'r> {
@@ -331,6 +342,17 @@ impl<'r> Holdings<'r> {
         match self.damaged.get(&timeline) {
             Some(why) => Err(unknown_history(timeline, why)),
             None => Ok(self.ancestry(timeline)),
+        }
+    }
+
+    /// Refuses to go by what is known where a timeline after this one is archived that may have come from it: its history is not there.
+    pub fn refuse_unknown_after(&self, timeline: u32) -> Result<()> {
+        let is_unknown = |later: &u32| {
+            *later > timeline && !self.histories.contains_key(later) && !self.damaged.contains_key(later)
+        };
+        match self.timelines().into_iter().find(is_unknown) {
+            Some(unknown) => Err(missing_history(unknown)),
+            None => Ok(()),
         }
     }
 
