@@ -223,7 +223,8 @@ pub fn gaps(holdings: &Holdings<'_>, bases: &Bases) -> Result<Vec<Broken>> {
     let mut found = Vec::new();
     for timeline in holdings.timelines() {
         let begun: Vec<Segment> = holdings.begun().filter(|s| s.timeline == timeline).collect();
-        let mut missing: BTreeSet<Segment> = holdings.missing(timeline, &begun).into_iter().collect();
+        let mut missing: BTreeSet<Segment> =
+            holdings.missing(timeline, &begun, &bases.0).into_iter().collect();
         // Between a base backup and what was archived first after it, too.
         let ancestry = holdings.ancestry(timeline);
         for (.., facts) in bases.0.iter().filter(|(.., f)| ancestry.includes(f.timeline, f.stop)) {

@@ -186,6 +186,7 @@ pub fn capture(
         keep(TABLESPACE_MAP.into(), put_bytes(sink, stopped.tablespace_map.as_bytes())?);
     }
     let mut facts = facts_of(&server, &directory, timeline, backup.start, stopped.stop);
+    facts.stopped_at = Some(stopped.at);
     for segment in facts.segments().collect::<Vec<_>>() {
         let content = put_segment(sink, &directory, segment, server.system)?;
         keep(format!("{WAL}{segment}"), content);
@@ -252,6 +253,7 @@ pub(super) fn facts_of(
         counts: Counts::default(),
         captured: None,
         read_whole: None,
+        stopped_at: None,
         wal: Vec::new(),
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::postgres::wire::{ConnectSpec, Connection, WireError, quote_literal};
 use mainstay_domain::{
-    Failure, Result, Severity,
+    Failure, Result, Severity, Time,
     monitor::Monitor,
     wal::{Lsn, SegmentSize},
 };
@@ -142,6 +142,8 @@ pub struct Backup {
 #[derive(Debug, Clone)]
 pub struct Stopped {
     pub stop: Lsn,
+    /// Not before that, by the server's clock.
+    pub at: Time,
     pub backup_label: String,
     pub tablespace_map: String,
 }
@@ -203,6 +205,7 @@ impl Backup {
             .ok_or_else(|| Failure::failed("the server says nothing of the backup's end"))?;
         let stopped = Stopped {
             stop: parse_lsn(&row.text(0))?,
+            at: clock_of(&mut self.connection)?,
             backup_label: row.text(1),
             tablespace_map: row.text(2),
         };
@@ -224,6 +227,15 @@ impl Backup {
             _ => Ok(()),
         }
     }
+}
+
+/// What time it is for a server.
+pub fn clock_of(connection: &mut Connection) -> Result<Time> {
+    let said = connection.query_text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")?;
+    let microseconds = said.unwrap_or_default().parse::<i64>();
+    let microseconds = microseconds
+        .map_err(|error| Failure::failed("the server says no time that makes sense").caused_by(error))?;
+    Ok(Time(microseconds.saturating_mul(1000)))
 }
 
 /// The timeline on which a backup was taken, as its label says: the name of the segment that it starts in.

@@ -72,6 +72,8 @@ pub fn restore(
     let control = data.join(exclude::CONTROL);
     match fs::remove_file(&control) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unwritten(&control)(error)),
+        // Files are changed where they lie: after a power cut, no control file must come back beside such ones.
+        Ok(()) if options.sync => writing::sync_directory_of(&control).map_err(unwritten(&control))?,
         _ => {}
     }
 
