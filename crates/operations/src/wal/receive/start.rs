@@ -96,7 +96,7 @@ fn after_archived(
 pub fn gap(segment: Segment, cause: Failure) -> Failure {
     Failure::new(
         Kind::Refused,
-        format!("the server does not have the log from {segment} on any more: the archive would have a gap"),
+        format!("the server does not have the WAL from {segment} on any more: the archive would have a gap"),
     )
     .hint(
         "Nothing after a gap can be reached from before it. If an archive_command or another receiver can still bring the segments, \
