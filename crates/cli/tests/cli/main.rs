@@ -16,6 +16,7 @@ mod hooks;
 mod interrupts;
 mod key;
 mod kills;
+mod lacking;
 mod ledger;
 mod liars;
 mod masking;
@@ -25,6 +26,7 @@ mod receiving;
 mod redis;
 mod reference;
 mod repair;
+mod restore_all;
 mod retention;
 mod returning;
 mod settings;
@@ -187,6 +189,7 @@ macro_rules! assert_seen {
             (r" *\b\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)\b", " <size>"),
             (r"on host +\S+", "on host <host>"),
             (r"Redis \d+\.\d+\.\d+", "Redis <version>"),
+            (r"(PostgreSQL|captured from) \d+\.\d+( \(Debian [^)]*\))?", "$1 <version>"),
             (r" {2,}", "  "),
         ] }, { insta::assert_snapshot!($ran.all(), @$expected) })
     };
