@@ -412,7 +412,7 @@ fn the_archive_takes_a_file_once_and_tells_absence_from_damage() {
     let (uid, gid) = bank.owner();
     chown(&other, Some(uid), Some(gid)).unwrap();
     let ran = bank.run(&["wal", "push", other.to_str().unwrap()]);
-    assert!(ran.code == 13 && ran.stderr.contains("it holds the log from"), "{}", ran.all());
+    assert!(ran.code == 13 && ran.stderr.contains("it holds the WAL from"), "{}", ran.all());
     fs::write(&copy, &bytes[..1 << 20]).unwrap();
     let ran = bank.run(&["wal", "push", copy.to_str().unwrap()]);
     assert!(ran.code == 13 && ran.stderr.contains("has 1048576 bytes"), "{}", ran.all());
