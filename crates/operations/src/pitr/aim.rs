@@ -115,17 +115,30 @@ impl Resolved<'_> {
             Some(time) => format!(" (the last transaction before it ended at {time})"),
             None => String::new(),
         };
-        let mut scanner = Scanner::default();
-        if let Some(last) = self.segments.last() {
-            self.scan(&mut scanner, *last, &mut |_| {})?;
-        }
-        Ok(match scanner.last_record() {
+        Ok(match self.last_record()? {
             Some(lsn) => format!("Up to there it goes with --lsn {lsn}{at}."),
-            None => format!("Give a time before it with --at{at}."),
+            None => {
+                let base = self.base.id.short();
+                format!("Before that there is only the base backup itself: --point {base} --immediate.")
+            }
         })
     }
 
-    /// PostgreSQL stops at the first record that begins at the position or later: there must be one.
+    /// Where the last record begins that is whole in these segments: mostly in the last one, unless one record fills all of that.
+    fn last_record(&self) -> Result<Option<Lsn>> {
+        for begin in (0..self.segments.len()).rev() {
+            let mut scanner = Scanner::default();
+            for segment in &self.segments[begin..] {
+                self.scan(&mut scanner, *segment, &mut |_| {})?;
+            }
+            if let Some(lsn) = scanner.last_record() {
+                return Ok(Some(lsn).filter(|lsn| *lsn >= self.facts.stop));
+            }
+        }
+        Ok(None)
+    }
+
+    /// PostgreSQL stops at the first record that begins at the position or later: there must be one, and all of it.
     fn aim_at_position(&mut self, lsn: Lsn) -> Result<()> {
         let size = self.facts.segment_size;
         let begin = self.segments.partition_point(|segment| segment.end(size) <= lsn);
@@ -168,27 +181,6 @@ impl Resolved<'_> {
         self.segments.truncate(needed);
         (self.last_kept, self.first_lost) = (kept, lost);
         Ok(())
-    }
-
-    /// The last segment in which everything ended before `time`: what it and the later ones hold decides.
-    fn first_worth_reading(&self, time: Time) -> Result<usize> {
-        let (mut low, mut high) = (0, self.segments.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            // Segments without any end say nothing: the next one that has some decides.
-            let mut at = middle;
-            let mut ends = None;
-            while at < high && ends.is_none() {
-                ends = self.ends(self.segments[at])?;
-                at += 1;
-            }
-            match ends {
-                Some(ends) if ends.last <= time => low = at,
-                _ => high = middle,
-            }
-        }
-        // Times are not quite in order: one segment more, and the record that may reach into it.
-        Ok(low.saturating_sub(2))
     }
 
     /// Looks for the mark between the end of the base backup and `until`. PostgreSQL stops at the first one that it comes to, and
@@ -243,7 +235,7 @@ impl Resolved<'_> {
         Ok(None)
     }
 
-    fn ends(&self, segment: Segment) -> Result<Option<Ends>> {
+    pub(super) fn ends(&self, segment: Segment) -> Result<Option<Ends>> {
         self.noting_damage(segment, self.holdings.ends(segment))
     }
 

@@ -259,6 +259,10 @@ impl<'d> Daemon<'d> {
                 let stored = match self.ahead.push(self.repository, path, *identity)? {
                     Put::Stored(bytes) => Some(bytes),
                     Put::Known => None,
+                    // For the command to say.
+                    Put::KeptFirst => {
+                        return Err(Failure::failed("another .partial of that name is archived"));
+                    }
                 };
                 Ok((Answer::Durable { stored }, Vec::new()))
             }),

@@ -90,16 +90,22 @@ impl Log {
 
     /// What PostgreSQL's own reader says, in the same words as [`shown`].
     fn by_pg_waldump(&self, manager: &str) -> Vec<String> {
-        let ends = [self.segments[0], *self.segments.last().unwrap()].map(|segment| segment.to_string());
+        let all = self.dumped(*self.segments.last().unwrap(), &[&format!("--rmgr={manager}")]);
+        all.lines().filter_map(reworded).collect()
+    }
+
+    /// What PostgreSQL's own reader shows of the log up to the end of a segment.
+    fn dumped(&self, last: Segment, options: &[&str]) -> String {
+        let ends = [self.segments[0], last].map(|segment| segment.to_string());
         let output = Command::new(self.server.tools().program("pg_waldump"))
-            .arg(format!("--rmgr={manager}"))
+            .args(options)
             .arg("-p")
             .arg(self.server.data_directory().join("pg_wal"))
             .args(ends)
             .env("TZ", "UTC")
             .output()
             .unwrap();
-        String::from_utf8(output.stdout).unwrap().lines().filter_map(reworded).collect()
+        String::from_utf8(output.stdout).unwrap()
     }
 }
 
@@ -161,6 +167,23 @@ fn every_end_of_a_transaction_is_seen_as_pg_waldump_sees_it() {
             assert_eq!(seen.len(), expected.len(), "{major}: more than there are");
             let points: Vec<String> = points.iter().map(shown).collect();
             assert_eq!(points, log.by_pg_waldump("XLOG"), "{major}");
+        }
+    }
+}
+
+#[test]
+fn the_last_record_of_a_stretch_is_the_last_one_that_pg_waldump_can_read_in_it() {
+    for tools in support::versions() {
+        let major = tools.major;
+        let log = log_of(tools, 1);
+        let mut scanner = Scanner::default();
+        let (_, closed) = log.segments.split_last().unwrap();
+        for segment in closed {
+            scanner.feed(segment.start(log.size), &log.bytes(*segment), |_| {});
+            let shown = log.dumped(*segment, &[]);
+            let last = shown.lines().last().and_then(|line| line.split_once("lsn: ")?.1.split_once(','));
+            let last: Lsn = last.unwrap().0.parse().unwrap();
+            assert_eq!(scanner.last_record(), Some(last), "PostgreSQL {major}, up to the end of {segment}");
         }
     }
 }

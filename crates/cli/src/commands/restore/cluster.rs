@@ -2,7 +2,7 @@
 
 mod shown;
 
-use super::How;
+use super::{How, lacking};
 use crate::{commands::point::Chosen, context::Context, exit::Exit, render::confirm};
 use mainstay_domain::{Failure, Lsn, Result};
 use mainstay_operations::hooks::Around;
@@ -172,9 +172,10 @@ pub fn run(
 
     heading_to(context, &resolved, source, &options.destination.display().to_string());
     let to_a_moment = how.cluster.target_given().then_some(&resolved);
+    let is_lacking = lacking::show(context, &opened, how.dry_run)?;
     show_plan(context, to_a_moment, &plan, base);
     if how.dry_run {
-        return Ok(Exit::Done);
+        return Ok(lacking::exit(is_lacking));
     }
     refuse_partial(&opened.record, &options)?;
     let mask = how.database.mask.as_deref();

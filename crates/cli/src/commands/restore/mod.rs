@@ -6,6 +6,7 @@ mod command;
 mod configuration;
 mod database;
 mod files;
+mod lacking;
 mod merge;
 mod redis;
 mod replace;
