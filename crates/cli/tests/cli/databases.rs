@@ -114,7 +114,7 @@ fn a_proven_database_is_shown_as_proven_until_a_damaged_pack_fails_its_next_proo
     assert_seen!(shop.run(&["list"]), @"
     exit 0
     out| POINT  FINISHED  APP  POLICY  STATE  SIZE  NEW  PROVEN  HELD
-    out| <id>  <time>  shop  by hand  complete <size> <size>  <while>
+    out| <id>  <time>  shop  by hand  complete <size> <size>  restored <while>
     ");
     let seen = shop.run(&["show", "shop"]);
     for words in ["restore: passed", "its signature holds", "db passed: compared"] {

@@ -22,6 +22,7 @@ mod liars;
 mod masking;
 mod mishaps;
 mod reach;
+mod read_only;
 mod receiving;
 mod redis;
 mod reference;
@@ -29,6 +30,7 @@ mod repair;
 mod restore_all;
 mod retention;
 mod returning;
+mod said;
 mod settings;
 mod standbys;
 mod started;
@@ -183,10 +185,12 @@ macro_rules! assert_seen {
             (r"[0-9a-f]{64}", "<id>"),
             (r"\b[0-9a-f]{8}\b", "<id>"),
             (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d(\.\d+)? \+00:00)?", "<time>"),
+            (r"\d{8}_\d{6}", "<date>"),
             (r"\b[0-9A-F]+/[0-9A-F]{5,8}\b", "<lsn>"),
             (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
             (r"\b\d+(\.\d+)? (ms|s)\b( ago)?", "<while>"),
             (r" *\b\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)\b", " <size>"),
+            (r"uid \d+", "uid <uid>"),
             (r"on host +\S+", "on host <host>"),
             (r"Redis \d+\.\d+\.\d+", "Redis <version>"),
             (r"(PostgreSQL|captured from) \d+\.\d+( \(Debian [^)]*\))?", "$1 <version>"),
