@@ -37,9 +37,10 @@ struct Daemon(Child);
 impl Daemon {
     /// Started as the server's user; returns when it answers.
     fn start(bank: &Bank) -> Daemon {
-        let mut command = bank
-            .place
-            .command(env!("CARGO_BIN_EXE_mainstay"), &["--config", "wal.yaml", "wal", "daemon", "bank"]);
+        let mut command = bank.place.command(
+            bank.place.program().to_str().unwrap(),
+            &["--config", "wal.yaml", "wal", "daemon", "bank"],
+        );
         command.env("MAINSTAY_KEY", crate::KEY).stdout(Stdio::null()).stderr(Stdio::null());
         if rustix::process::geteuid().is_root() {
             let (uid, gid) = bank.owner();
