@@ -3,9 +3,13 @@
 //! The point's signature is checked before anything is read from it; where it goes is planned and can be looked at before it is
 //! done; and it goes beside what lives, never over it.
 
-use crate::{points::PointInfo, safety};
-use mainstay_domain::{Failure, Kind, Monitor, Result, point::SourceRecord};
-use mainstay_repository::{Reader, Repository, manifest::Manifest};
+use crate::{access, points::PointInfo, safety};
+use mainstay_domain::{Failure, Kind, Monitor, PackId, Result, point::SourceRecord};
+use mainstay_repository::{
+    Reader, Repository,
+    check::{self, Lacking},
+    manifest::Manifest,
+};
 use mainstay_sources::{command, configuration, files, postgres, redis};
 use std::path::{Path, PathBuf};
 
@@ -14,13 +18,16 @@ pub struct Opened<'r> {
     pub reader: Reader<'r>,
     pub record: SourceRecord,
     pub point: PointInfo,
+    /// The packs that the point needs.
+    packs: Vec<PackId>,
 }
 
-/// Opens a source of a point: its signature holds, and every pack that it needs can be reached.
+/// Opens a source of a point: its signature holds. Whether what it needs is all there, [`Opened::lacking`] says.
 pub fn open<'r>(repository: &'r Repository, point: &PointInfo, source: &str) -> Result<Opened<'r>> {
     let manifest = repository.manifest(&point.id)?;
     let record = record_of(&manifest, point, source)?.clone();
-    Ok(Opened { reader: repository.reader_for(&manifest)?, record, point: point.clone() })
+    let reader = repository.reader_for(&manifest)?;
+    Ok(Opened { reader, record, point: point.clone(), packs: manifest.reach.packs })
 }
 
 /// The record of a source, or an error that lists those there are.
@@ -59,6 +66,14 @@ impl Opened<'_> {
     pub fn in_words(&self) -> String {
         let (app, source) = (&self.point.summary.app, &self.record.name);
         format!("{source} of {app}, point {}", self.point.id.short())
+    }
+
+    /// The streams that would not come back whole. `look`: every pack is looked for in the store, which takes a request for each;
+    /// without, only those packs count that are known to be lost. What is in the packs is not read: that is `verify`'s.
+    ///
+    /// What lacks something is restored all the same, and names what did not come: it may be all that there is.
+    pub fn lacking(&self, look: bool, monitor: &dyn Monitor) -> Result<Vec<Lacking>> {
+        Ok(check::lacking(&self.reader, &self.packs, &self.record, look, access::threads(), monitor)?)
     }
 
     fn expect_kind(&self, kind: &str) -> Result<()> {

@@ -9,6 +9,7 @@ pub mod disown;
 pub(crate) mod each;
 pub mod histories;
 pub mod open;
+pub mod patience;
 pub mod receive;
 pub mod retention;
 pub mod slots;
@@ -168,7 +169,7 @@ pub fn fetch(
     let named = repository_for(config, app)?;
     let repository = access::open(config, &named, clock)?;
     let system = control_of(path)?.system;
-    match open::content_of(&Archive::of(&repository, system), &file)? {
+    match open::content_for_sure(&repository, system, &file)? {
         // The server itself makes it durable, if it keeps it.
         Some(content) => write(path, &content, false).map(|()| true),
         None => Ok(false),

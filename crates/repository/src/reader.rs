@@ -38,6 +38,10 @@ impl<'r> Reader<'r> {
         Reader { repository, view, chunk_id_key, opened: Mutex::new(LruCache::new(OPEN_PACKS)) }
     }
 
+    pub(crate) fn repository(&self) -> &'r Repository {
+        self.repository
+    }
+
     pub fn view(&self) -> &View {
         &self.view
     }

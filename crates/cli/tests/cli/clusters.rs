@@ -398,13 +398,21 @@ fn the_archive_takes_a_file_once_and_tells_absence_from_damage() {
     fs::write(&copy, &bytes).unwrap();
     let ran = bank.run(&["wal", "push", copy.to_str().unwrap()]);
     assert!(ran.code == 13 && ran.stderr.contains("is in the archive already"), "{}", ran.all());
+    // As the last segment of a timeline that was left twice: nobody reads it, and the archiver is not stuck.
+    let partial = bank.place.at(&format!("{name}.partial"));
+    fs::copy(path, &partial).unwrap();
+    bank.give(&partial);
+    bank.done(&["wal", "push", partial.to_str().unwrap()]);
+    fs::write(&partial, &bytes).unwrap();
+    let ran = bank.done(&["wal", "push", partial.to_str().unwrap()]);
+    assert!(ran.stderr.contains("another .partial of that name is"), "{}", ran.all());
     // A segment that is not what its name says, and one that is too short.
     let other = bank.place.at("0000000100000000000000AA");
     fs::copy(path, &other).unwrap();
     let (uid, gid) = bank.owner();
     chown(&other, Some(uid), Some(gid)).unwrap();
     let ran = bank.run(&["wal", "push", other.to_str().unwrap()]);
-    assert!(ran.code == 13 && ran.stderr.contains("it holds the log from"), "{}", ran.all());
+    assert!(ran.code == 13 && ran.stderr.contains("it holds the WAL from"), "{}", ran.all());
     fs::write(&copy, &bytes[..1 << 20]).unwrap();
     let ran = bank.run(&["wal", "push", copy.to_str().unwrap()]);
     assert!(ran.code == 13 && ran.stderr.contains("has 1048576 bytes"), "{}", ran.all());

@@ -16,18 +16,23 @@ mod hooks;
 mod interrupts;
 mod key;
 mod kills;
+mod lacking;
 mod ledger;
 mod liars;
 mod masking;
 mod mishaps;
 mod reach;
+mod read_only;
 mod receiving;
 mod redis;
 mod reference;
 mod repair;
+mod restore_all;
 mod retention;
 mod returning;
+mod said;
 mod settings;
+mod standbys;
 mod started;
 mod swapping;
 mod tables_back;
@@ -180,12 +185,15 @@ macro_rules! assert_seen {
             (r"[0-9a-f]{64}", "<id>"),
             (r"\b[0-9a-f]{8}\b", "<id>"),
             (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d(\.\d+)? \+00:00)?", "<time>"),
+            (r"\d{8}_\d{6}", "<date>"),
             (r"\b[0-9A-F]+/[0-9A-F]{5,8}\b", "<lsn>"),
             (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
             (r"\b\d+(\.\d+)? (ms|s)\b( ago)?", "<while>"),
             (r" *\b\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)\b", " <size>"),
+            (r"uid \d+", "uid <uid>"),
             (r"on host +\S+", "on host <host>"),
             (r"Redis \d+\.\d+\.\d+", "Redis <version>"),
+            (r"(PostgreSQL|captured from) \d+\.\d+( \(Debian [^)]*\))?", "$1 <version>"),
             (r" {2,}", "  "),
         ] }, { insta::assert_snapshot!($ran.all(), @$expected) })
     };

@@ -286,7 +286,7 @@ fn read(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let total = wanted.iter().map(|file| file.stored_bytes).sum();
-    monitor.step("archived log", Some(total));
+    monitor.step("archived WAL", Some(total));
     let damage = Mutex::new(Vec::new());
     let bytes = AtomicU64::new(0);
     each(wanted, holdings.segment_size, monitor, &|archived| {
@@ -309,14 +309,14 @@ fn read(
         Ok(())
     })
     .map_err(|failure| match failure.kind {
-        Kind::Cancelled => Failure::new(Kind::Cancelled, "the check of the archived log was stopped"),
+        Kind::Cancelled => Failure::new(Kind::Cancelled, "the check of the archived WAL was stopped"),
         _ => failure,
     })?;
     report.bytes += bytes.into_inner();
     for (file, why) in damage.into_inner().unwrap_or_else(PoisonError::into_inner) {
         report.broken.push(broken(holdings, bases, file, true, why)?);
     }
-    monitor.done("archived log", "");
+    monitor.done("archived WAL", "");
     Ok(())
 }
 

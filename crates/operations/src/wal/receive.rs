@@ -138,9 +138,9 @@ fn cluster_of<'c>(
             Some(asked) => format!("{app} has no source of kind cluster named {asked:?}"),
             None => format!("{app} has no source of kind cluster"),
         })
-        .hint("The log is received from a cluster: see `mainstay config show`.")),
+        .hint("WAL is received from a cluster: see `mainstay config show`.")),
         (Some(_), Some(_)) => Err(Failure::usage(format!("{app} has several sources of kind cluster"))
-            .hint("Say which one's log: --source NAME.")),
+            .hint("Say which one's WAL: --source NAME.")),
     }
 }
 
@@ -215,7 +215,7 @@ impl Receiver<'_> {
             session.drop_slot(self.slot)?;
             self.made = session.create_slot(self.slot)?;
             let text = format!(
-                "the server had given up the slot {}: it is made anew, and keeps the log from now on",
+                "the server had given up the slot {}: it is made anew, and keeps the WAL from now on",
                 self.slot
             );
             self.monitor.notice(Severity::Warning, &text);
@@ -255,7 +255,7 @@ impl Receiver<'_> {
                 format!("another cluster ({system}, not {before}) answers at {}", self.spec.describe()),
             )
             .hint(
-                "If that is meant, start `mainstay wal receive APP` again: its log has an archive of its own.",
+                "If that is meant, start `mainstay wal receive APP` again: its WAL has an archive of its own.",
             )),
             _ => Ok(()),
         }
@@ -298,7 +298,7 @@ impl Receiver<'_> {
             self.monitor.notice(Severity::Warning, &text);
             return self.stream(session, archive, now, size);
         }
-        Err(Trouble::Other(Failure::failed("the server's log has no place to begin with")))
+        Err(Trouble::Other(Failure::failed("the server's WAL has no place to begin with")))
     }
 
     /// Streams a timeline from the beginning of a segment on.

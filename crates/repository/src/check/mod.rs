@@ -6,11 +6,13 @@
 //! harms no point, and is no proof any more. Whether a restore works is a question for `operations::verify`.
 
 mod elsewhere;
+mod lacking;
 mod packs;
 mod walk;
 mod written;
 
 pub use elsewhere::{Harm, known_harm};
+pub use lacking::{Lacking, lacking};
 pub use packs::whole_packs;
 pub(crate) use packs::{not_there, of_no_kind, packs_are_there};
 pub use written::check_written;

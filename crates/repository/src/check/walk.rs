@@ -10,7 +10,7 @@ use crate::{
 use mainstay_domain::{
     ChunkId, Monitor,
     listing::{Item, decode_items},
-    point::SourceRecord,
+    point::{SourceRecord, Stream},
     stream::{Content, KeyOrder, Piece, Vault},
 };
 use std::{
@@ -47,6 +47,11 @@ impl<'a, 'r> Walk<'a, 'r> {
             self.source(source)?;
         }
         Ok(!self.left_out)
+    }
+
+    /// Visits everything that one stream refers to, as far as it can be followed.
+    pub fn stream(mut self, stream: &Stream) -> Result<()> {
+        self.content(&stream.content, stream.is_listing())
     }
 
     fn source(&mut self, source: &SourceRecord) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Restoring what a command wrote: into a file, or into the input of another command.
 
-use super::{How, heading};
+use super::{How, heading, lacking};
 use crate::{
     commands::point::Chosen,
     context::Context,
@@ -18,10 +18,11 @@ pub fn run(how: &How, context: &Context, hooks: &Around<'_>, chosen: &Chosen, so
     let out = &context.output;
     if let Some(command) = &how.files.to_command {
         heading(context, chosen, source, &format!("the input of: {}", plain(command)));
+        let is_lacking = lacking::show(context, &opened, how.dry_run)?;
         out.line(format_args!("  to give       {size}\n"));
         out.json("plan", &serde_json::json!({ "command": command, "bytes": opened.record.bytes }));
         if how.dry_run {
-            return Ok(Exit::Done);
+            return Ok(lacking::exit(is_lacking));
         }
         confirm::typed(context, how.yes, "give it to this command", "run")?;
         hooks.begin(&context.progress)?;
@@ -36,10 +37,11 @@ pub fn run(how: &How, context: &Context, hooks: &Around<'_>, chosen: &Chosen, so
         .map_err(|error| Failure::usage(format!("{} is no folder", folder.display())).caused_by(error))?;
     let path = opened.plan_output(&destination)?;
     heading(context, chosen, source, &destination.display().to_string());
+    let is_lacking = lacking::show(context, &opened, how.dry_run)?;
     out.line(format_args!("  to write      {} ({size})\n", path.display()));
     out.json("plan", &serde_json::json!({ "path": path, "bytes": opened.record.bytes }));
     if how.dry_run {
-        return Ok(Exit::Done);
+        return Ok(lacking::exit(is_lacking));
     }
     hooks.begin(&context.progress)?;
     let bytes = opened.restore_output(&destination)?;

@@ -1,6 +1,6 @@
 //! Restoring a database, or some of its tables, and comparing what came back.
 
-use super::{How, connect_spec, heading, merge, swap};
+use super::{How, connect_spec, heading, lacking, merge, swap};
 use crate::{
     commands::point::Chosen,
     context::Context,
@@ -57,9 +57,13 @@ pub fn run(
     let mask = wanted.mask.as_deref().map(|name| staging::mask_of(config, &opened, name)).transpose()?;
     let plan = opened.plan_database(&target, &options)?;
     heading(context, chosen, source, &format!("the database {database}"));
+    let is_lacking = lacking::show(context, &opened, how.dry_run)?;
     show_plan(context, &plan);
     if how.dry_run {
-        return Ok(if plan.refusals.is_empty() { Exit::Done } else { Exit::With(Kind::Preflight) });
+        return Ok(match plan.refusals.is_empty() {
+            true => lacking::exit(is_lacking),
+            false => Exit::With(Kind::Preflight),
+        });
     }
     plan.refuse()?;
     if wanted.into_existing {

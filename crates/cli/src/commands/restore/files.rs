@@ -1,6 +1,6 @@
 //! Restoring files.
 
-use super::{How, heading};
+use super::{How, heading, lacking};
 use crate::{
     commands::point::Chosen,
     context::Context,
@@ -33,9 +33,13 @@ pub fn run(how: &How, context: &Context, hooks: &Around<'_>, chosen: &Chosen, so
     let opened = restore::open(&chosen.repository, &chosen.info, source)?;
     let plan = opened.plan_files(&options, &context.progress)?;
     heading(context, chosen, source, &options.destination.display().to_string());
+    let is_lacking = lacking::show(context, &opened, how.dry_run)?;
     show_plan(context, &plan);
     if how.dry_run {
-        return Ok(if plan.obstacles.is_empty() { Exit::Done } else { Exit::With(Kind::Preflight) });
+        return Ok(match plan.obstacles.is_empty() {
+            true => lacking::exit(is_lacking),
+            false => Exit::With(Kind::Preflight),
+        });
     }
     refuse(&plan)?;
     // A stopped cluster's safety copy goes back as files: never under a server that runs.

@@ -1,6 +1,6 @@
 //! Restoring a Redis: into a folder that a server starts on, or into a server that lives.
 
-use super::{How, heading};
+use super::{How, heading, lacking};
 use crate::{
     commands::point::Chosen,
     context::Context,
@@ -22,7 +22,7 @@ use mainstay_sources::{
 };
 use std::path::{Path, PathBuf, absolute};
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Redis")]
 pub struct Redis {
     /// Put this before the name of each key that is loaded into the server of --to-url-env
@@ -71,6 +71,7 @@ fn to_folder(
     let facts = RedisFacts::from_json(&opened.record.facts)?;
     let out = &context.output;
     heading(context, chosen, source, &options.destination.display().to_string());
+    let is_lacking = lacking::show(context, &opened, how.dry_run)?;
     out.line(format_args!("  captured from  {}", plain(&facts.product())));
     out.line(format_args!("  to write       {} ({})", plan.dump.display(), ByteSize(plan.bytes)));
     if let Some(folder) = &plan.append_only {
@@ -83,7 +84,10 @@ fn to_folder(
     out.line("");
     out.json("plan", &plan);
     if how.dry_run {
-        return Ok(if plan.obstacles.is_empty() { Exit::Done } else { Exit::With(Kind::Preflight) });
+        return Ok(match plan.obstacles.is_empty() {
+            true => lacking::exit(is_lacking),
+            false => Exit::With(Kind::Preflight),
+        });
     }
     hooks.begin(&context.progress)?;
     opened.restore_redis(&options, &context.progress)?;
@@ -129,6 +133,7 @@ fn to_server(
     let plan = opened.plan_redis_load(&target, &options)?;
     let out = &context.output;
     heading(context, chosen, source, &plan.server);
+    let is_lacking = lacking::show(context, &opened, how.dry_run)?;
     for (from, into, keys) in &plan.databases {
         let keys = keys.map_or_else(|| "all keys".to_owned(), |keys| count(keys, "key"));
         let prefix = match &how.redis.key_prefix {
@@ -142,7 +147,10 @@ fn to_server(
     out.line("");
     out.json("plan", &plan);
     if how.dry_run {
-        return Ok(if plan.obstacles.is_empty() { Exit::Done } else { Exit::With(Kind::Preflight) });
+        return Ok(match plan.obstacles.is_empty() {
+            true => lacking::exit(is_lacking),
+            false => Exit::With(Kind::Preflight),
+        });
     }
     if plan.obstacles.is_empty() {
         confirm::typed(context, how.yes, &format!("load keys into {}", plan.server), "load")?;

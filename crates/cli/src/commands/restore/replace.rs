@@ -1,6 +1,6 @@
 //! Replacing a living database, and letting the old one go.
 
-use super::{How, connect_spec, database, heading};
+use super::{How, connect_spec, database, heading, lacking};
 use crate::{
     commands::point::Chosen,
     context::Context,
@@ -58,9 +58,12 @@ pub fn run(
     }
     let plan = request.plan()?;
     heading(context, chosen, source, &format!("the place of the database {}", request.live));
+    let is_lacking = lacking::show(context, &opened, how.dry_run)?;
     show_plan(context, &plan, wanted.no_backup);
     if how.dry_run {
-        return Ok(plan.refuse().map_or_else(|failure| Exit::With(failure.kind), |()| Exit::Done));
+        return Ok(plan
+            .refuse()
+            .map_or_else(|failure| Exit::With(failure.kind), |()| lacking::exit(is_lacking)));
     }
     plan.refuse()?;
     confirm::typed(context, how.yes, &format!("replace the database {}", request.live), &request.live)?;

@@ -128,7 +128,7 @@ fn last_of_line(
 pub fn gap(segment: Segment, cause: Failure) -> Failure {
     Failure::new(
         Kind::Refused,
-        format!("the server does not have the log from {segment} on any more: the archive would have a gap"),
+        format!("the server does not have the WAL from {segment} on any more: the archive would have a gap"),
     )
     .hint(
         "Nothing after a gap can be reached from before it. If an archive_command or another receiver can still bring the segments, \

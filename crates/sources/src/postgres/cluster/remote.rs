@@ -136,7 +136,7 @@ fn stream(
     let slot = format!("mainstay_backup_{}", keeper.process_id());
     if let Err(trouble) = keeper.create_temporary_slot(&slot) {
         let message = format!(
-            "the log that the backup needs is not held by a slot ({}); if the server removes it first, the backup fails",
+            "the WAL that the backup needs is not held by a slot ({}); if the server removes it first, the backup fails",
             trouble.into_failure()
         );
         monitor.notice(Severity::Info, &message);
@@ -269,8 +269,7 @@ fn stream(
     facts.stopped_at = Some(stopped_at);
     for segment in facts.segments().collect::<Vec<_>>() {
         let file = WalFile::Segment(segment);
-        let content =
-            taken.log.remove(&file).ok_or_else(|| lacks(&format!("the segment {segment} of the log")))?;
+        let content = taken.log.remove(&file).ok_or_else(|| lacks(&format!("the WAL segment {segment}")))?;
         keep(format!("{WAL}{segment}"), content);
         facts.wal.push(segment.to_string());
     }

@@ -68,7 +68,7 @@ impl Server {
         let row = rows.iter().next().ok_or_else(|| Failure::failed("the server says nothing of itself"))?;
         let number = |column: usize| row.text(column).parse::<u64>().unwrap_or_default();
         let segment_size = SegmentSize::try_from(number(5)).map_err(|error| {
-            Failure::failed("the server's log has segments of an unknown size").caused_by(error)
+            Failure::failed("the server's WAL has segments of an unknown size").caused_by(error)
         })?;
         build::refuse_unreadable(number(6) as u32, number(9) as u32, &row.text(0))?;
         build::refuse_other_files(&row.text(10))?;
@@ -162,7 +162,7 @@ impl Backup {
         ));
         if let Err(error) = kept {
             let message = format!(
-                "the log that the backup needs is not held by a slot ({error}); if the server removes it first, the backup fails"
+                "the WAL that the backup needs is not held by a slot ({error}); if the server removes it first, the backup fails"
             );
             monitor.notice(Severity::Info, &message);
         }

@@ -120,6 +120,9 @@ pub(super) fn examine(
     the_server(&mut plan, &mut connection, facts, target, &chosen)?;
     the_record(&mut plan, record, archive, facts, &chosen);
     the_selection(&mut plan, archive, facts, &chosen, &options.selection);
+    if options.roles && chosen.everything {
+        the_roles(&mut plan, &mut connection, target)?;
+    }
     if target.into_existing && plan.refusals.is_empty() {
         conflicts(&mut plan, archive, target, &chosen)?;
     }
@@ -202,6 +205,19 @@ fn the_server(
                 "Make room, or restore to another server.",
             );
         }
+    }
+    Ok(())
+}
+
+/// Without them the restore goes on: what they own belongs to the user, and what they may do, nobody may.
+fn the_roles(plan: &mut Plan, connection: &mut Connection, target: &Target) -> Result<()> {
+    let sql = "SELECT rolcreaterole OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user";
+    if !plan.missing_roles.is_empty() && connection.query_text(sql)?.as_deref() != Some("t") {
+        plan.notices.push(format!(
+            "{} may not make roles (CREATEROLE), so these will be missing, and what they own will be its own: {}",
+            target.server.user,
+            plan.missing_roles.join(", ")
+        ));
     }
     Ok(())
 }
