@@ -37,7 +37,9 @@ fn run(wrong: Option<u8>) -> ExitCode {
         }
     };
     let context = Context::new(&cli.global);
-    let outcome = context.watch_signals().and_then(|()| commands::run(cli.command, &context));
+    // A server that shuts down ends its `restore_command` with SIGTERM, and expects it to die of that.
+    let watching = if wrong.is_some() { Ok(()) } else { context.watch_signals() };
+    let outcome = watching.and_then(|()| commands::run(cli.command, &context));
     match (&outcome, wrong) {
         (Err(failure), Some(wrong)) => {
             exit::show(failure, &context);

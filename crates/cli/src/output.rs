@@ -19,11 +19,12 @@ const JSON_VERSION: u32 = 1;
 pub struct Output {
     json: bool,
     closed: AtomicBool,
+    hushed: AtomicBool,
 }
 
 impl Output {
     pub fn new(json: bool) -> Self {
-        Output { json, closed: AtomicBool::new(false) }
+        Output { json, closed: AtomicBool::new(false), hushed: AtomicBool::new(false) }
     }
 
     pub fn is_json(&self) -> bool {
@@ -54,8 +55,13 @@ impl Output {
         self.write(text);
     }
 
+    /// Says nothing until it is told otherwise: what comes was shown before.
+    pub fn hush(&self, on: bool) {
+        self.hushed.store(on, Ordering::Relaxed);
+    }
+
     fn write(&self, text: impl Display) {
-        if self.closed.load(Ordering::Relaxed) {
+        if self.closed.load(Ordering::Relaxed) || self.hushed.load(Ordering::Relaxed) {
             return;
         }
         let mut stdout = io::stdout().lock();

@@ -1,6 +1,6 @@
 //! From the configuration to an open repository.
 
-use crate::config::{Config, RepositoryConfig, VerifyAfter};
+use crate::config::{Algorithm, Config, RepositoryConfig, VerifyAfter};
 use mainstay_domain::{Clock, Failure, Kind, Result};
 use mainstay_repository::{Access, Repository, Tuning, check::Depth, rescue::Spares};
 use mainstay_stores::Store;
@@ -89,7 +89,8 @@ pub fn default_cache() -> Option<PathBuf> {
 
 pub fn tuning(config: &RepositoryConfig) -> Tuning {
     let pack_bytes = usize::try_from(config.pack_size.0).unwrap_or(usize::MAX).clamp(16 << 20, 64 << 20);
-    Tuning { level: config.compression.level, pack_bytes, ..Tuning::default() }
+    let compress = config.compression.algorithm != Algorithm::None;
+    Tuning { compress, level: config.compression.level, pack_bytes, ..Tuning::default() }
 }
 
 pub fn depth(verify: VerifyAfter) -> Option<Depth> {

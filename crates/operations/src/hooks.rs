@@ -34,13 +34,19 @@ pub struct Around<'a> {
     app: &'a str,
     point: String,
     source: &'a str,
+    at_begin: Option<&'a dyn Fn()>,
     begun: Cell<bool>,
     ran: RefCell<Vec<Ran>>,
 }
 
 impl<'a> Around<'a> {
     pub fn new(hooks: Option<&'a Hooks>, app: &'a str, point: String, source: &'a str) -> Around<'a> {
-        Around { hooks, app, point, source, begun: Cell::new(false), ran: RefCell::default() }
+        Around { hooks, app, point, source, at_begin: None, begun: Cell::new(false), ran: RefCell::default() }
+    }
+
+    /// Of one source among several, around all of which the hooks run: it only says when its work begins.
+    pub fn within(app: &'a str, source: &'a str, at_begin: &'a dyn Fn()) -> Around<'a> {
+        Around { at_begin: Some(at_begin), ..Around::new(None, app, String::new(), source) }
     }
 
     /// To be called when everything is planned and agreed to, before the first thing is changed. Does nothing the second time.
@@ -50,6 +56,9 @@ impl<'a> Around<'a> {
     pub fn begin(&self, monitor: &dyn Monitor) -> Result<()> {
         if self.begun.replace(true) {
             return Ok(());
+        }
+        if let Some(tell) = self.at_begin {
+            tell();
         }
         let Some(line) = self.hooks.and_then(|hooks| hooks.before_restore.as_ref()) else { return Ok(()) };
         self.timed("before_restore", || {

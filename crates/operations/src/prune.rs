@@ -144,7 +144,7 @@ pub struct Pruned {
     pub wal: wal::retention::Deleted,
 }
 
-/// Carries a plan out: gives the points up, collects, and deletes archived WAL. The log may have moved on since the plan was made, so each point is
+/// Carries a plan out: gives the points up, collects, and deletes archived WAL. The log may have moved on since, so each point is
 /// judged again on the state that its Drop follows; one that must stay by now stays, and `monitor` is told.
 pub fn execute(repository: &Repository, plan: &Plan, by: &str, monitor: &dyn Monitor) -> Result<Pruned> {
     let now = plan.now;

@@ -1,14 +1,14 @@
 //! `mainstay status`: at a glance, for each application: how recent, how whole, how proven.
 
 use crate::{
-    config::Config,
+    config::{Config, PolicyConfig},
     damage,
     points::{self, PointInfo},
     wal::{self, histories, slots},
 };
 use mainstay_domain::{
     PointId, Result, Silent, Time,
-    point::{ProofLevel, SourceSummary, State},
+    point::{ProofLevel, SourceRecord, SourceSummary, State, Summary},
     time::{DAY, HOUR, MINUTE},
 };
 use mainstay_repository::{Repository, check};
@@ -83,6 +83,7 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
         ));
     }
     concerns.extend(failed_test(&points, now));
+    concerns.extend(slow_runs(config, repository, app, &points)?);
     match newest_proven.as_ref().and_then(|point| point.proven()) {
         None if !points.is_empty() => concerns.push(format!(
             "no recovery point was ever proven by a restore; do it now: mainstay verify {app} --level restore"
@@ -138,13 +139,66 @@ pub fn of_app(config: &Config, repository: &Repository, app: &str, now: Time) ->
 
 /// How long ago, in the unit that matters. Whoever reads it is in a zone of their own.
 fn ago(time: Time, now: Time) -> String {
-    let past = now.since(time).max(0);
-    let (number, unit) = match past {
-        past if past >= 2 * DAY => (past / DAY, "day"),
-        past if past >= 2 * HOUR => (past / HOUR, "hour"),
-        past => (past / MINUTE, "minute"),
+    format!("{} ago", lasting(now.since(time).max(0)))
+}
+
+fn lasting(nanoseconds: i64) -> String {
+    let (number, unit) = match nanoseconds {
+        n if n >= 2 * DAY => (n / DAY, "day"),
+        n if n >= 2 * HOUR => (n / HOUR, "hour"),
+        n => (n / MINUTE, "minute"),
     };
-    format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
+    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Of each scheduled policy the newest point, if it took longer to make than there is between two.
+fn slow_runs(
+    config: &Config,
+    repository: &Repository,
+    app: &str,
+    points: &[PointInfo],
+) -> Result<Vec<String>> {
+    let mut said = Vec::new();
+    for (name, policy) in config.apps.get(app).into_iter().flat_map(|app| &app.policies) {
+        let of_policy = |point: &&PointInfo| point.summary.policy.as_deref() == Some(name.as_str());
+        let Some(point) = points.iter().rev().find(of_policy) else { continue };
+        if is_slow(policy, &point.summary).is_some() {
+            let manifest = repository.manifest(&point.id)?;
+            said.extend(too_slow(name, policy, &point.summary, &manifest.point.sources));
+        }
+    }
+    Ok(said)
+}
+
+/// How long there is from one run of a policy to the next, if this one took longer.
+fn is_slow(policy: &PolicyConfig, summary: &Summary) -> Option<i64> {
+    let (schedule, zone) = (policy.schedule.as_ref()?, policy.zone().ok()?);
+    let next = schedule.next(summary.started, &zone)?;
+    let between = schedule.next(next, &zone)?.since(next);
+    (summary.finished.since(summary.started) > between).then_some(between)
+}
+
+/// Says that a run took longer than its policy leaves between two, and what in it took longest.
+pub fn too_slow(
+    name: &str,
+    policy: &PolicyConfig,
+    summary: &Summary,
+    sources: &[SourceRecord],
+) -> Option<String> {
+    let between = is_slow(policy, summary)?;
+    let took = summary.finished.since(summary.started);
+    let of_source = |source: &SourceRecord| source.finished.since(source.started);
+    let longest = match sources.iter().max_by_key(|source| of_source(source)) {
+        // The sources are captured at the same time: none of them was what it waited for.
+        Some(source) if of_source(source) < took / 2 => "storing it, after all sources were read".to_owned(),
+        Some(source) => format!("the source {}, {}", source.name, lasting(of_source(source))),
+        None => "storing it".to_owned(),
+    };
+    Some(format!(
+        "the last backup of the policy {name} took {}, and the next is due every {}; what took longest was {longest}",
+        lasting(took),
+        lasting(between)
+    ))
 }
 
 /// `newest_first`: the points of the application.

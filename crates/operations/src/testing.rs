@@ -155,6 +155,31 @@ pub fn holding(repository: &Repository, policy: Option<&str>, minutes: i64, byte
     session.commit(|_| of(summary, vec![source])).unwrap()
 }
 
+/// A complete point of a policy, whose sources each took so many minutes and all of it as many as is said first.
+pub fn lasting(repository: &Repository, policy: &str, minutes: i64, sources: &[(&str, i64)]) -> PointInfo {
+    let mut summary = summary(State::Complete, Some(policy), minutes);
+    summary.finished = NOW;
+    let source = |(name, took): &(&str, i64)| SourceRecord {
+        name: (*name).into(),
+        kind: "bytes".into(),
+        state: State::Complete,
+        started: summary.started,
+        finished: summary.started.plus(took * MINUTE),
+        consistent_at: None,
+        streams: Vec::new(),
+        facts: "{}".into(),
+        problems: Vec::new(),
+        bytes: 0,
+        items: 0,
+        partial: false,
+    };
+    let sources: Vec<_> = sources.iter().map(source).collect();
+    summary.sources = sources.iter().map(SourceRecord::in_brief).collect();
+    let session = Session::begin(repository, Tuning::default()).unwrap();
+    let id = session.commit(|_| of(summary, sources)).unwrap().point;
+    points::list(repository, None).unwrap().into_iter().find(|point| point.id == id).unwrap()
+}
+
 /// Records what a restore test of a point found.
 pub fn proof(repository: &Repository, point: PointId, passed: bool, at: Time) {
     let proof = Proof { at, level: ProofLevel::Restore, passed, restore_millis: 1, report: String::new() };

@@ -2,7 +2,7 @@
 //!
 //! Latency matters here and nothing else does: no packs, no index, no log entry; an object's name says which file of which
 //! cluster it is, so fetching is one request and needs no listing. The name is made once, by conditional create: the same file
-//! again is success, a different file under the same name is refused. An object is signed, sealed, and decoded again before it
+//! again is success, a different file under the same name is refused (of a `.partial`, the first is kept). An object is signed, sealed, and decoded again before it
 //! leaves. What is not needed any more is deleted by name (`operations::wal`), never by age or order of names. Of a segment that is
 //! still written to there are [`fragments`].
 
@@ -105,6 +105,16 @@ pub enum Put {
     Stored(u64),
     /// It was there already, with the same content.
     Known,
+    /// Another `.partial` has that name, and stays. PostgreSQL asks for none, ever: it is for people. Two recoveries that leave a timeline in the
+    /// same segment each send theirs, and an archiver that is refused tries nothing else until it is let.
+    KeptFirst,
+}
+
+/// What a host has under a file's name.
+enum There {
+    Nothing,
+    This,
+    Another,
 }
 
 /// The archive of one cluster.
@@ -127,30 +137,39 @@ impl<'r> Archive<'r> {
     /// Archives a file. Returns only when it is durable.
     ///
     /// # Errors
-    /// `Refused` if another file has that name.
+    /// `Refused` if another file has that name, unless it is a `.partial`.
     pub fn put(&self, file: &WalFile, content: &[u8], ends: Option<Ends>) -> Result<Put> {
         let bundle = self.repository.keyring().current();
         let id = chunk_id(&bundle.chunk_id_key(), content);
         let own = self.repository.writer().signer.host();
         let others = || self.hosts().filter(|host| *host != own);
         for host in others() {
-            self.refuse_another(&host, file, id)?;
+            if self.has_another(&host, file, id)? {
+                return self.another(file);
+            }
         }
         // Asked first: what PostgreSQL sends again after a crash need not be compressed again.
-        if self.is_same(&own, file, id)? {
-            return Ok(Put::Known);
+        match self.what_is_there(&own, file, id)? {
+            There::This => return Ok(Put::Known),
+            There::Another => return self.another(file),
+            There::Nothing => {}
         }
         let name = self.name(&own, file);
         let bytes = self.seal(file, content, id, ends, None)?;
         let created = create_contested(&**self.repository.store(), &name, &bytes, &std::thread::sleep)?;
         // Of two hosts that archive at the same moment, one at least sees the other's now.
         for host in others() {
-            self.refuse_another(&host, file, id)?;
+            if self.has_another(&host, file, id)? {
+                return self.another(file);
+            }
         }
-        match created {
-            true => Ok(Put::Stored(bytes.len() as u64)),
-            false if self.is_same(&own, file, id)? => Ok(Put::Known),
-            false => Err(RepositoryError::damaged(&name, "it was there a moment ago and is gone")),
+        if created {
+            return Ok(Put::Stored(bytes.len() as u64));
+        }
+        match self.what_is_there(&own, file, id)? {
+            There::This => Ok(Put::Known),
+            There::Another => self.another(file),
+            There::Nothing => Err(RepositoryError::damaged(&name, "it was there a moment ago and is gone")),
         }
     }
 
@@ -163,12 +182,12 @@ impl<'r> Archive<'r> {
         let id = chunk_id(&self.repository.keyring().current().chunk_id_key(), content);
         let own = self.repository.writer().signer.host();
         // Looked at twice: a bad moment on the way is no damage.
-        let is_damaged = || matches!(self.is_same(&own, file, id), Err(error) if error.is_damage());
+        let is_damaged = || matches!(self.what_is_there(&own, file, id), Err(error) if error.is_damage());
         if is_damaged() && is_damaged() {
             if let Ok(Some(facts)) = self.facts_of(&own, file)
                 && facts.content != id
             {
-                return Err(self.another(file));
+                return self.another(file);
             }
             self.repository.store().delete(&self.name(&own, file))?;
         }
@@ -179,32 +198,36 @@ impl<'r> Archive<'r> {
     /// word, so a head that promises it is not enough.
     ///
     /// # Errors
-    /// `Refused` if another content is there; damage if what is there cannot be read.
-    fn is_same(&self, host: &HostId, file: &WalFile, id: ChunkId) -> Result<bool> {
+    /// Damage if what is there cannot be read.
+    fn what_is_there(&self, host: &HostId, file: &WalFile, id: ChunkId) -> Result<There> {
         let name = self.name(host, file);
         let bytes = match self.repository.store().read(&name) {
             Ok(bytes) => bytes,
-            Err(StoreError::NotFound { .. }) => return Ok(false),
+            Err(StoreError::NotFound { .. }) => return Ok(There::Nothing),
             Err(error) => return Err(error.into()),
         };
         let there = self.open(&name, file, bytes)?;
-        if chunk_id(&self.repository.keyring().current().chunk_id_key(), &there) == id {
-            return Ok(true);
+        match chunk_id(&self.repository.keyring().current().chunk_id_key(), &there) == id {
+            true => Ok(There::This),
+            false => Ok(There::Another),
         }
-        Err(self.another(file))
     }
 
-    /// Refuses if a host has archived another content under this name. What is damaged there proves nothing and is no reason
+    /// Whether a host has archived another content under this name. What is damaged there proves nothing and is no reason
     /// not to archive the file here.
-    fn refuse_another(&self, host: &HostId, file: &WalFile, id: ChunkId) -> Result<()> {
-        match self.is_same(host, file, id) {
-            Err(RepositoryError::Damaged { .. } | RepositoryError::Untrusted { .. }) => Ok(()),
-            other => other.map(drop),
+    fn has_another(&self, host: &HostId, file: &WalFile, id: ChunkId) -> Result<bool> {
+        match self.what_is_there(host, file, id) {
+            Err(RepositoryError::Damaged { .. } | RepositoryError::Untrusted { .. }) => Ok(false),
+            there => Ok(matches!(there?, There::Another)),
         }
     }
 
-    fn another(&self, file: &WalFile) -> RepositoryError {
-        Failure::new(
+    /// What comes of a file whose name another one has.
+    fn another(&self, file: &WalFile) -> Result<Put> {
+        if let WalFile::Partial(_) = file {
+            return Ok(Put::KeptFirst);
+        }
+        Err(Failure::new(
             Kind::Refused,
             format!("another {file} of cluster {} is in the archive already", self.system),
         )
@@ -213,7 +236,7 @@ impl<'r> Archive<'r> {
              one that is not the primary; nothing was overwritten. If it was that one which archived first: `mainstay wal disown {file} \
              --keep-in FOLDER` takes what is its own out of the archive, and the primary goes on."
         ))
-        .into()
+        .into())
     }
 
     /// The whole file; `None` if it is not in the archive.

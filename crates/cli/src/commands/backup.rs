@@ -4,10 +4,14 @@ use super::parse;
 use crate::{
     context::Context,
     exit::Exit,
+    output,
     render::{point, time},
 };
 use mainstay_domain::{ByteSize, Result, time::Span};
-use mainstay_operations::backup::{self, Outcome, Request};
+use mainstay_operations::{
+    backup::{self, Outcome, Request},
+    status,
+};
 use mainstay_repository::check::Sample;
 use serde_json::json;
 
@@ -49,6 +53,13 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
     let outcome = backup::backup(&config, &request, context.clock(), &context.progress)?;
     context.progress.finish();
     show(context, &outcome);
+    let slow = outcome.summary.policy.as_ref().and_then(|name| {
+        let policy = config.apps.get(&outcome.summary.app)?.policies.get(name)?;
+        status::too_slow(name, policy, &outcome.summary, &outcome.sources)
+    });
+    if let Some(slow) = slow {
+        output::note(format_args!("warning: {slow}"));
+    }
     Ok(outcome.failure().map_or(Exit::Done, Exit::With))
 }
 

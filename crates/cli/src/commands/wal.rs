@@ -8,15 +8,15 @@ use crate::{
     render::{confirm, count, plain, table::Table},
 };
 use console::style;
-use mainstay_domain::{ByteSize, Failure, Result};
+use mainstay_domain::{ByteSize, Failure, Monitor, Result, Severity};
 use mainstay_operations::{
     access,
-    wal::{self, TimelineStatus, daemon as keeper, disown, receive, slots},
+    wal::{self, TimelineStatus, daemon as keeper, disown, patience, receive, slots},
 };
 use mainstay_repository::wal::Put;
 use std::path::{Path, PathBuf};
 
-/// Archive PostgreSQL's write-ahead log, fetch it for a recovery, and look at the archive
+/// Archive PostgreSQL's write-ahead log (WAL), fetch it for a recovery, and look at the archive
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -28,7 +28,7 @@ enum Action {
     /// Archive one file: archive_command = 'mainstay wal push %p'
     ///
     /// Succeeds only when the file is durable in the repository. The same file again is success; a different file under the
-    /// same name is refused. PostgreSQL keeps what it could not archive and tries again.
+    /// same name is refused (of a .partial, the first is kept). PostgreSQL keeps what it could not archive and tries again.
     Push {
         /// The file, as PostgreSQL gives it with %p
         path: PathBuf,
@@ -41,7 +41,7 @@ enum Action {
     /// Fetch one file for a server in recovery: restore_command = 'mainstay wal fetch %f %p'
     ///
     /// Exits with 1 when the archive does not have the file, and with 126 on every real failure: PostgreSQL takes the first for
-    /// the end of the log, and stops at the second.
+    /// the end of the WAL, and stops at the second. For a standby it waits while the store is away.
     Fetch {
         /// The file's name, as PostgreSQL gives it with %f
         file: String,
@@ -50,7 +50,7 @@ enum Action {
         #[command(flatten)]
         daemon: daemon::Choice,
     },
-    /// Receive the log while it is written, over the replication protocol, until it is stopped
+    /// Receive WAL while it is written, over the replication protocol, until it is stopped
     ///
     /// Archives whole segments as `wal push` does, and fragments of the open one every few seconds; at once where the server waits
     /// for us (synchronous_standby_names). Acknowledges to the server only what is durable in the repository. A replication slot,
@@ -62,7 +62,7 @@ enum Action {
         /// The source of kind cluster, where it has several
         #[arg(long)]
         source: Option<String>,
-        /// If the server does not have the log any more that comes next, go on with what it has: the archive then has a gap, and a new
+        /// If the server does not have the WAL any more that comes next, go on with what it has: the archive then has a gap, and a new
         /// base backup must follow
         #[arg(long)]
         accept_gap: bool,
@@ -118,6 +118,15 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             match pushed {
                 Ok((put, asked)) => {
                     let known = put == Put::Known;
+                    if put == Put::KeptFirst {
+                        let text = format!(
+                            "{} is not archived: another .partial of that name is, from an earlier failover or recovery, and stays. \
+                             No recovery needs either.",
+                            path.display()
+                        );
+                        let monitor: &dyn Monitor = &context.progress;
+                        monitor.notice(Severity::Warning, &text);
+                    }
                     let by_daemon = matches!(asked, keeper::Asked::Done(()));
                     context.output.json(
                         "archived",
@@ -129,12 +138,14 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
             }
         }
         Action::Fetch { file, path, daemon } => {
-            let fetched = context.config().and_then(|config| {
-                let place = daemon.whereabouts(&config)?;
-                let (found, asked) = keeper::fetch(&config, &place, &file, &path, context.clock())?;
-                daemon::start_if_wanted(context, &place, &asked);
-                Ok(found)
-            });
+            let fetched =
+                patience::fetch_patiently(&path, &mut |failure| exit::show(failure, context), || {
+                    let config = context.config()?;
+                    let place = daemon.whereabouts(&config)?;
+                    let (found, asked) = keeper::fetch(&config, &place, &file, &path, context.clock())?;
+                    daemon::start_if_wanted(context, &place, &asked);
+                    Ok(found)
+                });
             match fetched {
                 Ok(true) => Ok(Exit::Done),
                 Ok(false) => Ok(Exit::Code(wal::NOT_THERE)),
@@ -195,7 +206,7 @@ fn show_disowned(context: &Context, plan: &disown::Plan, keep_in: &Path) {
     }
     if plan.base_backups > 0 {
         out.line(format_args!(
-            "{} {} of that timeline end after it begins: of the wrong server, or of no use without this log. Make a new one of the right \
+            "{} {} of that timeline end after it begins: of the wrong server, or of no use without this WAL. Make a new one of the right \
              server, and delete them.",
             style("!").yellow().bold(),
             count(plan.base_backups as u64, "base backup")

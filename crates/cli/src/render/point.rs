@@ -4,7 +4,7 @@ use super::{plain, table::Table};
 use console::style;
 use mainstay_domain::{
     ByteSize, Severity, Time,
-    point::{SourceRecord, SourceSummary, State, Summary},
+    point::{Proof, ProofLevel, SourceRecord, SourceSummary, State, Summary},
 };
 use mainstay_operations::points::PointInfo;
 
@@ -60,13 +60,20 @@ pub fn problems(record: &SourceRecord) -> Vec<String> {
     record.problems.iter().map(line).collect()
 }
 
-/// `2 h 10 min ago`, or `never`; of a later test that did not pass, that.
+/// `restored 2 h 10 min ago`, the deepest level that passed, or `never`; of a later check that did not pass, that.
 pub fn proven(point: &PointInfo, now: Time) -> String {
-    match (point.not_passed(), point.proven()) {
-        (Some(proof), _) => {
-            format!("{} {}", style("NOT PASSED").red().bold(), super::time::relative(proof.at, now))
-        }
-        (None, Some(proof)) => super::time::relative(proof.at, now),
-        (None, None) => "never".to_owned(),
+    let ago = |proof: &Proof| super::time::relative(proof.at, now);
+    // Only what looks as deep can take it back.
+    let stands =
+        |failed: &&Proof| !point.passed.values().any(|p| p.level >= failed.level && p.at > failed.at);
+    let failed =
+        point.proofs.values().filter(|proof| !proof.passed).filter(stands).max_by_key(|proof| proof.at);
+    if let Some(proof) = failed {
+        return format!("{} {}", style("NOT PASSED").red().bold(), ago(proof));
+    }
+    match point.passed.values().max_by_key(|proof| proof.level) {
+        Some(proof) if proof.level == ProofLevel::Restore => format!("restored {}", ago(proof)),
+        Some(proof) => format!("{} {}", proof.level, ago(proof)),
+        None => "never".to_owned(),
     }
 }

@@ -1,7 +1,8 @@
 //! `mainstay config`.
 
-use crate::{Place, small_config};
+use crate::{Place, shop, small_config};
 use insta::assert_snapshot;
+use std::fs;
 
 #[test]
 fn a_right_configuration_is_said_to_be_right() {
@@ -143,4 +144,30 @@ fn errors_are_json_lines_where_json_was_asked_for() {
     let line: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((line["v"].as_u64(), line["type"].as_str()), (Some(1), Some("error")));
     assert_eq!((line["kind"].as_str(), line["exit_code"].as_u64()), (Some("usage"), Some(2)));
+}
+
+#[test]
+fn without_compression_bytes_are_stored_as_they_are_and_come_back_equal() {
+    let place = shop();
+    let config = fs::read_to_string(place.at("mainstay.yaml")).unwrap();
+    let text: String = (0..40_000).map(|line| format!("line {line}\n")).collect();
+    fs::write(place.at("uploads/large.txt"), &text).unwrap();
+    let plain = config.replace("stores: [local] }", "stores: [local], compression: { algorithm: none } }");
+    assert_ne!(plain, config);
+    place.write("mainstay.yaml", &plain);
+    place.done(&["backup", "shop"]);
+    let stored: u64 =
+        place.files("store/packs/data").iter().map(|pack| fs::metadata(pack).unwrap().len()).sum();
+    assert!(stored > text.len() as u64, "{stored} of {}", text.len());
+    place.done(&["verify", "shop", "--level", "data"]);
+    place.done(&["restore", "shop", "--to-dir", "back"]);
+    assert_eq!(fs::read_to_string(place.at("back/large.txt")).unwrap(), text);
+
+    // Compressed again from now on, beside what is there.
+    place.write("mainstay.yaml", &config);
+    fs::write(place.at("uploads/more.txt"), text.replace("line", "more")).unwrap();
+    let new =
+        place.json(&["backup", "shop"], "backup").remove(0)["summary"]["stored_bytes"].as_u64().unwrap();
+    assert!(new < text.len() as u64 / 2, "{new}");
+    place.done(&["verify", "shop", "--level", "restore"]);
 }

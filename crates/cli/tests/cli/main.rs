@@ -22,13 +22,17 @@ mod liars;
 mod masking;
 mod mishaps;
 mod reach;
+mod read_only;
 mod receiving;
 mod redis;
 mod reference;
 mod repair;
+mod restore_all;
 mod retention;
 mod returning;
+mod said;
 mod settings;
+mod standbys;
 mod started;
 mod swapping;
 mod tables_back;
@@ -54,6 +58,12 @@ pub(crate) struct Ran {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
+}
+
+/// Where the set-up script put PostgreSQL of all versions, by the path that the servers' user can take, too.
+pub(crate) fn trees() -> PathBuf {
+    fs::canonicalize(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql"))
+        .expect("`make setup` makes it")
 }
 
 impl Place {
@@ -112,9 +122,25 @@ impl Place {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.path())
-            .env("MAINSTAY_PG_TREES", concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql"))
+            .env("MAINSTAY_PG_TREES", trees())
             .env("TZ", "UTC");
         command
+    }
+
+    /// The binary, where every user can run it: a checkout in root's home is closed to the user of the servers.
+    pub fn program(&self) -> PathBuf {
+        let built = Path::new(env!("CARGO_BIN_EXE_mainstay"));
+        let open =
+            |folder: &Path| fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o1 != 0);
+        if built.ancestors().skip(1).all(open) {
+            return built.to_owned();
+        }
+        let here = self.at("program/mainstay");
+        if !here.exists() {
+            fs::create_dir(self.at("program")).unwrap();
+            fs::hard_link(built, &here).or_else(|_| fs::copy(built, &here).map(drop)).unwrap();
+        }
+        here
     }
 
     /// Starts the binary with the tests' key, to be met while it is at work.
@@ -181,12 +207,15 @@ macro_rules! assert_seen {
             (r"[0-9a-f]{64}", "<id>"),
             (r"\b[0-9a-f]{8}\b", "<id>"),
             (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d(\.\d+)? \+00:00)?", "<time>"),
+            (r"\d{8}_\d{6}", "<date>"),
             (r"\b[0-9A-F]+/[0-9A-F]{5,8}\b", "<lsn>"),
             (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
             (r"\b\d+(\.\d+)? (ms|s)\b( ago)?", "<while>"),
             (r" *\b\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)\b", " <size>"),
+            (r"uid \d+", "uid <uid>"),
             (r"on host +\S+", "on host <host>"),
             (r"Redis \d+\.\d+\.\d+", "Redis <version>"),
+            (r"(PostgreSQL|captured from) \d+\.\d+( \(Debian [^)]*\))?", "$1 <version>"),
             (r" {2,}", "  "),
         ] }, { insta::assert_snapshot!($ran.all(), @$expected) })
     };

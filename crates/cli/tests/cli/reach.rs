@@ -1,6 +1,7 @@
 //! What can be reached from which base backup, and what is said where it cannot.
 
 use crate::clusters::{Bank, ids, newest};
+use mainstay_domain::Lsn;
 use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
 #[test]
@@ -46,6 +47,38 @@ fn the_latest_is_refused_where_a_gap_comes_before_it() {
     let ran = bank.done(&[&latest[..], &["--dry-run"]].concat());
     assert!(!ran.stdout.contains("gap"), "{}", ran.all());
     assert_eq!(ids(&bank.restored(&["--at", "latest"])), "4 4");
+}
+
+#[test]
+fn a_position_is_in_reach_where_all_of_a_record_is_archived_and_the_way_to_a_gap_leads_to_such_a_one() {
+    let bank = Bank::with(newest(), &["--wal-segsize=1"]);
+    bank.done(&["backup", "bank"]);
+    // No segment is switched away from: each ends within a record, which goes on in the next.
+    let mut session = bank.server.connect("postgres").unwrap();
+    for id in 1..=120 {
+        session.execute(&format!("INSERT INTO ledger VALUES ({id})")).unwrap();
+        session.query("SELECT pg_logical_emit_message(true, 'filler', repeat('x', 50000))").unwrap();
+    }
+    bank.archive_all();
+    let archived = archived(&bank, |name| name.len() == 24);
+    assert!(archived.len() > 5, "{archived:?}");
+    fs::remove_file(&archived[archived.len() - 3]).unwrap();
+
+    let ran = bank.run(&["restore", "bank", "--source", "db", "--to-dir", "never", "--at", "latest"]);
+    let (_, rest) = ran.stderr.split_once("--lsn ").unwrap_or_else(|| panic!("{}", ran.all()));
+    let lsn = rest.split([' ', '.']).next().unwrap();
+    let server = bank.restored(&["--lsn", lsn]);
+    let last: u32 = ids(&server).split(' ').next().unwrap().parse().unwrap();
+    assert!((1..120).contains(&last), "{last}");
+
+    // The record after that begins in the archive, and only a server would find that it does not end there.
+    let next = Lsn(lsn.parse::<Lsn>().unwrap().0 + 1).to_string();
+    let ran = bank.run(&["restore", "bank", "--source", "db", "--to-dir", "never", "--lsn", &next]);
+    assert!(
+        ran.code == 14 && ran.stderr.contains(&format!("position {next} cannot be reached")),
+        "{}",
+        ran.all()
+    );
 }
 
 #[test]
@@ -99,6 +132,34 @@ fn a_damaged_history_stands_in_the_way_of_its_own_timeline_only() {
         .unwrap();
     assert_eq!(timeline.as_deref(), Some("3"), "the number is taken");
     assert_eq!(ids(&bank.restored(&["--immediate"])), "0 0");
+}
+
+#[test]
+fn log_of_a_timeline_whose_history_is_missing_is_not_passed_over() {
+    let bank = Bank::new(newest());
+    bank.done(&["backup", "bank"]);
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    let name = bank.sql("SELECT pg_walfile_name(pg_current_wal_lsn())");
+    bank.archive_all();
+    // What a server pushed after a promotion whose history never came.
+    let later = bank.place.at(&name.replacen("00000001", "00000002", 1));
+    fs::copy(bank.segment(&name), &later).unwrap();
+    bank.give(&later);
+    bank.done(&["wal", "push", later.to_str().unwrap()]);
+
+    let latest = ["restore", "bank", "--source", "db", "--to-dir", "never", "--at", "latest"];
+    let ran = bank.run(&latest);
+    assert!(ran.code == 4 && ran.stderr.contains("where timeline 2 came from"), "{}", ran.all());
+    assert!(ran.stderr.contains("00000002.history") && ran.stderr.contains("--timeline N"), "{}", ran.all());
+    assert_eq!(ids(&bank.restored(&["--at", "latest", "--timeline", "1"])), "1 1");
+
+    let history = bank.place.write("00000002.history", "1\t0/1000000\tno recovery target specified\n");
+    let beside = bank.segment("00000002.history");
+    fs::copy(&history, &beside).unwrap();
+    bank.give(&beside);
+    bank.done(&["wal", "push", beside.to_str().unwrap()]);
+    let ran = bank.run(&[&latest[..], &["--dry-run"]].concat());
+    assert!(!ran.stderr.contains("came from"), "{}", ran.all());
 }
 
 /// Files of the archive, by name.

@@ -37,9 +37,10 @@ struct Daemon(Child);
 impl Daemon {
     /// Started as the server's user; returns when it answers.
     fn start(bank: &Bank) -> Daemon {
-        let mut command = bank
-            .place
-            .command(env!("CARGO_BIN_EXE_mainstay"), &["--config", "wal.yaml", "wal", "daemon", "bank"]);
+        let mut command = bank.place.command(
+            bank.place.program().to_str().unwrap(),
+            &["--config", "wal.yaml", "wal", "daemon", "bank"],
+        );
         command.env("MAINSTAY_KEY", crate::KEY).stdout(Stdio::null()).stderr(Stdio::null());
         if rustix::process::geteuid().is_root() {
             let (uid, gid) = bank.owner();
@@ -145,6 +146,40 @@ fn what_pgbench_writes_is_archived_through_the_daemon_and_survives_its_death() {
     assert_eq!(ids(&bank.restored(&["--at", &moment])), "1 1");
     let latest = bank.restored(&["--at", "latest"]);
     assert_eq!((ids(&latest), total(&latest)), ("2 2".to_owned(), total(&bank.server)));
+}
+
+#[test]
+fn a_store_that_is_away_for_a_while_costs_attempts_and_no_segment() {
+    let bank = bank("");
+    bank.done(&["backup", "bank"]);
+    let failed = || bank.sql("SELECT failed_count FROM pg_stat_archiver").parse::<u64>().unwrap();
+    let (store, away) = (bank.place.at("store"), bank.place.at("away"));
+    let mut rows = 0;
+    for with_daemon in [true, false] {
+        let daemon = with_daemon.then(|| Daemon::start(&bank));
+        rows += 1;
+        bank.sql(&format!("INSERT INTO ledger VALUES ({rows})"));
+        bank.archive_all();
+        let before = failed();
+        fs::rename(&store, &away).unwrap();
+        rows += 1;
+        bank.sql(&format!("INSERT INTO ledger VALUES ({rows})"));
+        let name = bank.sql("SELECT pg_walfile_name(pg_switch_wal())");
+        crate::clusters::until(
+            &bank.server,
+            &format!("SELECT failed_count > {before} FROM pg_stat_archiver"),
+        );
+        assert_eq!(bank.sql("SELECT last_failed_wal FROM pg_stat_archiver"), name);
+        assert!(bank.segment(&name).exists(), "PostgreSQL keeps it");
+        fs::rename(&away, &store).unwrap();
+        rows += 1;
+        bank.sql(&format!("INSERT INTO ledger VALUES ({rows})"));
+        bank.archive_all();
+        if let Some(daemon) = daemon {
+            assert_eq!(status(&bank)["pid"], daemon.0.id(), "it did not end meanwhile");
+        }
+    }
+    assert_eq!(ids(&bank.restored(&["--at", "latest"])), format!("{rows} {rows}"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{
     Config, Invalid,
     error::did_you_mean,
-    model::{AppConfig, RepositoryConfig, SourceConfig, StoreConfig},
+    model::{Algorithm, AppConfig, RepositoryConfig, SourceConfig, StoreConfig},
 };
 use mainstay_domain::Failure;
 use mainstay_sources::postgres::mask::Mask;
@@ -40,6 +40,11 @@ impl Config {
             let place = format!("stores.{name}");
             check_name(&place, name, found);
             check_url(&place, store, found);
+            if store.quota.is_some() {
+                let message = "cannot be kept: this version of Mainstay limits no store. Leave it out, and give the store a file system \
+                               of its own, or a quota of the file system's";
+                found.add(format!("{place}.quota"), message);
+            }
             if let Some(other) = seen.insert(store.url.trim_end_matches('/'), name) {
                 found.add(
                     format!("{place}.url"),
@@ -71,6 +76,10 @@ impl Config {
             && !(1..=19).contains(&level)
         {
             let message = format!("is {level}, but must be from 1 to 19");
+            found.add(format!("{place}.compression.level"), message);
+        }
+        if repository.compression.level.is_some() && repository.compression.algorithm == Algorithm::None {
+            let message = "is a level of zstd, and the algorithm is none: leave one of them out";
             found.add(format!("{place}.compression.level"), message);
         }
         if !(16 << 20..=64 << 20).contains(&repository.pack_size.0) {

@@ -18,8 +18,8 @@ mod tests;
 pub use error::{ConfigError, Invalid};
 pub use load::{SEARCHED, find};
 pub use model::{
-    AppConfig, Compression, Config, Hooks, Media, MigrationConfig, PolicyConfig, Ready, ReleaseConfig,
-    RepositoryConfig, SourceConfig, StoreConfig, VerifyAfter,
+    Algorithm, AppConfig, Compression, Config, Hooks, Media, MigrationConfig, PolicyConfig, Ready,
+    ReleaseConfig, RepositoryConfig, SourceConfig, StoreConfig, VerifyAfter,
 };
 pub use schedule::Schedule;
 pub use schema::schema;

@@ -47,7 +47,7 @@ pub struct StoreConfig {
     /// Where it stands, in your own words, for counting copies at different sites.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
-    /// How many bytes Mainstay may fill here; no limit by default.
+    /// How many bytes Mainstay may fill here. Not built yet: a file that says it is refused, so that nobody relies on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<ByteSize>,
 }
@@ -85,13 +85,25 @@ pub struct RepositoryConfig {
     pub cache: Option<PathBuf>,
 }
 
-/// How chunks are compressed.
+/// How what recovery points hold is compressed. (Archived log always is, by zstd.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Compression {
+    #[serde(default)]
+    pub algorithm: Algorithm,
     /// zstd level, 1 (fast) to 19 (small). By default 1 or 3, whichever pays: small samples of what is stored are tried at both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<i32>,
+}
+
+/// What chunks are compressed with. A repository may hold chunks of both: those that are there already stay as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    #[default]
+    Zstd,
+    /// Nothing: for a store that compresses by itself.
+    None,
 }
 
 /// How deeply a backup is read back at its end.

@@ -63,6 +63,24 @@ fn an_unknown_key_or_word_is_refused_with_line_column_and_a_suggestion() {
 }
 
 #[test]
+fn a_limit_that_nobody_would_keep_is_refused() {
+    let message = refusal("media: disk", "quota: 100GiB");
+    assert!(message.contains("stores.local.quota") && message.contains("limits no store"), "{message}");
+}
+
+#[test]
+fn a_level_without_compression_is_refused() {
+    let with = |words: &str| {
+        SHOP.replace("stores: [local] }", &format!("stores: [local], compression: {{ {words} }} }}"))
+    };
+    for words in ["algorithm: none", "algorithm: zstd, level: 19", "level: 1"] {
+        assert!(parse(&with(words)).is_ok(), "{words}");
+    }
+    let message = parse(&with("algorithm: none, level: 3")).unwrap_err();
+    assert!(message.contains("repositories.main.compression.level"), "{message}");
+}
+
+#[test]
 fn a_key_written_twice_is_refused() {
     let message = refusal("version: 1", "version: 1\nversion: 1");
     assert!(message.starts_with("mainstay.yaml:3:1: duplicate key: version | "), "{message}");

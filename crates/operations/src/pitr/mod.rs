@@ -11,6 +11,7 @@ mod follow;
 mod limits;
 mod lines;
 pub mod masked;
+mod moment;
 pub mod start;
 
 pub(crate) use base::next_base;

@@ -1,7 +1,7 @@
 //! What is said of tests that did not pass.
 
 use super::*;
-use crate::testing::{NOW, open, point, proof, store, with_parts, with_sources};
+use crate::testing::{NOW, lasting, open, point, proof, store, with_parts, with_sources};
 use mainstay_domain::time::HOUR;
 
 #[test]
@@ -176,4 +176,64 @@ apps:
     for rule in ["{ match: log, exclude: true }", "{ match: orders, where: \"id > 7\" }"] {
         assert_eq!(status(rule), (Some(part.id), Some(NOW), 0), "{rule}");
     }
+}
+
+#[test]
+fn a_proof_counts_for_35_days_and_then_a_new_one_is_asked_for() {
+    let store = store();
+    let repository = open(&store);
+    let proven = point(&repository, State::Complete, None, 1);
+    proof(&repository, proven.id, true, NOW);
+    let config = "version: 1
+stores: { local: { url: \"file:///nowhere\" } }
+repositories: { main: { key: { env: KEY }, stores: [local] } }
+apps: { shop: { repository: main, sources: { uploads: { files: { paths: [\"/nowhere\"] } } } } }
+";
+    let config = Config::parse(config, std::path::Path::new("mainstay.yaml")).unwrap();
+    let said = |after: i64| -> Vec<String> {
+        let concerns = of_app(&config, &repository, "shop", NOW.plus(after)).unwrap().concerns;
+        concerns.into_iter().filter(|said| said.contains("proof")).collect()
+    };
+    assert_eq!(said(35 * DAY), Vec::<String>::new());
+    let old = "the last proof is 36 days old; make a new one: mainstay verify shop --level restore";
+    assert_eq!(said(36 * DAY), [old]);
+    proof(&repository, proven.id, true, NOW.plus(36 * DAY));
+    assert_eq!(said(36 * DAY), Vec::<String>::new());
+}
+
+#[test]
+fn a_run_that_takes_longer_than_its_policy_leaves_is_told_with_what_took_longest() {
+    let store = store();
+    let repository = open(&store);
+    let config = "version: 1
+stores: { local: { url: \"file:///nowhere\" } }
+repositories: { main: { key: { env: KEY }, stores: [local] } }
+apps:
+  shop:
+    repository: main
+    sources: { db: { files: { paths: [\"/nowhere\"] } }, uploads: { files: { paths: [\"/nowhere\"] } } }
+    policies:
+      hourly: { schedule: \"0 * * * *\", keep: { last: 3 } }
+      nightly: { schedule: \"0 3 * * *\", keep: { last: 3 } }
+";
+    let config = Config::parse(config, std::path::Path::new("mainstay.yaml")).unwrap();
+    let said = || -> Vec<String> {
+        let concerns = of_app(&config, &repository, "shop", NOW).unwrap().concerns;
+        concerns.into_iter().filter(|said| said.contains("took")).collect()
+    };
+    lasting(&repository, "nightly", 80, &[("db", 70), ("uploads", 5)]);
+    lasting(&repository, "hourly", 60, &[("db", 50), ("uploads", 5)]);
+    assert_eq!(said(), Vec::<String>::new(), "there is time for it");
+    lasting(&repository, "hourly", 80, &[("db", 70), ("uploads", 5)]);
+    assert_eq!(
+        said(),
+        [
+            "the last backup of the policy hourly took 80 minutes, and the next is due every 60 minutes; what took longest was the \
+          source db, 70 minutes"
+        ]
+    );
+    lasting(&repository, "hourly", 150, &[("db", 20), ("uploads", 5)]);
+    assert!(said()[0].ends_with("longest was storing it, after all sources were read"), "{:?}", said());
+    lasting(&repository, "hourly", 20, &[("db", 10), ("uploads", 5)]);
+    assert_eq!(said(), Vec::<String>::new(), "the next run was in time");
 }

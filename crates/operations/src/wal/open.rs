@@ -8,7 +8,10 @@ use mainstay_domain::{
     Failure, Kind, Result,
     wal::{Lsn, Segment, SegmentSize, WalFile},
 };
-use mainstay_repository::wal::{Archive, Ends};
+use mainstay_repository::{
+    Repository,
+    wal::{Archive, Ends},
+};
 use mainstay_sources::postgres::wal::SegmentHeader;
 
 /// A file of the archive; of a segment that is not archived whole what there is, filled up with zeros.
@@ -25,6 +28,18 @@ pub fn content_of(archive: &Archive<'_>, file: &WalFile) -> Result<Option<Vec<u8
             Some(content) => Ok(Some(content)),
             None => Err(error.into()),
         },
+    }
+}
+
+/// As [`content_of`] for a server in recovery, to which `None` is the end of the log: a store that goes away between two requests holds
+/// nothing, and has said nothing.
+pub fn content_for_sure(repository: &Repository, system: u64, file: &WalFile) -> Result<Option<Vec<u8>>> {
+    match content_of(&Archive::of(repository, system), file)? {
+        None if !repository.is_current()? => Err(Failure::failed(format!(
+            "the repository went away, or another host came to it, while {file} was looked for"
+        ))
+        .hint("Run the command again.")),
+        content => Ok(content),
     }
 }
 
@@ -106,5 +121,29 @@ impl Holdings<'_> {
     pub fn open_segment(&self, timeline: u32) -> Option<Segment> {
         let last = self.begun().filter(|segment| segment.timeline == timeline).last()?;
         (!self.has(last)).then_some(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use std::ops::ControlFlow;
+
+    #[test]
+    fn a_store_that_goes_away_does_not_say_that_the_log_ends() {
+        let store = testing::store();
+        let repository = testing::open(&store);
+        let file: WalFile = "000000010000000000000001".parse().unwrap();
+        assert_eq!(content_for_sure(&repository, 7, &file).unwrap(), None);
+        // As where a disk is not mounted any more.
+        let mut names = Vec::new();
+        let collect = &mut |listed: mainstay_stores::Listed| {
+            names.push(listed.name);
+            ControlFlow::Continue(())
+        };
+        repository.store().list("", collect).unwrap();
+        names.iter().for_each(|name| repository.store().delete(name).unwrap());
+        assert_eq!(content_for_sure(&repository, 7, &file).unwrap_err().kind, Kind::Failed);
     }
 }

@@ -39,6 +39,11 @@ impl Compressor {
 
     pub fn stage(&mut self, chunk: ChunkId, plain: &[u8], effort: &Effort) -> Staged<'_> {
         match effort {
+            // No compressed form is shorter.
+            Effort::None => {
+                self.scratch.clear();
+                self.scratch.resize(plain.len() + 1, 0);
+            }
             Effort::Quick => compress(&mut self.quick, plain, &mut self.scratch),
             Effort::Given => compress(&mut self.first, plain, &mut self.scratch),
             Effort::Trial(choice) => {
@@ -62,6 +67,8 @@ impl Compressor {
 /// How hard a chunk is to be compressed.
 #[derive(Debug, Clone)]
 pub enum Effort {
+    /// Not at all: stored as it is.
+    None,
     /// At the compressor's own level.
     Given,
     Quick,

@@ -24,6 +24,8 @@ use std::{
 /// Sizes that bound memory and shape packs.
 #[derive(Debug, Clone, Copy)]
 pub struct Tuning {
+    /// Whether chunks are compressed at all.
+    pub compress: bool,
     /// zstd level, 1 to 19; `None`: 1 or 3, whichever pays for what is stored.
     pub level: Option<i32>,
     /// A pack is finished when it reaches this many bytes.
@@ -37,7 +39,13 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
-        Tuning { level: None, pack_bytes: 16 << 20, compressors: cores.clamp(2, 8), in_flight: 16 << 20 }
+        Tuning {
+            compress: true,
+            level: None,
+            pack_bytes: 16 << 20,
+            compressors: cores.clamp(2, 8),
+            in_flight: 16 << 20,
+        }
     }
 }
 
@@ -113,7 +121,11 @@ impl Pipeline {
     pub fn submit(&self, pool: Pool, chunk: ChunkId, plain: &[u8]) -> Result<()> {
         let cost = self.shared.cost(plain.len());
         self.shared.budget.take(cost);
-        let effort = self.shared.tuning.level.map_or_else(|| CHOICE.with(Choice::next), |_| Effort::Given);
+        let effort = match self.shared.tuning {
+            Tuning { compress: false, .. } => Effort::None,
+            Tuning { level: Some(_), .. } => Effort::Given,
+            Tuning { level: None, .. } => CHOICE.with(Choice::next),
+        };
         let jobs = self.jobs.as_ref().expect("jobs are closed only by close");
         let sent = self.shared.check().and_then(|()| {
             jobs.send(Job { pool, chunk, plain: self.shared.spare.copy(plain), effort })

@@ -52,6 +52,25 @@ fn the_same_file_again_is_known_and_another_one_under_its_name_is_refused() {
 }
 
 #[test]
+fn of_two_partial_segments_under_one_name_the_first_is_kept_and_no_archiver_is_stuck() {
+    let (memory, store) = fresh();
+    let repository = open(&store);
+    let archive = Archive::of(&repository, SYSTEM);
+    let partial = file("000000010000000000000003.partial");
+    let (first, second) = (noise(1, 50_000), noise(2, 50_000));
+    assert!(matches!(archive.put(&partial, &first, None).unwrap(), Put::Stored(_)));
+    assert_eq!(archive.put(&partial, &second, None).unwrap(), Put::KeptFirst);
+    assert_eq!(archive.put(&partial, &first, None).unwrap(), Put::Known);
+    assert!(archive.get(&partial).unwrap().unwrap() == first);
+    // Damage is still told.
+    let name = archived(&memory).remove(0);
+    let mut bytes = store.read(&name).unwrap();
+    bytes[25_000] ^= 1;
+    memory.overwrite(&name, &bytes);
+    assert!(archive.put(&partial, &second, None).is_err());
+}
+
+#[test]
 fn every_kind_of_file_is_kept_under_a_name_of_its_own_and_clusters_apart() {
     let (_, store) = fresh();
     let repository = open(&store);

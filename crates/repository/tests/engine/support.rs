@@ -27,7 +27,7 @@ impl Clock for Ticking {
 pub const CHUNKING: Chunking = Chunking { minimum: 1 << 10, average: 4 << 10, maximum: 16 << 10 };
 
 pub fn tuning() -> Tuning {
-    Tuning { level: Some(1), pack_bytes: 64 << 10, compressors: 2, in_flight: 1 << 20 }
+    Tuning { compress: true, level: Some(1), pack_bytes: 64 << 10, compressors: 2, in_flight: 1 << 20 }
 }
 
 pub fn access(store: Arc<dyn Store>) -> Access {

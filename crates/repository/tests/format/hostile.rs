@@ -290,8 +290,13 @@ fn every_decoder_has_its_fuzz_target_and_that_package_names_all_that_they_need()
         (of_bin("name"), of_bin("path"))
     });
     let mut bins: Vec<_> = bins.collect();
+    let of_sources = fs::read_to_string(fuzz.join("../crates/sources/tests/sources/decoders.rs")).unwrap();
+    let of_sources: Vec<&str> =
+        of_sources.split("(\"").skip(1).filter_map(|part| part.split('"').next()).collect();
+    assert!(of_sources.len() >= 3, "{of_sources:?}");
+    let names = TARGETS.iter().map(|(name, _)| *name).chain(of_sources);
     let mut targets: Vec<_> =
-        TARGETS.iter().map(|(name, _)| ((*name).to_owned(), format!("fuzz_targets/{name}.rs"))).collect();
+        names.map(|name| (name.to_owned(), format!("fuzz_targets/{name}.rs"))).collect();
     bins.sort();
     targets.sort();
     assert_eq!(bins, targets);
@@ -305,14 +310,104 @@ fn every_decoder_has_its_fuzz_target_and_that_package_names_all_that_they_need()
     let others = ["blake3", "minicbor", "tempfile", "zstd"];
     let mut packages: Vec<_> =
         used.filter(|name| name.starts_with("mainstay-") || others.contains(&name.as_str())).collect();
+    packages.push("mainstay-sources".to_owned());
     packages.sort();
     packages.dedup();
-    assert_eq!(packages.len(), 4 + others.len(), "{packages:?}");
+    assert_eq!(packages.len(), 5 + others.len(), "{packages:?}");
     for name in packages {
         assert!(
             manifest.lines().any(|line| line.starts_with(&format!("{name} = "))),
             "it does not name {name}"
         );
+    }
+}
+
+/// What the crates export that takes bytes or text apart: its file, its name, and the target that calls it, or why none does.
+const DECODERS: &[(&str, &str, &str)] = &[
+    ("domain/src/listing.rs", "decode_items", "listing"),
+    ("domain/src/stream.rs", "lay_over", "page_patch"),
+    ("domain/src/stream.rs", "patched_pages", "page_patch"),
+    ("keys/src/recipient.rs", "parse", "recipient"),
+    ("keys/src/secret.rs", "parse_key", "- its owner's own key, not a store's"),
+    ("repository/src/format.rs", "decode", "format"),
+    ("repository/src/hint.rs", "parse", "hint"),
+    ("repository/src/index/segment.rs", "decode", "index_segment"),
+    ("repository/src/index/segment.rs", "open", "index_segment"),
+    ("repository/src/log/entry.rs", "parse", "log_entry"),
+    (
+        "repository/src/log/entry.rs",
+        "parse_object_name",
+        "- a name: no_object_name_is_taken_for_a_packs_but_a_packs",
+    ),
+    ("repository/src/manifest.rs", "open", "manifest"),
+    ("repository/src/manifest.rs", "open_reach", "manifest"),
+    (
+        "repository/src/pack/mod.rs",
+        "parse_object_name",
+        "- a name: no_object_name_is_taken_for_a_packs_but_a_packs",
+    ),
+    ("repository/src/pack/read.rs", "parse", "pack"),
+    ("repository/src/pack/read.rs", "decode", "pack"),
+    ("repository/src/pack/read.rs", "open", "pack"),
+    ("repository/src/stream/list.rs", "decode_list", "list"),
+    ("repository/src/trust.rs", "decode", "trust"),
+    ("sources/src/command/capture.rs", "from_json", "- two fields, by serde"),
+    ("sources/src/postgres/cluster/control.rs", "parse", "- a file of the living server"),
+    ("sources/src/postgres/cluster/exclude.rs", "parse", "- a file's name in the living server"),
+    ("sources/src/postgres/cluster/facts.rs", "from_json", "cluster_facts"),
+    ("sources/src/postgres/facts.rs", "from_json", "database_facts"),
+    ("sources/src/postgres/wal/header.rs", "parse", "- twenty bytes, each read by its place"),
+    ("sources/src/postgres/wal/timelines.rs", "parse", "- lines of text, in its own tests"),
+    ("sources/src/postgres/wire/spec.rs", "parse", "- the configuration's address"),
+    ("sources/src/postgres/wire/text.rs", "decode", "- what a server says, in its own tests"),
+    ("sources/src/redis/address.rs", "parse", "- the configuration's address"),
+    ("sources/src/redis/facts.rs", "from_json", "- a few counts, by serde"),
+];
+
+#[test]
+fn every_decoder_that_is_exported_has_a_target_or_a_reason() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut folders =
+        ["domain", "keys", "repository", "sources"].map(|name| crates.join(name).join("src")).to_vec();
+    let mut exported = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let file = path.strip_prefix(crates).unwrap().display().to_string();
+            let text = fs::read_to_string(&path).unwrap();
+            for after in text.split("pub fn ").skip(1) {
+                let (name, rest) = after.split_once('(').unwrap();
+                let takes = rest.split_once(')').unwrap().0;
+                let takes_apart = ["decode", "parse", "from_json", "lay_over", "patched"]
+                    .iter()
+                    .any(|w| name.starts_with(w))
+                    || (name.starts_with("open")
+                        && takes.contains("bytes: &[u8]")
+                        && !takes.contains("self"));
+                if takes_apart
+                    && (takes.contains("&[u8]") || takes.contains("&str") || takes.contains("Vec<u8>"))
+                {
+                    exported.push((file.clone(), name.to_owned()));
+                }
+            }
+        }
+    }
+    exported.sort();
+    exported.dedup();
+    let mut listed: Vec<_> =
+        DECODERS.iter().map(|(file, name, _)| ((*file).to_owned(), (*name).to_owned())).collect();
+    listed.sort();
+    assert_eq!(exported, listed);
+    let targets = fs::read_to_string(crates.join("../fuzz/targets.rs")).unwrap();
+    for (file, name, target) in DECODERS {
+        let known = target.starts_with("- ")
+            || TARGETS.iter().any(|(known, _)| known == target)
+            || targets.contains(target);
+        assert!(known, "{file}: {name} has the target {target}, which there is not");
     }
 }
 

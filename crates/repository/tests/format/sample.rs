@@ -119,7 +119,7 @@ pub fn write(store: &Arc<dyn Store>) -> PointId {
 }
 
 fn tuning() -> Tuning {
-    Tuning { level: Some(1), pack_bytes: 1 << 20, compressors: 1, in_flight: 1 << 20 }
+    Tuning { compress: true, level: Some(1), pack_bytes: 1 << 20, compressors: 1, in_flight: 1 << 20 }
 }
 
 fn back_up(repository: &Repository, n: u64, previous: Option<PointId>) -> PointId {

@@ -9,7 +9,7 @@ use mainstay_domain::{
     ChunkId, Clock, EpochId, HoldId, HostId, Incarnation, ObjectId, PointId, RepositoryId, SessionId, Time,
     listing::{decode_items, encode_item},
     point::Point,
-    stream::Content,
+    stream::{Content, PAGE, encode_patch, lay_over, patched_pages},
     wal::WalFile,
 };
 use mainstay_keys::{
@@ -56,6 +56,7 @@ pub const TARGETS: &[Target] = &[
     ("wal", wal),
     ("local_index", local_index),
     ("hint", hint),
+    ("page_patch", page_patch),
 ];
 
 fn bundle() -> Bundle {
@@ -466,5 +467,21 @@ pub fn hint(bytes: &[u8]) {
         if let Some(found) = hint::parse(text) {
             assert_eq!(hint::parse(&hint::text(&found)), Some(found));
         }
+    }
+}
+
+/// The number of pages in the frame first, then the patch.
+pub fn page_patch(bytes: &[u8]) {
+    let Some((frame, patch)) = bytes.split_first() else { return };
+    let before = vec![0x5a; usize::from(*frame) * PAGE / 4];
+    let mut after = before.clone();
+    let fits = lay_over(&mut after, patch);
+    match patched_pages(patch) {
+        Some(pages) => {
+            assert_eq!(encode_patch(&pages), patch);
+            let inside = |(number, _): &(u16, &[u8])| (usize::from(*number) + 1) * PAGE <= before.len();
+            assert_eq!(fits.is_some(), pages.iter().all(inside));
+        }
+        None => assert!(fits.is_none() && after == before, "what is no patch changes nothing"),
     }
 }

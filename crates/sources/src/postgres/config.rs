@@ -64,7 +64,7 @@ pub struct TableRule {
     /// What there must at least be, for each table (for a partitioned one: in all partitions together).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expect>,
-    /// Holds data of persons.
+    /// Holds data of persons: mainstay diff counts its rows and never shows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sensitive: Option<bool>,
 }
@@ -89,6 +89,7 @@ impl Patterns {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
+    /// Rows of one table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_rows: Option<u64>,
     /// Of the rows' text.

@@ -4,6 +4,8 @@
 //! and nobody can try out guesses. Old row versions and the planner's statistics hold the old values, too: masked tables are
 //! rewritten and analyzed anew, and materialized views refreshed.
 
+mod refusals;
+
 use super::{
     facts::{Facts, QualifiedName},
     restore::unfinished::take_off,
@@ -11,6 +13,7 @@ use super::{
     wire::{ConnectSpec, Connection, Row, quote_ident, quote_literal, quote_qualified},
 };
 use mainstay_domain::{Failure, Kind, Result};
+use refusals::{refuse_elsewhere, refuse_key, refuse_prepared, refuse_rules, refuse_triggers};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -228,11 +231,12 @@ impl Column {
 pub fn apply(spec: &ConnectSpec, mask: &Mask) -> Result<Vec<Masked>> {
     let mut connection = Connection::connect(spec)?;
     session::prepare(&mut connection)?;
+    refuse_prepared(&mut connection)?;
     // Twice 122 random bits; never in a statement of ours, and gone with the session.
     connection.query(&format!(
         "SELECT pg_catalog.set_config('{KEY}', pg_catalog.gen_random_uuid()::text || pg_catalog.gen_random_uuid()::text, false) IS NULL"
     ))?;
-    // Triggers would carry what they see into other tables. Who may not turn them off must not have any.
+    // Triggers and rules would carry what they see into other tables. Who may not turn them off must not have any.
     let quiet = connection.execute("SET session_replication_role = replica").is_ok();
     let mut masked = Vec::new();
     connection.execute("BEGIN")?;
@@ -242,6 +246,7 @@ pub fn apply(spec: &ConnectSpec, mask: &Mask) -> Result<Vec<Masked>> {
             refuse_elsewhere(relative)?;
             refuse_triggers(&mut connection, relative, quiet)?;
         }
+        refuse_rules(&mut connection, table, quiet)?;
         let mut set = Vec::new();
         for column in &columns {
             refuse_key(&mut connection, column, &name)?;
@@ -260,9 +265,13 @@ pub fn apply(spec: &ConnectSpec, mask: &Mask) -> Result<Vec<Masked>> {
             let length = row.opt(1).and_then(|length| length.parse().ok());
             set.push(format!("{} = {}", quote_ident(&column.column), column.value(&row.text(0), length)));
         }
-        let rows = connection
-            .execute(&format!("UPDATE {name} SET {}", set.join(", ")))
-            .map_err(|error| Failure::from(error).during(format!("masking {table}")))?;
+        let during = |error| Failure::from(error).during(format!("masking {table}"));
+        // So that it is the rows that are counted which are masked.
+        connection.execute(&format!("LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE")).map_err(during)?;
+        let there =
+            connection.query_text(&format!("SELECT pg_catalog.count(*) FROM {name}")).map_err(during)?;
+        let rows = connection.execute(&format!("UPDATE {name} SET {}", set.join(", "))).map_err(during)?;
+        refuse_left_out(table, rows, there.and_then(|there| there.parse().ok()))?;
         let columns = columns.iter().map(|column| column.column.clone()).collect();
         masked.push(Masked { table: table.to_string(), columns, rows });
     }
@@ -284,6 +293,18 @@ pub fn apply(spec: &ConnectSpec, mask: &Mask) -> Result<Vec<Masked>> {
     session::allow_other_relations(&mut connection, "foreign-table")?;
     refresh(&mut connection)?;
     Ok(masked)
+}
+
+/// Whatever it is that keeps an UPDATE from rows: they hold what was to be masked.
+fn refuse_left_out(table: &QualifiedName, masked: u64, there: Option<u64>) -> Result<()> {
+    match there {
+        Some(there) if there == masked => Ok(()),
+        _ => Err(Failure::verification(format!(
+            "{masked} rows of {table} were masked, and it has {}",
+            there.map_or("an unknown number".to_owned(), |there| there.to_string())
+        ))
+        .hint("Look for what keeps an UPDATE from changing them, in the original.")),
+    }
 }
 
 /// A table, or one that it inherits from or that inherits from it (as partitions do).
@@ -321,63 +342,6 @@ fn family(connection: &mut Connection, name: &str) -> Result<Vec<Relative>> {
         above: row.bool(3),
     };
     Ok(rows.iter().map(relative).collect())
-}
-
-/// What is written into a foreign table changes the server where its rows are; into a view, other tables.
-fn refuse_elsewhere(relative: &Relative) -> Result<()> {
-    match relative.kind.as_str() {
-        "r" | "p" => Ok(()),
-        _ => Err(Failure::new(
-            Kind::Refused,
-            format!("{} has no rows of its own: masking it would change those of others", relative.table),
-        )
-        .hint("Mask the tables in which the rows are. If it is a foreign partition, detach it in the original first.")),
-    }
-}
-
-/// By what tables refer to each other, nothing may become something else: the other side would refer to nothing.
-fn refuse_key(connection: &mut Connection, column: &Column, name: &str) -> Result<()> {
-    let keys = connection.query(&format!(
-        "SELECT conname, conrelid = a.attrelid AND a.attnum = ANY (conkey) FROM pg_catalog.pg_constraint
-           JOIN pg_catalog.pg_attribute a ON a.attrelid = {}::pg_catalog.regclass AND a.attname = {}
-          WHERE contype = 'f' AND (conrelid = a.attrelid AND a.attnum = ANY (conkey) OR confrelid = a.attrelid AND a.attnum = ANY (confkey))",
-        quote_literal(name),
-        quote_literal(&column.column)
-    ))?;
-    // Nobody has to refer to anything.
-    let forbidden = keys.iter().find(|key| column.how != How::Null || !key.bool(1));
-    match forbidden {
-        None => Ok(()),
-        Some(key) => Err(Failure::new(
-            Kind::Refused,
-            format!("{}.{} is part of the foreign key {}", column.table, column.column, key.text(0)),
-        )
-        .hint("Mask other columns: what tables refer to each other by must stay.")),
-    }
-}
-
-/// `quiet`: those that fire always are left, and those for replicas.
-fn refuse_triggers(connection: &mut Connection, relative: &Relative, quiet: bool) -> Result<()> {
-    let silent = if quiet { "'D', 'O'" } else { "'D'" };
-    let triggers = connection.query(&format!(
-        "SELECT tgname FROM pg_catalog.pg_trigger WHERE tgrelid = {}::pg_catalog.regclass AND NOT tgisinternal AND tgenabled NOT IN ({silent})",
-        quote_literal(&relative.quoted())
-    ))?;
-    let names: Vec<String> = triggers.iter().map(|row| row.text(0)).collect();
-    let hint = match quiet {
-        true => {
-            "They fire even where triggers are turned off (ENABLE ALWAYS, ENABLE REPLICA): disable them in the original, or mask other tables."
-        }
-        false => "Restore as a user who may set session_replication_role.",
-    };
-    match names.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::new(
-            Kind::Refused,
-            format!("{} has triggers that would see what is masked: {}", relative.table, names.join(", ")),
-        )
-        .hint(hint)),
-    }
 }
 
 /// Refreshes every materialized view, those that read others after them. One that reads a foreign table, through whatever views, would be
@@ -444,5 +408,13 @@ mod tests {
             assert_eq!(mask(name, text).unwrap_err().kind, Kind::Usage, "{name} {text}");
         }
         assert!(Mask::new(&BTreeMap::new()).is_err());
+    }
+    #[test]
+    fn a_masking_that_reached_fewer_rows_than_there_are_is_none() {
+        let table = QualifiedName { schema: "public".into(), name: "users".into() };
+        assert!(refuse_left_out(&table, 3, Some(3)).is_ok());
+        for there in [Some(4), None] {
+            assert_eq!(refuse_left_out(&table, 3, there).unwrap_err().kind, Kind::Verification);
+        }
     }
 }

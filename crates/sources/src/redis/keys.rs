@@ -3,6 +3,9 @@
 //!
 //! Keys are found by SCAN: one that is there from beginning to end is found, one that comes or goes meanwhile may be, and one may
 //! be found twice (the manual page of SCAN); the later record counts.
+//!
+//! The server holds every answer in memory until we have read it, and so do we until it is stored: keys are asked for by their sizes, so that
+//! no more than a few MiB are on the way, or one key that is larger.
 
 use super::{
     client::{Client, Value},
@@ -23,6 +26,10 @@ use std::{
 /// Keys that one SCAN asks for, and how much of requests is sent before their answers are read.
 const SCANNED: &str = "500";
 const REQUESTED: usize = 32 << 10;
+/// How many bytes of values are asked for before the first is read.
+const ON_THE_WAY: u64 = 4 << 20;
+/// How many keys at most where the server does not say how large they are.
+const UNMEASURED: u64 = 16;
 /// A record is as large as its value.
 const MAX_RECORD: usize = (512 << 20) + (1 << 20);
 
@@ -58,6 +65,8 @@ pub(super) fn store(
         monitor,
         current: None,
         found: VecDeque::new(),
+        measured: VecDeque::new(),
+        unmeasured: 1,
         ready: Vec::new(),
         at: 0,
         census: Census::default(),
@@ -86,8 +95,12 @@ struct Scan<'a> {
     monitor: &'a dyn Monitor,
     /// The database that is scanned, and where; `None` between two.
     current: Option<(u32, Vec<u8>)>,
-    /// Keys that were found and not yet read.
+    /// Keys that were found and not yet measured.
     found: VecDeque<Vec<u8>>,
+    /// Keys that were not yet read, with the bytes that they take in the server, if it says so.
+    measured: VecDeque<(Vec<u8>, Option<u64>)>,
+    /// How many keys of unknown size are asked for next; as many as those before allow.
+    unmeasured: u64,
     ready: Vec<u8>,
     at: usize,
     census: Census,
@@ -103,7 +116,7 @@ impl Scan<'_> {
             if self.monitor.cancelled() {
                 return Err(Failure::new(Kind::Cancelled, "reading the keys was stopped"));
             }
-            let database = match (&self.current, self.found.is_empty()) {
+            let database = match (&self.current, self.found.is_empty() && self.measured.is_empty()) {
                 (Some((database, _)), false) => *database,
                 (Some((database, cursor)), true) => {
                     let (database, cursor) = (*database, cursor.clone());
@@ -122,7 +135,8 @@ impl Scan<'_> {
                 }
             };
             self.read_some(database)?;
-            if self.found.is_empty() && self.current.as_ref().is_some_and(|(_, cursor)| cursor == b"0") {
+            let all_read = self.found.is_empty() && self.measured.is_empty();
+            if all_read && self.current.as_ref().is_some_and(|(_, cursor)| cursor == b"0") {
                 self.current = None;
             }
             if !self.ready.is_empty() {
@@ -131,18 +145,55 @@ impl Scan<'_> {
         }
     }
 
-    /// Reads a bounded number of the keys that were found.
-    fn read_some(&mut self, database: u32) -> Result<()> {
+    /// Asks how large the next keys are that were found. A server may know no such command, or not let us: then it is not known.
+    fn measure(&mut self) -> Result<()> {
         let (mut asked, mut bytes) = (Vec::new(), 0);
         while bytes < REQUESTED
             && let Some(key) = self.found.pop_front()
         {
-            bytes += 3 * key.len() + 100;
-            for command in [&b"DUMP"[..], b"PTTL", b"TYPE"] {
-                self.client.send(&[command, &key])?;
-            }
+            bytes += key.len() + 100;
+            // All elements of a value: a sample of small ones says nothing of a large one.
+            self.client.send(&[b"MEMORY", b"USAGE", &key, b"SAMPLES", b"0"])?;
             asked.push(key);
         }
+        self.client.flush()?;
+        for key in asked {
+            let size = match self.client.receive()? {
+                Value::Nil => Some(0), // it is gone
+                answer => answer.integer().and_then(|size| u64::try_from(size).ok()),
+            };
+            self.measured.push_back((key, size));
+        }
+        Ok(())
+    }
+
+    /// The keys that are asked for next.
+    fn next_keys(&mut self) -> Vec<Vec<u8>> {
+        let (mut keys, mut requested, mut bytes) = (Vec::new(), 0, 0_u64);
+        while let Some((key, size)) = self.measured.front() {
+            let size = size.unwrap_or(ON_THE_WAY / self.unmeasured.max(1));
+            bytes = bytes.saturating_add(size);
+            requested += 3 * key.len() + 100;
+            if !keys.is_empty() && (bytes > ON_THE_WAY || requested > REQUESTED) {
+                break;
+            }
+            keys.extend(self.measured.pop_front().map(|(key, _)| key));
+        }
+        keys
+    }
+
+    /// Reads a bounded number of the keys that were found.
+    fn read_some(&mut self, database: u32) -> Result<()> {
+        if self.measured.is_empty() {
+            self.measure()?;
+        }
+        let asked = self.next_keys();
+        for key in &asked {
+            for command in [&b"DUMP"[..], b"PTTL", b"TYPE"] {
+                self.client.send(&[command, key])?;
+            }
+        }
+        let mut largest = 1;
         self.client.flush()?;
         for key in asked {
             let (dump, lifetime, kind) =
@@ -162,8 +213,10 @@ impl Scan<'_> {
             let expires = (left >= 0).then(|| u64::try_from(now + left).ok()).flatten();
             self.census.count(database, &kind.text().unwrap_or_default(), expires.is_some());
             self.monitor.advance(1, dump.len() as u64);
+            largest = largest.max(dump.len() as u64);
             encode(&mut self.ready, &Record { database, key, expires, dump });
         }
+        self.unmeasured = (ON_THE_WAY / largest).clamp(1, (2 * self.unmeasured).min(UNMEASURED));
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     memory, support,
 };
 use mainstay_domain::{
-    ChunkId, Kind, Result, Silent,
+    ChunkId, Failure, Kind, Result, Silent,
     listing::{self, Doubt, Entry, Item},
     point::{SourceRecord, State, Stream},
     stream::{Content, Piece, PieceWriter, Pool, Sink, Vault},
@@ -206,7 +206,6 @@ fn of_a_tablespace_only_the_clusters_own_version_is_captured_and_put_back() {
     let own = std::fs::read_dir(&space).unwrap().next().unwrap().unwrap().path();
     std::fs::create_dir_all(space.join("PG_99_209901011/1")).unwrap();
     std::fs::write(own.join("stray"), b"stray").unwrap();
-    std::os::unix::fs::symlink(&space, data.join(format!("pg_tblspc/{oid}"))).unwrap();
     options.delta = true;
     restore::restore(&memory, &record, &options, &mut |_| Ok(Vec::new()), &Silent).unwrap();
     assert!(
@@ -214,6 +213,54 @@ fn of_a_tablespace_only_the_clusters_own_version_is_captured_and_put_back() {
         "another version's directory is nobody else's to remove"
     );
     assert!(!own.join("stray").exists());
+}
+
+#[test]
+fn tablespaces_stay_where_they_are_when_a_restore_is_repeated_that_broke_off_or_was_never_started() {
+    let server = Sandbox::start(&support::options()).unwrap();
+    let folder = folder_for(&server, "fast");
+    let mut session = server.connect("postgres").unwrap();
+    session.execute(&format!("CREATE TABLESPACE fast LOCATION '{}'", folder.display())).unwrap();
+    session.execute("CREATE TABLE there TABLESPACE fast AS SELECT generate_series(1, 1000) AS n").unwrap();
+    let memory = Memory::default();
+    let record = capture(&server, &memory, None);
+    let oid = facts(&record).tablespaces[0].oid;
+    let place = tempfile::tempdir().unwrap();
+    let (data, space) = (place.path().join("data"), place.path().join("space"));
+    let mut options = restore::Options { sync: false, ..restore::Options::new(data.clone()) };
+    options.tablespaces.insert(oid, space.clone());
+    let restore = |options: &restore::Options, breaks_off: bool| {
+        let mut bring_log = |_: &Path| match breaks_off {
+            true => Err(Failure::failed("the archive is away")),
+            false => Ok(Vec::new()),
+        };
+        restore::restore(&memory, &record, options, &mut bring_log, &Silent).map(drop)
+    };
+
+    // Nobody says any more where the tablespace goes, and no server has started on what is there.
+    restore(&options, true).unwrap_err();
+    options = restore::Options { delta: true, ..restore::Options { tablespaces: [].into(), ..options } };
+    let link = data.join(format!("pg_tblspc/{oid}"));
+    for breaks_off in [false, true, true, false, false] {
+        let own = std::fs::read_dir(&space).unwrap().next().unwrap().unwrap().path();
+        std::fs::write(own.join("stray"), b"stray").unwrap();
+        assert_eq!(restore(&options, breaks_off).is_err(), breaks_off);
+        assert_eq!(std::fs::read_link(&link).unwrap(), space);
+        assert!(!own.join("stray").exists(), "what is there was put right");
+        assert!(!place.path().join("data-tablespaces").exists());
+    }
+    // Without the links, the map that no server has gone by yet says it.
+    std::fs::remove_file(&link).unwrap();
+    restore(&options, false).unwrap();
+    assert_eq!(std::fs::read_link(&link).unwrap(), space);
+    // Where it says something else, it is believed.
+    let moved = place.path().join("moved");
+    std::fs::rename(&space, &moved).unwrap();
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&moved, &link).unwrap();
+    std::fs::remove_file(data.join("tablespace_map")).unwrap();
+    restore(&options, false).unwrap();
+    assert!(std::fs::read_link(&link).unwrap() == moved && !space.exists());
 }
 
 #[test]

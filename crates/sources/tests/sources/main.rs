@@ -20,6 +20,8 @@ mod cluster_remote;
 mod cluster_trouble;
 mod command;
 mod configuration;
+mod decoders;
+mod hostile;
 mod pg_restore_diff;
 mod pg_restore_parts;
 mod pg_restore_replace;

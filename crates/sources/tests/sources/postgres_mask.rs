@@ -6,6 +6,7 @@ use mainstay_sources::postgres::{
     facts::QualifiedName,
     mask::{self, Mask},
     sandbox::Sandbox,
+    wire::ConnectSpec,
 };
 
 fn server(sql: &str) -> Sandbox {
@@ -133,4 +134,51 @@ fn what_was_kept_of_another_servers_rows_is_emptied_and_stands_in_nobodys_way() 
     let populated = "SELECT string_agg(relname, ' ') FROM pg_class WHERE relkind = 'm' AND relispopulated";
     assert_eq!(ask(&sandbox, populated), "near_kept");
     assert_eq!(ask(&sandbox, "SELECT min(length(mail)) FROM near_kept"), "64");
+}
+
+/// Masks a table in which a rule keeps every UPDATE from its rows, and keeps what they held.
+fn with_rule(enabled: &str) -> Sandbox {
+    server(&format!(
+        "CREATE TABLE people (mail text); INSERT INTO people VALUES ('a@real.example'); CREATE TABLE seen (mail text);
+         CREATE RULE spy AS ON UPDATE TO people DO INSTEAD INSERT INTO seen VALUES (OLD.mail); {enabled};
+         GRANT ALL ON SCHEMA public TO PUBLIC; CREATE ROLE plain LOGIN; ALTER TABLE people OWNER TO plain; ALTER TABLE seen OWNER TO plain"
+    ))
+}
+
+#[test]
+fn a_rule_that_would_turn_the_masking_into_nothing_refuses_it() {
+    let column = mask(&["public.people.mail"]);
+    for enabled in ["ALWAYS", "REPLICA"] {
+        let sandbox = with_rule(&format!("ALTER TABLE people ENABLE {enabled} RULE spy"));
+        let failure = mask::apply(&sandbox.spec("shop"), &column).unwrap_err();
+        assert!(failure.kind == Kind::Refused && failure.message.contains("rules"), "{enabled}: {failure}");
+        assert_eq!(ask(&sandbox, "SELECT count(*) FROM seen"), "0", "{enabled}");
+    }
+    let sandbox = with_rule("SELECT 1");
+    let plain = ConnectSpec { user: "plain".to_owned(), ..sandbox.spec("shop") };
+    let failure = mask::apply(&plain, &column).unwrap_err();
+    let hint = failure.hint.clone().unwrap_or_default();
+    assert!(failure.kind == Kind::Refused && hint.contains("session_replication_role"), "{failure}");
+    // Who may turn it off turns it off.
+    assert_eq!(mask::apply(&sandbox.spec("shop"), &column).unwrap()[0].rows, 1);
+    assert_eq!(
+        ask(&sandbox, "SELECT length(mail) || ' ' || (SELECT count(*) FROM seen) FROM people"),
+        "64 0"
+    );
+}
+
+#[test]
+fn a_prepared_transaction_refuses_the_masking_before_it_waits_for_it() {
+    let options = support::options().setting("max_prepared_transactions", "2");
+    let sandbox = Sandbox::start(&options).unwrap();
+    sandbox.connect("postgres").unwrap().execute("CREATE DATABASE shop").unwrap();
+    let mut session = sandbox.connect("shop").unwrap();
+    session.execute("CREATE TABLE people (mail text); INSERT INTO people VALUES ('a@real.example')").unwrap();
+    // It has no lock on the table, and would keep its old rows all the same.
+    session.execute("BEGIN; CREATE TABLE other (); PREPARE TRANSACTION 'pay 7'").unwrap();
+    let spec = sandbox.spec("shop");
+    let failure = mask::apply(&spec, &mask(&["public.people.mail"])).unwrap_err();
+    assert!(failure.kind == Kind::Refused && failure.message.contains("'pay 7'"), "{failure}");
+    session.execute("ROLLBACK PREPARED 'pay 7'").unwrap();
+    assert_eq!(mask::apply(&spec, &mask(&["public.people.mail"])).unwrap()[0].rows, 1);
 }

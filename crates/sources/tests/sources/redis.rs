@@ -2,7 +2,11 @@
 
 use crate::{certificates, memory};
 use certificates::Certificates;
-use mainstay_domain::{Failure, Kind, Silent, SystemClock, point::SourceRecord, point::State};
+use mainstay_domain::{
+    ChunkId, Failure, Kind, Silent, SystemClock,
+    point::{SourceRecord, State},
+    stream::{Content, Piece, PieceWriter, Pool, Sink},
+};
 use mainstay_sources::redis::{
     self, Address, Client, Form, RedisConfig, RedisFacts, Sandbox, SnapshotBy, Value,
     restore::{self, LiveOptions, Options},
@@ -11,8 +15,10 @@ use memory::Memory;
 use std::{
     collections::BTreeMap,
     fs,
+    io::Read,
     net::TcpListener,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 /// Lets the tests ask for DEBUG DIGEST.
@@ -219,6 +225,86 @@ fn where_replication_is_forbidden_keys_are_read_one_by_one_and_the_record_says_s
     let strict = RedisConfig { snapshot: SnapshotBy::Replication, ..config };
     let failure = capture(&strict, &memory).unwrap_err();
     assert!(failure.message.contains("NOPERM") && failure.hint.is_some(), "{failure:?}");
+}
+
+/// Asks for as much as it is given, and keeps nothing.
+#[derive(Default)]
+struct Gulping {
+    memory: Memory,
+    largest: AtomicUsize,
+}
+
+impl Sink for Gulping {
+    fn put_reader(&self, _: Pool, reader: &mut dyn Read) -> Result<Content, Failure> {
+        let mut buffer = vec![0; 128 << 20];
+        loop {
+            match reader.read(&mut buffer).map_err(|e| Failure::failed("the reader failed").caused_by(e))? {
+                0 => return Ok(Content::default()),
+                read => self.largest.fetch_max(read, Ordering::Relaxed),
+            };
+        }
+    }
+    fn put(&self, pool: Pool, chunk: &[u8]) -> Result<ChunkId, Failure> {
+        self.memory.put(pool, chunk)
+    }
+    fn begin(&self, pool: Pool) -> Box<dyn PieceWriter + '_> {
+        self.memory.begin(pool)
+    }
+    fn join(&self, pieces: &mut dyn Iterator<Item = Piece>) -> Result<Content, Failure> {
+        self.memory.join(pieces)
+    }
+    fn adopt(&self, content: &Content) -> Result<bool, Failure> {
+        self.memory.adopt(content)
+    }
+}
+
+/// Bytes that DUMP does not make smaller.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+fn memory_of(client: &mut Client, what: &str) -> u64 {
+    let text = ask(client, "INFO memory").text().unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':')).unwrap();
+    line.trim().parse().unwrap()
+}
+
+#[test]
+fn large_keys_are_read_a_few_mebibytes_at_a_time_by_us_and_by_the_server() {
+    const MIB: usize = 1 << 20;
+    let original = server(&[]);
+    let mut client = original.connect().unwrap();
+    let value = noise(MIB);
+    for n in 0..80 {
+        client.command(&[b"SET", format!("large:{n}").as_bytes(), &value]).unwrap();
+        // Small elements around a large one: a sample of them says that it is small.
+        let list = format!("hash:{n}");
+        for field in 0..20 {
+            client.command(&[b"HSET", list.as_bytes(), format!("{field}").as_bytes(), b"small"]).unwrap();
+        }
+        client.command(&[b"HSET", list.as_bytes(), b"large", &value]).unwrap();
+    }
+    client.command(&[b"SET", b"largest", &noise(12 * MIB)]).unwrap();
+    ask(&mut client, "ACL SETUSER backup on nopass ~* +info +select +scan +dump +pttl +type");
+    let before = memory_of(&mut client, "used_memory_peak");
+    let socket = original.socket();
+    for (user, largest) in [("default", 13 * MIB), ("backup", 17 * MIB)] {
+        let login = if user == "default" { String::new() } else { format!("{user}:any@") };
+        let url = format!("unix://{login}{}", socket.display());
+        let config = RedisConfig { snapshot: SnapshotBy::Scan, ..RedisConfig::new(url.as_str().into()) };
+        let sink = Gulping::default();
+        let record = redis::capture(&config, &sink, &SystemClock, &Silent).unwrap();
+        assert_eq!((record.items, record.state), (161, State::Complete), "{user}");
+        let seen = sink.largest.into_inner();
+        assert!((12 * MIB..largest).contains(&seen), "{user}: {seen} bytes at once");
+    }
+    let more = memory_of(&mut client, "used_memory_peak") - before;
+    assert!(more < 40 * MIB as u64, "the server needed {more} bytes for its answers");
 }
 
 #[test]

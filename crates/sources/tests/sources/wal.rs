@@ -90,16 +90,22 @@ impl Log {
 
     /// What PostgreSQL's own reader says, in the same words as [`shown`].
     fn by_pg_waldump(&self, manager: &str) -> Vec<String> {
-        let ends = [self.segments[0], *self.segments.last().unwrap()].map(|segment| segment.to_string());
+        let all = self.dumped(*self.segments.last().unwrap(), &[&format!("--rmgr={manager}")]);
+        all.lines().filter_map(reworded).collect()
+    }
+
+    /// What PostgreSQL's own reader shows of the log up to the end of a segment.
+    fn dumped(&self, last: Segment, options: &[&str]) -> String {
+        let ends = [self.segments[0], last].map(|segment| segment.to_string());
         let output = Command::new(self.server.tools().program("pg_waldump"))
-            .arg(format!("--rmgr={manager}"))
+            .args(options)
             .arg("-p")
             .arg(self.server.data_directory().join("pg_wal"))
             .args(ends)
             .env("TZ", "UTC")
             .output()
             .unwrap();
-        String::from_utf8(output.stdout).unwrap().lines().filter_map(reworded).collect()
+        String::from_utf8(output.stdout).unwrap()
     }
 }
 
@@ -166,6 +172,23 @@ fn every_end_of_a_transaction_is_seen_as_pg_waldump_sees_it() {
 }
 
 #[test]
+fn the_last_record_of_a_stretch_is_the_last_one_that_pg_waldump_can_read_in_it() {
+    for tools in support::versions() {
+        let major = tools.major;
+        let log = log_of(tools, 1);
+        let mut scanner = Scanner::default();
+        let (_, closed) = log.segments.split_last().unwrap();
+        for segment in closed {
+            scanner.feed(segment.start(log.size), &log.bytes(*segment), |_| {});
+            let shown = log.dumped(*segment, &[]);
+            let last = shown.lines().last().and_then(|line| line.split_once("lsn: ")?.1.split_once(','));
+            let last: Lsn = last.unwrap().0.parse().unwrap();
+            assert_eq!(scanner.last_record(), Some(last), "PostgreSQL {major}, up to the end of {segment}");
+        }
+    }
+}
+
+#[test]
 fn each_segment_says_which_place_of_which_cluster_it_is() {
     for tools in support::versions() {
         let log = log_of(tools, 1);
@@ -181,7 +204,7 @@ fn each_segment_says_which_place_of_which_cluster_it_is() {
             let mut other_pages = bytes.clone();
             other_pages[36..40].copy_from_slice(&65536u32.to_ne_bytes());
             let refused = check_segment(*segment, &other_pages, system).unwrap_err();
-            assert!(refused.message.contains("pages of 65536 bytes in its log"), "{refused}");
+            assert!(refused.message.contains("pages of 65536 bytes in its WAL"), "{refused}");
             assert!(
                 check_segment(segment.on(2), &bytes, system).is_ok(),
                 "copied when timeline 2 branched off"

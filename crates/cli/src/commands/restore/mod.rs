@@ -1,5 +1,6 @@
-//! `mainstay restore`: a source of a recovery point, back into a folder or a database. The plan is shown first.
+//! `mainstay restore`: a source of a recovery point, or all of them, back into folders and databases. The plan is shown first.
 
+mod all;
 mod cluster;
 mod command;
 mod configuration;
@@ -28,7 +29,7 @@ use mainstay_sources::postgres::{
 };
 use std::{ffi::OsString, path::PathBuf};
 
-/// Bring back files or a database from a recovery point
+/// Bring back files, a database, or all of a recovery point
 ///
 /// What is restored goes beside what lives: into a folder, or into a new database. Nothing that exists is changed unless the
 /// plan says so and you confirm it.
@@ -41,7 +42,7 @@ pub struct Args {
 }
 
 /// What to restore and where to: the same for `recover`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct How {
     /// Which recovery point: latest, latest-complete, the beginning of an id, or a time (the last at or before it)
     #[arg(long, short, default_value = "latest")]
@@ -49,6 +50,12 @@ pub struct How {
     /// Which source, where the point has several of the kind
     #[arg(long, short)]
     source: Option<String>,
+    /// Every source: files, configuration, clusters, Redis and outputs each below a folder of its own in --to-dir, a database into
+    /// --to-database [default: <its name>_restored, on its own server]
+    #[arg(long, requires = "to_dir", conflicts_with_all = ["source", "path", "deleted", "to_command", "replace", "no_backup", "drop_old",
+        "into_existing", "table", "schema", "to_schema", "merge", "swap", "to_table", "mask", "at", "lsn", "xid", "name", "immediate",
+        "timeline", "tablespace", "delta", "standby", "wal", "action", "manifest", "start", "key_prefix", "from_database"])]
+    all: bool,
     /// Show the plan and what stands against it, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -65,11 +72,11 @@ pub struct How {
     redis: redis::Redis,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Files")]
 struct Files {
     /// The folder to restore into; made if it is not there
-    #[arg(long, value_name = "FOLDER", conflicts_with = "to_database")]
+    #[arg(long, value_name = "FOLDER")]
     to_dir: Option<PathBuf>,
     /// Only what this path or pattern names ('letters/**', 'a/b.png'), written as `mainstay ls` shows it; may be repeated
     #[arg(long, value_name = "PATTERN", requires = "to_dir")]
@@ -88,7 +95,7 @@ struct Files {
     deleted: bool,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Databases")]
 struct Database {
     /// The database to restore into; it must not exist, unless --into-existing is given
@@ -96,7 +103,7 @@ struct Database {
     to_database: Option<String>,
     /// The environment variable that holds the address of another server [default: the source's own]; without --to-database,
     /// that of the Redis to load keys into
-    #[arg(long, value_name = "VARIABLE", conflicts_with = "to_dir")]
+    #[arg(long, value_name = "VARIABLE")]
     to_url_env: Option<String>,
     /// Put the restored database in the place of the one that lives; the old one is kept under a dated name
     #[arg(long, group = "overwrites", conflicts_with_all = ["to_dir", "to_database"])]
@@ -167,7 +174,9 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
         return replace::drop_old(&args.how, context, &config, &args.app, kept);
     }
     // Says at once what is missing, before the repository is opened.
-    args.how.kind()?;
+    if !args.how.all {
+        args.how.kind()?;
+    }
     let mut chosen = point::choose_of(context, &config, &args.app, &args.how.point)?;
     args.how.settle_latest(&mut chosen)?;
     restore_point(&args.how, context, Some(&config), &chosen)
@@ -175,18 +184,32 @@ pub fn run(args: Args, context: &Context) -> Result<Exit> {
 
 /// Restores what `how` says from a point that was chosen. Without a configuration a database needs `--to-url-env`.
 pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chosen: &Chosen) -> Result<Exit> {
+    if how.all {
+        return all::run(how, context, config, chosen);
+    }
     let kind = how.kind()?;
     how.refuse_mask_without_copy()?;
     let source = match &how.source {
         Some(source) => source.clone(),
         None => restore::only_source(&chosen.info, kind)?,
     };
-    let is = |kind: &str| chosen.info.summary.sources.iter().any(|s| s.name == source && s.kind == kind);
-    let of_cluster = is("cluster");
+    with_hooks(context, config, chosen, &source, |hooks| {
+        restore_source(how, context, hooks, config, chosen, &source)
+    })
+}
+
+/// Puts what the application wants to be done around a restore around `restore`, and says what became of it.
+fn with_hooks(
+    context: &Context,
+    config: Option<&Config>,
+    chosen: &Chosen,
+    what: &str,
+    restore: impl FnOnce(&Around<'_>) -> Result<Exit>,
+) -> Result<Exit> {
     let app = &chosen.info.summary.app;
     let wanted = config.and_then(|config| config.apps.get(app)?.hooks.as_ref());
-    let hooks = Around::new(wanted, app, chosen.info.id.to_string(), &source);
-    let outcome = dispatch(how, context, &hooks, config, chosen, &source, kind, of_cluster, &is);
+    let hooks = Around::new(wanted, app, chosen.info.id.to_string(), what);
+    let outcome = restore(&hooks);
     let (ran, ended) = hooks.end(outcome_of(&outcome), &context.progress);
     context.progress.finish();
     for hook in &ran {
@@ -196,6 +219,19 @@ pub fn restore_point(how: &How, context: &Context, config: Option<&Config>, chos
     }
     // What the restore itself says comes first.
     outcome.and_then(|exit| ended.map(|()| exit))
+}
+
+/// One source, by the restore of its kind.
+fn restore_source(
+    how: &How,
+    context: &Context,
+    hooks: &Around<'_>,
+    config: Option<&Config>,
+    chosen: &Chosen,
+    source: &str,
+) -> Result<Exit> {
+    let is = |kind: &str| chosen.info.summary.sources.iter().any(|s| s.name == source && s.kind == kind);
+    dispatch(how, context, hooks, config, chosen, source, how.kind()?, is("cluster"), &is)
 }
 
 /// In one word, for a hook.
@@ -286,8 +322,20 @@ impl How {
             || self.files.to_command.is_some()
     }
 
+    /// What says beside `--to-dir` where to restore to.
+    fn second_destination(&self) -> Option<&'static str> {
+        let database = self.database.to_database.as_ref().map(|_| "--to-database");
+        database.or(self.database.to_url_env.as_ref().map(|_| "--to-url-env"))
+    }
+
     /// The kind of source that goes to such a destination.
     fn kind(&self) -> Result<&'static str> {
+        if let (Some(_), Some(option)) = (&self.files.to_dir, self.second_destination()) {
+            return Err(Failure::usage(format!(
+                "--to-dir and {option} were both given, and each says where to restore one source to"
+            ))
+            .hint("Leave one of them out; or restore all sources of the point, each to where it belongs: --all."));
+        }
         match (&self.files.to_dir, &self.database.to_database, self.database.replace) {
             (Some(_), ..) | (None, Some(_), _) if self.cluster.is_wanted() => Ok("cluster"),
             (Some(_), ..) => Ok("files"),

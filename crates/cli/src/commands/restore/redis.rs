@@ -22,7 +22,7 @@ use mainstay_sources::{
 };
 use std::path::{Path, PathBuf, absolute};
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Redis")]
 pub struct Redis {
     /// Put this before the name of each key that is loaded into the server of --to-url-env

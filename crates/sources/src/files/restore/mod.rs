@@ -54,6 +54,8 @@ pub struct RestoreOptions {
     pub paths: Vec<OsString>,
     /// Remove what the recovery point does not have: in whole directories only, and nothing that the source excludes.
     pub delete: bool,
+    /// Paths from the root that `delete` leaves where they are, without a word: somebody else's business.
+    pub keep: Vec<String>,
     /// Compare the content of files whose size and time are right already, instead of trusting them.
     pub check_content: bool,
     /// Wait until everything is on disk.
@@ -208,7 +210,12 @@ fn restore_with_last(
     monitor: &dyn Monitor,
 ) -> Result<RestoreReport> {
     let path = options.destination.join(last);
-    match std::fs::remove_file(&path) {
+    // Durable before anything else is changed: after a power cut it must not be there beside half of the rest.
+    let removed = std::fs::remove_file(&path).and_then(|()| match path.parent().filter(|_| options.sync) {
+        Some(parent) => std::fs::File::open(parent)?.sync_all(),
+        None => Ok(()),
+    });
+    match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(Failure::from(FilesError::Io {
                 action: "removing",
@@ -304,7 +311,7 @@ fn restore_all_but(
     }
     if options.delete {
         if problems.count(Severity::Error) == 0 {
-            remove::remove_extras(vault, &sought, &tree, &tally, &problems)?;
+            remove::remove_extras(vault, &sought, &tree, &options.keep, &tally, &problems)?;
         } else {
             notices.push("nothing was deleted, because not everything could be restored".to_owned());
         }

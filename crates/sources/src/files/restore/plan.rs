@@ -109,6 +109,9 @@ pub fn plan_restore(
         && let Some(tree) = &tree
     {
         for_extras(vault, &sought, tree, &mut |extra| {
+            if options.keep.iter().any(|kept| kept.as_bytes() == extra.path) {
+                return Ok(());
+            }
             if extra.protected {
                 plan.protected += 1;
             } else {

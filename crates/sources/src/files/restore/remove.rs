@@ -177,10 +177,14 @@ pub(crate) fn remove_extras(
     vault: &dyn Vault,
     sought: &Sought<'_>,
     tree: &Tree,
+    keep: &[String],
     tally: &Tally,
     problems: &Problems,
 ) -> Result<()> {
     for_extras(vault, sought, tree, &mut |extra| {
+        if keep.iter().any(|kept| kept.as_bytes() == extra.path) {
+            return Ok(());
+        }
         if extra.protected {
             count(&tally.protected);
             return Ok(());

@@ -24,6 +24,7 @@ mod remote;
 pub mod restore;
 mod server;
 mod shared;
+pub mod standby;
 pub mod start;
 pub mod stopped;
 mod tar;

@@ -87,7 +87,10 @@ pub struct Scanner {
     record: Option<(Lsn, u64, Vec<u8>)>,
     /// Bytes of a record that are passed over: one that began before the first byte fed, or one that is of no interest.
     passing: u64,
+    /// The last one that was begun: the next one names it as the one before.
     last: Option<Lsn>,
+    /// The last one of which the end was fed, too.
+    whole: Option<Lsn>,
     /// The log of this stretch ends here: what follows in it is not part of the log.
     ended: bool,
 }
@@ -97,7 +100,7 @@ impl Scanner {
     pub fn feed(&mut self, start: Lsn, bytes: &[u8], mut visit: impl FnMut(Mark)) {
         // What was switched away from ends early; the next segment goes on as if nothing were missing.
         if self.at != Some(start) || self.ended {
-            *self = Scanner { at: Some(start), ..Scanner::default() };
+            *self = Scanner { at: Some(start), whole: self.whole, ..Scanner::default() };
         }
         let mut first = self.last.is_none() && self.record.is_none() && self.passing == 0;
         for page in bytes.chunks_exact(PAGE as usize) {
@@ -109,9 +112,10 @@ impl Scanner {
         }
     }
 
-    /// Where the last record that was understood begins.
+    /// Where the last record begins that is whole in what was fed. One that goes on beyond, as the last of a segment mostly does, is
+    /// none that a server could replay.
     pub fn last_record(&self) -> Option<Lsn> {
-        self.last
+        self.whole
     }
 
     /// Whether what was fed ends within a record that is looked for, or whose kind is not known yet.
@@ -142,6 +146,9 @@ impl Scanner {
                 self.passing -= passed;
                 at += passed;
                 at = at.next_multiple_of(8);
+                if self.passing == 0 {
+                    self.whole = self.last.or(self.whole); // `None`: it began before the first byte fed
+                }
                 continue;
             }
             if let Some((begun, length, bytes)) = &mut self.record {
@@ -152,7 +159,7 @@ impl Scanner {
                 if bytes.len() as u64 == length {
                     visit_record(begun, bytes, visit);
                     at = at.next_multiple_of(8);
-                    self.record = None;
+                    (self.record, self.whole) = (None, Some(begun));
                 } else if bytes.len() >= RECORD_HEADER && !is_wanted(bytes) {
                     // Its header lay across two pages: only now is it seen to be of no interest.
                     self.passing = length - bytes.len() as u64;

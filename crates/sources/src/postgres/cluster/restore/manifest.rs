@@ -185,17 +185,3 @@ fn written(files: &[Listed], facts: &ClusterFacts, data: &Path) -> io::Result<Ve
 pub(super) fn path(data: &Path) -> std::path::PathBuf {
     data.join(NAME)
 }
-
-/// The links to tablespaces, which a server makes by itself from the map when it starts: without them, nobody who looks at the directory
-/// before that finds the files.
-pub(super) fn link_tablespaces(plan: &Plan, data: &Path) -> Result<()> {
-    for (oid, _, place) in &plan.tablespaces {
-        let link = data.join("pg_tblspc").join(oid.to_string());
-        let made = match fs::remove_file(&link) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => std::os::unix::fs::symlink(place, &link),
-        };
-        made.map_err(|error| Failure::failed(format!("{} cannot be made", link.display())).caused_by(error))?;
-    }
-    Ok(())
-}

@@ -6,6 +6,7 @@
 mod manifest;
 mod plan;
 mod recovery;
+mod spaces;
 mod writing;
 
 pub use plan::{Options, Plan, plan, refuse_partial};
@@ -24,8 +25,6 @@ use mainstay_domain::{
 use plan::beside;
 pub(super) use plan::free_beside;
 use std::{
-    ffi::OsString,
-    fmt::Write as _,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -73,6 +72,8 @@ pub fn restore(
     let control = data.join(exclude::CONTROL);
     match fs::remove_file(&control) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unwritten(&control)(error)),
+        // Files are changed where they lie: after a power cut, no control file must come back beside such ones.
+        Ok(()) if options.sync => writing::sync_directory_of(&control).map_err(unwritten(&control))?,
         _ => {}
     }
 
@@ -91,16 +92,19 @@ pub fn restore(
     };
     if let Some(kept) = &set_aside {
         report.notices.push(format!(
-            "the log of the cluster that was here is kept in {}: it may hold what was not archived; remove it when all is well",
+            "the WAL of the cluster that was here is kept in {}: it may hold what was not archived; remove it when all is well",
             kept.display()
         ));
     }
-    restore_tree(vault, record, LISTING, data, Vec::new(), options, &mut report, monitor)?;
+    // The links stay, or are made at once: whoever repeats what breaks off from here on must find the same tablespaces.
+    let links = plan.tablespaces.iter().map(|(oid, ..)| spaces::link(*oid)).collect();
+    restore_tree(vault, record, LISTING, data, Part::AllBut(links), options, &mut report, monitor)?;
+    spaces::make_links(&plan, data)?;
     for (oid, _, path) in &plan.tablespaces {
         // In a folder that is in use, other clusters' and versions' directories stand beside ours.
         let part = match options.delta && path.exists() {
-            true => vec![version_directory(vault, record, &plan.facts)?.into()],
-            false => Vec::new(),
+            true => Part::Only(version_directory(vault, record, &plan.facts)?),
+            false => Part::AllBut(Vec::new()),
         };
         restore_tree(
             vault,
@@ -140,18 +144,11 @@ pub fn restore(
     }
     writing.stream(wanted(record, BACKUP_LABEL)?, &data.join(BACKUP_LABEL))?;
     if !plan.tablespaces.is_empty() {
-        let map: String = plan.tablespaces.iter().fold(String::new(), |mut map, (oid, _, path)| {
-            let shown = path.display().to_string();
-            let escaped = shown.replace('\\', "\\\\").replace('\n', "\\\n").replace('\r', "\\\r");
-            let _ = writeln!(map, "{oid} {escaped}");
-            map
-        });
-        writing.bytes(map.as_bytes(), &data.join(TABLESPACE_MAP))?;
+        writing.bytes(spaces::map(&plan).as_bytes(), &data.join(TABLESPACE_MAP))?;
     }
     let raised = bring_log(data)?;
     writing.configure(data, &plan, options.recovery.as_ref(), &raised, options.closed)?;
     if options.manifest {
-        manifest::link_tablespaces(&plan, data)?;
         let manifest = manifest::manifest(vault, record, &plan, data, monitor)?;
         writing.bytes(&manifest, &manifest::path(data))?;
     }
@@ -182,22 +179,35 @@ fn version_directory(vault: &dyn Vault, record: &SourceRecord, facts: &ClusterFa
     Ok(exclude::version_directory(facts.major(), control.catalog))
 }
 
+/// What of a tree is put right.
+enum Part {
+    /// A directory at its top, and nothing beside it.
+    Only(String),
+    /// Everything; what lies at these paths is left.
+    AllBut(Vec<String>),
+}
+
 #[allow(clippy::too_many_arguments)] // each is a part of the restore that it belongs to
 fn restore_tree(
     vault: &dyn Vault,
     record: &SourceRecord,
     stream: &str,
     destination: &Path,
-    paths: Vec<OsString>,
+    part: Part,
     options: &Options,
     report: &mut Report,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let tree = as_files(record, stream)?;
+    let (paths, keep) = match part {
+        Part::Only(directory) => (vec![directory.into()], Vec::new()),
+        Part::AllBut(keep) => (Vec::new(), keep),
+    };
     let restoring = RestoreOptions {
         destination: destination.to_owned(),
         paths,
         delete: options.delta,
+        keep,
         check_content: options.delta,
         page_key: options.page_key.filter(|_| options.delta),
         sync: options.sync,
@@ -253,7 +263,7 @@ fn set_log_aside(data: &Path) -> Result<Option<PathBuf>> {
     let kept = free.expect("numbers do not end");
     fs::rename(&log, &kept).map_err(|error| {
         Failure::new(Kind::Refused, format!("{} cannot be set aside as {}", log.display(), kept.display()))
-            .hint("It may hold log that was not archived. Move it away by hand, and try again.")
+            .hint("It may hold WAL that was not archived. Move it away by hand, and try again.")
             .caused_by(error)
     })?;
     Ok(Some(kept))

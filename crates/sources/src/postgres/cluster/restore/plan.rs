@@ -2,7 +2,7 @@
 
 use super::{
     super::{CONFIG, ClusterFacts, TABLESPACE, build, control},
-    Recovery,
+    Recovery, spaces,
 };
 use mainstay_domain::{
     Failure, Kind, Result, Severity,
@@ -52,17 +52,12 @@ impl Options {
 
     /// Where a tablespace goes: where it was said; where the cluster that is put back has it; or beside the destination.
     pub fn tablespace(&self, oid: u32) -> PathBuf {
-        let own = || self.delta.then(|| self.linked(oid)).flatten();
+        let own = || self.delta.then(|| spaces::found(&self.destination, oid)).flatten();
         self.tablespaces
             .get(&oid)
             .cloned()
             .or_else(own)
             .unwrap_or_else(|| beside(&self.destination, "tablespaces").join(oid.to_string()))
-    }
-
-    /// Where the cluster in the destination has a tablespace.
-    fn linked(&self, oid: u32) -> Option<PathBuf> {
-        fs::read_link(self.destination.join("pg_tblspc").join(oid.to_string())).ok()
     }
 }
 
@@ -124,8 +119,8 @@ pub fn plan(record: &SourceRecord, options: &Options) -> Result<Plan> {
         }
     }
     for (oid, _, directory) in &spaces {
-        // Of what is in a tablespace's directory, only the cluster's own link says whose it is.
-        let own = options.delta && options.linked(*oid).as_ref() == Some(directory);
+        // Of what is in a tablespace's directory, only the cluster itself says whose it is.
+        let own = options.delta && spaces::found(&options.destination, *oid).as_ref() == Some(directory);
         if !own {
             refuse_unfit(directory, &facts, false)?;
         }

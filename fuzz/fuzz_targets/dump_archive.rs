@@ -1,0 +1,5 @@
+//! `dump_archive` of crates/sources/tests/sources/decoders.rs.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mainstay_fuzz::dump_archive(bytes));
