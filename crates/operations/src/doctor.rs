@@ -390,7 +390,9 @@ fn unfinished(subject: &str, config: &PostgresConfig) -> Vec<Item> {
     let Ok(spec) = config.connect_spec() else { return Vec::new() };
     let found = postgres::restore::unfinished(&spec.with_database("postgres")).unwrap_or_default();
     let others = found.iter().filter(|rest| rest.database != spec.database);
-    others.map(|rest| Item::attention(subject, rest.to_string(), &rest.hint())).collect()
+    let tables = postgres::restore::unfinished_tables(&spec).unwrap_or_default();
+    let tables = tables.iter().map(|rest| Item::attention(subject, rest.to_string(), &rest.hint()));
+    others.map(|rest| Item::attention(subject, rest.to_string(), &rest.hint())).chain(tables).collect()
 }
 
 fn examine_cluster(subject: &str, server: &postgres::cluster::Server) -> Vec<Item> {

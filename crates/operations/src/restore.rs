@@ -5,11 +5,8 @@
 
 use crate::{access, points::PointInfo, safety};
 use mainstay_domain::{Failure, Kind, Monitor, PackId, Result, point::SourceRecord};
-use mainstay_repository::{
-    Reader, Repository,
-    check::{self, Lacking},
-    manifest::Manifest,
-};
+pub use mainstay_repository::check::Lacking;
+use mainstay_repository::{Reader, Repository, check, manifest::Manifest};
 use mainstay_sources::{command, configuration, files, postgres, redis};
 use std::path::{Path, PathBuf};
 

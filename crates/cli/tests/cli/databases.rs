@@ -454,3 +454,59 @@ fn lost_rows_of_a_logical_backup_are_merged_without_a_schema_to_name() {
     let ran = shop.run(&["restore", "shop", "--to-dir", "back", "--table", "orders"]);
     assert_eq!(ran.code, 2, "{}", ran.all());
 }
+
+#[test]
+fn a_database_is_recovered_on_another_server_from_store_and_key_alone() {
+    let shop = Shop::new();
+    assert_eq!(shop.run(&["backup", "shop", "--quiet"]).code, 0);
+    let there = Sandbox::start(&Shop::options()).unwrap();
+    std::fs::remove_file(shop.place.at("mainstay.yaml")).unwrap();
+    let url = format!(
+        "postgres://postgres@/postgres?host={}&port={}",
+        there.socket_directory().display(),
+        there.port()
+    );
+    let recover = ["recover", "--store", "store", "--app", "shop", "--to-database", "shop"];
+    let variables = [("MAINSTAY_KEY", KEY), ("NEW_SERVER", &*url)];
+    let arguments = [&recover[..], &["--to-url-env", "NEW_SERVER", "--quiet"]].concat();
+    let ran = shop.place.run_with(&arguments, &variables);
+    assert!(ran.code == 0 && ran.stdout.contains("Equal to what was captured"), "{}", ran.all());
+    let rows = there.connect("shop").unwrap().query_text("SELECT count(*) FROM orders").unwrap();
+    assert_eq!(rows.as_deref(), Some("1000"));
+    // Without a configuration nobody knows which server is meant.
+    let ran = shop.place.run_with(&[&recover[..], &["--quiet"]].concat(), &variables);
+    assert!(ran.code == 2 && ran.stderr.contains("--to-url-env VARIABLE"), "{}", ran.all());
+}
+
+#[test]
+fn roles_that_are_made_are_said_to_have_their_passwords_only_where_these_were_captured() {
+    let shop = Shop::new();
+    let sql = "CREATE ROLE clerk LOGIN PASSWORD 'of the clerk'; CREATE ROLE readers; GRANT SELECT ON orders TO clerk, readers";
+    shop.server.connect("shop").unwrap().execute(sql).unwrap();
+    assert_eq!(shop.run(&["backup", "shop", "--quiet"]).code, 0);
+    let there = Sandbox::start(&Shop::options()).unwrap();
+    let url = |user: &str| {
+        format!(
+            "postgres://{user}@/postgres?host={}&port={}",
+            there.socket_directory().display(),
+            there.port()
+        )
+    };
+    let restore = ["restore", "shop", "--to-database", "back", "--to-url-env", "THERE", "--yes", "--quiet"];
+    let run = |user: &str, more: &[&str]| {
+        let variables =
+            [("MAINSTAY_KEY", KEY), ("DATABASE_URL", &*shop.url("postgres")), ("THERE", &*url(user))];
+        shop.place.run_with(&[&restore[..], more].concat(), &variables)
+    };
+    there.connect("postgres").unwrap().execute("CREATE ROLE hand LOGIN CREATEDB").unwrap();
+    let planned = run("hand", &["--dry-run"]);
+    let words = "hand may not make roles (CREATEROLE)";
+    assert!(planned.code == 0 && planned.stdout.contains(words), "{}", planned.all());
+    let ran = run("postgres", &[]);
+    for words in [
+        "roles made (with the passwords that they had): clerk\n",
+        "roles made (without passwords): readers\n",
+    ] {
+        assert!(ran.code == 0 && ran.stdout.contains(words), "{words}\n{}", ran.all());
+    }
+}

@@ -1,8 +1,13 @@
 //! Disks that are full, too small for what is to come, read-only, or mounted within what is backed up: what the user is told, and that
 //! nothing is half there.
 
-use crate::{Place, assert_seen, shop, small_config};
-use std::{fs, path::PathBuf, process::Command};
+use crate::{Place, assert_seen, databases::Shop, shop, small_config};
+use mainstay_sources::postgres::sandbox::{Sandbox, SandboxOptions, server_user};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Runs a test again in mount and user namespaces of its own, where it may mount file systems; `false` outside.
 fn with_own_mounts(test: &str) -> bool {
@@ -11,7 +16,9 @@ fn with_own_mounts(test: &str) -> bool {
         return true;
     }
     let output = Command::new("unshare")
-        .args(["--map-root-user", "--mount", "--"])
+        // A server runs as another user where root tests, whom a namespace of users would not know.
+        .args((!rustix::process::geteuid().is_root()).then_some("--map-root-user"))
+        .args(["--mount", "--"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", &format!("full_disks::{test}"), "--nocapture"])
         .env(INSIDE, "yes")
@@ -31,6 +38,25 @@ fn small_disk(place: &Place, name: &str, size: &str) -> PathBuf {
     assert!(status.unwrap().success());
     at
 }
+
+/// A small file system that a server's user can enter; it ends with the namespace.
+fn small_disk_for_a_server(size: &str) -> tempfile::TempDir {
+    let folder = tempfile::Builder::new().prefix("msd").tempdir_in("/tmp").unwrap();
+    let options = format!("mode=0755,size={size}");
+    let status =
+        Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).status();
+    assert!(status.unwrap().success());
+    folder
+}
+
+fn free(disk: &Path) -> u64 {
+    let disk = rustix::fs::statvfs(disk).unwrap();
+    disk.f_bavail * disk.f_frsize
+}
+
+/// 20,000 rows of a kilobyte.
+const LARGE: &str =
+    "CREATE TABLE large AS SELECT i AS id, repeat('x', 1000) AS text FROM generate_series(1, 20000) i";
 
 /// Bytes that no compressor makes smaller.
 fn noise(length: usize) -> Vec<u8> {
@@ -160,4 +186,96 @@ fn a_disk_that_is_mounted_within_is_left_out_where_one_file_system_is_asked_for(
     // The folder that it is mounted on is there all the same.
     place.done(&["restore", "shop", "--to-dir", "back"]);
     assert_eq!(fs::read_dir(place.at("back/disk")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_server_without_room_for_the_rows_is_refused_before_anything_is_made() {
+    if !with_own_mounts("a_server_without_room_for_the_rows_is_refused_before_anything_is_made") {
+        return;
+    }
+    let shop = Shop::new();
+    shop.server.connect("shop").unwrap().execute(LARGE).unwrap();
+    assert_eq!(shop.run(&["backup", "shop", "--quiet"]).code, 0);
+    let disk = small_disk_for_a_server("256m");
+    let options = SandboxOptions { parent: Some(disk.path().to_owned()), ..Shop::options() };
+    let small = Sandbox::start(&options).unwrap();
+    let ballast = (free(disk.path()) - (10 << 20)).to_string();
+    let filled = Command::new("fallocate").args(["-l", &ballast]).arg(disk.path().join("ballast")).status();
+    assert!(filled.unwrap().success());
+    let url = format!(
+        "postgres://postgres@/postgres?host={}&port={}",
+        small.socket_directory().display(),
+        small.port()
+    );
+    let variables =
+        [("MAINSTAY_KEY", crate::KEY), ("DATABASE_URL", &*shop.url("postgres")), ("SMALL", &*url)];
+    let restore = ["restore", "shop", "--to-database", "back", "--to-url-env", "SMALL", "--yes", "--quiet"];
+    let mut refused = shop.place.run_with(&restore, &variables);
+    refused.stdout.clear();
+    assert_seen!(refused, @"
+    exit 14
+    err| error: the server's disk has <size> free, and the rows alone are <size>
+    err| hint: Make room, or restore to another server.
+    ");
+    let databases = "SELECT count(*) FROM pg_database WHERE datname = 'back'";
+    assert_eq!(small.connect("postgres").unwrap().query_text(databases).unwrap().as_deref(), Some("0"));
+    fs::remove_file(disk.path().join("ballast")).unwrap();
+    let ran = shop.place.run_with(&restore, &variables);
+    assert!(ran.code == 0 && ran.stdout.contains("Equal to what was captured"), "{}", ran.all());
+}
+
+#[test]
+fn a_server_whose_disk_fills_during_a_restore_is_named_with_what_is_left_half_done() {
+    if !with_own_mounts("a_server_whose_disk_fills_during_a_restore_is_named_with_what_is_left_half_done") {
+        return;
+    }
+    let shop = Shop::new();
+    // No log lies there, so that the server itself lives on.
+    let disk = small_disk_for_a_server("40m");
+    let place = disk.path().join("space");
+    fs::create_dir(&place).unwrap();
+    if let Some((uid, gid)) = server_user() {
+        std::os::unix::fs::chown(&place, Some(uid), Some(gid)).unwrap();
+    }
+    let mut live = shop.server.connect("shop").unwrap();
+    live.execute(&format!("CREATE TABLESPACE small LOCATION '{}'", place.display())).unwrap();
+    live.execute(LARGE).unwrap();
+    live.execute("ALTER TABLE large SET TABLESPACE small").unwrap();
+    drop(live);
+    assert_eq!(shop.run(&["backup", "shop", "--quiet"]).code, 0);
+    let new = ["restore", "shop", "--to-database", "back", "--yes", "--quiet"];
+    let full = shop.run(&new);
+    assert!(full.code == 1 && !full.stdout.contains("Restored"), "{}", full.all());
+    for words in [
+        "error: the server has no room for what is restored",
+        "No space left on device (SQLSTATE 53100)",
+        "hint: Nothing more was tried. Database back is marked as not finished: DROP DATABASE \"back\" WITH (FORCE). Make room",
+    ] {
+        assert!(full.stderr.contains(words), "{words}\n{}", full.all());
+    }
+    let beside = [
+        "restore",
+        "shop",
+        "--to-database",
+        "shop",
+        "--into-existing",
+        "--table",
+        "large",
+        "--to-schema",
+        "rescued",
+        "--yes",
+        "--quiet",
+    ];
+    let full = shop.run(&beside);
+    assert!(full.code == 1 && full.stderr.contains("in shop are marked as not finished"), "{}", full.all());
+    assert_eq!(shop.count("shop", "large"), "20000", "what lives is as it was");
+
+    let more = Command::new("mount").args(["-o", "remount,size=200m"]).arg(disk.path()).status();
+    assert!(more.unwrap().success());
+    shop.server.connect("postgres").unwrap().execute("DROP DATABASE \"back\" WITH (FORCE)").unwrap();
+    shop.server.connect("shop").unwrap().execute("DROP TABLE rescued.large").unwrap();
+    for restore in [&new[..], &beside[..]] {
+        let ran = shop.run(restore);
+        assert!(ran.code == 0 && ran.stdout.contains("Equal to what was captured"), "{}", ran.all());
+    }
 }

@@ -142,6 +142,95 @@ fn a_database_whose_restore_was_killed_says_so_wherever_it_is_met() {
     assert!(!doctor.stdout.contains("not finished"), "{}", doctor.all());
 }
 
+const INTO_SHOP: [&str; 12] = [
+    "restore",
+    "shop",
+    "--to-database",
+    "shop",
+    "--into-existing",
+    "--table",
+    "orders",
+    "--table",
+    "customers",
+    "--to-schema",
+    "rescued",
+    "--yes",
+];
+
+#[test]
+fn tables_whose_restore_into_a_living_database_was_killed_say_so_until_they_are_dropped() {
+    let (shop, mut observer) =
+        gated("ALTER TABLE orders ADD CHECK (gate(id)); COMMENT ON TABLE orders IS 'what is sold'");
+    done(shop.run(&["backup", "shop"]));
+    let id = shop.points()[0][..8].to_owned();
+    observer.execute(CLOSE).unwrap();
+    let running = Running::start(&shop, &INTO_SHOP);
+    at_the_gate(&mut observer, "shop");
+    let said = format!(
+        "tables rescued.customers, rescued.orders are of a restore that is not finished (db of shop, point {id})"
+    );
+    let while_it_runs = shop.run(&INTO_SHOP);
+    assert_eq!(while_it_runs.code, 14, "{}", while_it_runs.all());
+    assert!(
+        while_it_runs.stderr.contains(&said) && while_it_runs.stderr.contains("wait for its end"),
+        "{}",
+        while_it_runs.all()
+    );
+    running.kill();
+    nobody_is_in(&mut observer, "shop");
+
+    let command = "DROP TABLE rescued.customers, rescued.orders";
+    let again = shop.run(&INTO_SHOP);
+    assert_eq!(again.code, 14, "{}", again.all());
+    assert!(again.stderr.contains(&said) && again.stderr.contains(command), "{}", again.all());
+    let doctor = shop.run(&["doctor"]);
+    assert!(doctor.stdout.contains(&said) && doctor.stdout.contains(command), "{}", doctor.all());
+    observer.execute(OPEN).unwrap();
+    // Elsewhere they are in nobody's way, and are named.
+    let merge = ["--into-existing", "--table", "orders", "--merge", "missing", "--yes"];
+    let merged = done(shop.run(&[&["restore", "shop", "--to-database", "shop"], &merge[..]].concat()));
+    assert!(merged.stdout.contains(&said) && merged.stdout.contains(command), "{}", merged.all());
+
+    let mut live = shop.server.connect("shop").unwrap();
+    live.execute(command).unwrap();
+    done(shop.run(&INTO_SHOP));
+    assert_eq!(shop.count("shop", "rescued.orders"), "1000");
+    let comments = "SELECT string_agg(relname || ': ' || obj_description(oid, 'pg_class'), ', ')
+                      FROM pg_class WHERE relnamespace = 'rescued'::regnamespace AND relkind = 'r'";
+    assert_eq!(live.query_text(comments).unwrap().as_deref(), Some("orders: what is sold"));
+    let doctor = shop.run(&["doctor"]);
+    assert!(!doctor.stdout.contains("not finished"), "{}", doctor.all());
+}
+
+#[test]
+fn a_restore_whose_session_the_server_ends_is_not_said_to_be_complete() {
+    let (shop, mut observer) = gated("ALTER TABLE orders ADD CHECK (gate(id))");
+    done(shop.run(&["backup", "shop"]));
+    observer.execute(CLOSE).unwrap();
+    let new = ["restore", "shop", "--to-database", "back", "--yes"];
+    for (restore, database, left) in [
+        (&new[..], "back", "DROP DATABASE \"back\" WITH (FORCE)"),
+        (&INTO_SHOP[..], "shop", "The tables that it made in shop are marked as not finished"),
+    ] {
+        let mut running = Running::start(&shop, restore);
+        at_the_gate(&mut observer, database);
+        observer
+            .query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+            .unwrap();
+        let (mut out, mut err) = (String::new(), String::new());
+        std::io::Read::read_to_string(&mut running.0.stdout.take().unwrap(), &mut out).unwrap();
+        std::io::Read::read_to_string(&mut running.0.stderr.take().unwrap(), &mut err).unwrap();
+        assert_eq!(running.0.wait().unwrap().code(), Some(1), "{out}{err}");
+        for words in ["the server ended the restore's session", "due to administrator command", left] {
+            assert!(err.contains(words), "{words}\n{out}{err}");
+        }
+        assert!(!out.contains("Restored") && !out.contains("Equal"), "{out}{err}");
+        let doctor = shop.run(&["doctor"]);
+        assert!(doctor.stdout.contains("of a restore that is not finished"), "{}", doctor.all());
+        nobody_is_in(&mut observer, database);
+    }
+}
+
 #[test]
 fn a_copy_whose_masking_was_killed_says_that_it_is_not_finished() {
     let (shop, mut observer) = gated("");

@@ -89,14 +89,10 @@ fn a_dry_run_of_a_database_names_what_lay_in_a_lost_pack() {
         fs::remove_file(pack).unwrap();
     }
     let dry_run = ["restore", "shop", "--to-database", "back", "--dry-run", "--quiet"];
-    let mut seen = one_shelf(shop.run(&dry_run));
-    let of_orders = |line: &&str| line.contains("orders/") || line.contains("The rest");
-    seen.stdout = seen.stdout.lines().filter(of_orders).collect::<Vec<_>>().join("\n");
-    assert_seen!(seen, @"
-    exit 4
-    out|  cannot be read whole: table/public.orders/0 (lost: packs/data/xx/<id>)
-    out|  The rest can be restored, and what does not come is named then; `mainstay verify` says which points are whole.
-    ");
+    // With the rows the archive of the definitions may be lost: then there is no plan, and the reason is named all the same.
+    let seen = one_shelf(shop.run(&dry_run));
+    let line = "cannot be read whole: table/public.orders/0 (lost: packs/data/xx/";
+    assert!(seen.code == 4 && seen.stdout.contains(line), "{}", seen.all());
     let replace = shop.run(&["restore", "shop", "--replace", "--dry-run", "--quiet"]);
     assert!(replace.code == 4 && replace.stdout.contains("cannot be read whole"), "{}", replace.all());
     // The older point needs none of it.

@@ -158,6 +158,7 @@ fn missing_roles_are_made_on_another_server_and_existing_ones_left_alone() {
         restore(&memory, &record, &target(&there, "shop", false), &Options::default(), &Silent).unwrap();
     assert_eq!(report.state, State::Complete, "{}", shown(&report));
     assert_eq!(report.roles_created, ["zoo_app"]);
+    assert_eq!(report.roles_with_password, ["zoo_app"]);
     let roles =
         "SELECT string_agg(rolname || CASE WHEN rolcanlogin THEN ' login' ELSE '' END, ', ' ORDER BY rolname)
                    FROM pg_roles WHERE rolname ~ '^zoo|stranger'";

@@ -55,7 +55,7 @@ pub fn run(
     };
     let opened = restore::open(&chosen.repository, &chosen.info, source)?;
     let mask = wanted.mask.as_deref().map(|name| staging::mask_of(config, &opened, name)).transpose()?;
-    let plan = opened.plan_database(&target, &options)?;
+    let plan = lacking::plan(context, &opened, how.dry_run, || opened.plan_database(&target, &options))?;
     heading(context, chosen, source, &format!("the database {database}"));
     let is_lacking = lacking::show(context, &opened, how.dry_run)?;
     show_plan(context, &plan);
@@ -200,8 +200,15 @@ pub fn show_report(context: &Context, report: &Report) {
         report.large_objects,
         report.database
     ));
-    if !report.roles_created.is_empty() {
-        out.line(format_args!("  roles made (without passwords): {}", report.roles_created.join(", ")));
+    let (with, without): (Vec<&str>, Vec<&str>) = report
+        .roles_created
+        .iter()
+        .map(String::as_str)
+        .partition(|role| report.roles_with_password.iter().any(|with| with == role));
+    for (how, roles) in [("with the passwords that they had", with), ("without passwords", without)] {
+        if !roles.is_empty() {
+            out.line(format_args!("  roles made ({how}): {}", roles.join(", ")));
+        }
     }
     for constraint in &report.not_valid {
         out.line(format_args!("  left NOT VALID: {constraint}"));

@@ -31,7 +31,8 @@ pub fn run(how: &How, context: &Context, hooks: &Around<'_>, chosen: &Chosen, so
         ..RestoreOptions::default()
     };
     let opened = restore::open(&chosen.repository, &chosen.info, source)?;
-    let plan = opened.plan_files(&options, &context.progress)?;
+    let plan =
+        lacking::plan(context, &opened, how.dry_run, || opened.plan_files(&options, &context.progress))?;
     heading(context, chosen, source, &options.destination.display().to_string());
     let is_lacking = lacking::show(context, &opened, how.dry_run)?;
     show_plan(context, &plan);

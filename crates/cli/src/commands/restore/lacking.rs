@@ -2,7 +2,7 @@
 
 use crate::{context::Context, exit::Exit};
 use mainstay_domain::{Kind, Result};
-use mainstay_operations::restore::Opened;
+use mainstay_operations::restore::{Lacking, Opened};
 
 /// More streams than are named.
 const SHOWN: usize = 10;
@@ -10,7 +10,24 @@ const SHOWN: usize = 10;
 /// Shows what would not come back; whether there is anything. A dry run looks for every pack; a restore that is under way, which
 /// finds out by itself, only says what is known.
 pub fn show(context: &Context, opened: &Opened<'_>, dry_run: bool) -> Result<bool> {
-    let lacking = opened.lacking(dry_run, &context.progress)?;
+    Ok(tell(context, &opened.lacking(dry_run, &context.progress)?))
+}
+
+/// Plans a restore; a plan that cannot be made may fail for what is lost, which is shown then.
+pub fn plan<T>(
+    context: &Context,
+    opened: &Opened<'_>,
+    dry_run: bool,
+    plan: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let planned = plan();
+    if planned.is_err() {
+        show(context, opened, dry_run)?;
+    }
+    planned
+}
+
+fn tell(context: &Context, lacking: &[Lacking]) -> bool {
     let out = &context.output;
     for lost in lacking.iter().take(SHOWN) {
         let of = match lost.packs.as_slice() {
@@ -22,13 +39,13 @@ pub fn show(context: &Context, opened: &Opened<'_>, dry_run: bool) -> Result<boo
     if lacking.len() > SHOWN {
         out.line(format_args!("  cannot be read whole: and {} more", lacking.len() - SHOWN));
     }
-    for lost in &lacking {
+    for lost in lacking {
         out.json("lacking", &serde_json::json!({ "stream": lost.stream, "packs": lost.packs }));
     }
     if !lacking.is_empty() {
         out.line("  The rest can be restored, and what does not come is named then; `mainstay verify` says which points are whole.\n");
     }
-    Ok(!lacking.is_empty())
+    !lacking.is_empty()
 }
 
 /// How a dry run ends whose plan has nothing against it.

@@ -56,7 +56,7 @@ pub fn run(
     if !how.dry_run {
         show_settled(context, &request.settle()?);
     }
-    let plan = request.plan()?;
+    let plan = lacking::plan(context, &opened, how.dry_run, || request.plan())?;
     heading(context, chosen, source, &format!("the place of the database {}", request.live));
     let is_lacking = lacking::show(context, &opened, how.dry_run)?;
     show_plan(context, &plan, wanted.no_backup);

@@ -1,6 +1,6 @@
 //! The database itself: made empty with its recorded encoding and locale; its owner, privileges and settings at the end.
 
-use super::{Target, Work, archive::Entry, chosen, sql, unfinished};
+use super::{DISK_FULL, Target, Work, archive::Entry, chosen, sql, unfinished};
 use crate::postgres::{
     facts::Database,
     wire::{Connection, WireError, quote_ident, quote_literal},
@@ -70,6 +70,11 @@ pub(super) fn create(work: &Work<'_>, target: &Target) -> Result<()> {
         DUPLICATE_DATABASE => {
             let rest = unfinished::of(&mut connection, &target.database)?;
             return Err(unfinished::exists(&target.database, rest.as_ref()));
+        }
+        DISK_FULL => {
+            return Err(refused(format!("the server has no room for a new database: {error}")).hint(
+                "Make room where its data directory or its tablespaces lie, or restore to another server.",
+            ));
         }
         INSUFFICIENT_PRIVILEGE => {
             return Err(refused(format!("{} may not create a database", target.server.user))

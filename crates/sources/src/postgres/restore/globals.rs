@@ -45,10 +45,17 @@ fn about(statement: &[u8]) -> About {
     }
 }
 
-/// Makes the missing roles, in the database that administers; returns their names.
-pub(super) fn create_missing_roles(work: &Work<'_>, target: &Target) -> Result<Vec<String>> {
+/// The names of the roles that were made.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    pub created: Vec<String>,
+    pub with_password: Vec<String>,
+}
+
+/// Makes the missing roles, in the database that administers.
+pub(super) fn create_missing_roles(work: &Work<'_>, target: &Target) -> Result<Made> {
     if !work.options.selection.is_everything() || work.record.stream("globals").is_none() {
-        return Ok(Vec::new());
+        return Ok(Made::default());
     }
     let mut script = Vec::new();
     let content = vault::content(work.record, "globals")?;
@@ -56,7 +63,7 @@ pub(super) fn create_missing_roles(work: &Work<'_>, target: &Target) -> Result<V
         let failure = Failure::verification("they cannot be read, and those that are missing are not made")
             .caused_by(error);
         work.problem(Severity::Error, "roles", failure.with_causes());
-        return Ok(Vec::new());
+        return Ok(Made::default());
     }
     let statements = sql::statements(&script)
         .map_err(|e| Failure::verification("the recorded roles cannot be used").caused_by(e))?;
@@ -67,9 +74,9 @@ pub(super) fn create_missing_roles(work: &Work<'_>, target: &Target) -> Result<V
     let there: BTreeSet<Vec<u8>> = rows.iter().filter_map(|r| r.bytes(0).map(<[u8]>::to_vec)).collect();
     let missing: BTreeSet<Vec<u8>> = needed(work, &parsed).difference(&there).cloned().collect();
     if missing.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Made::default());
     }
-    let mut session = Session { work, connection, made: BTreeSet::new() };
+    let mut session = Session { work, connection, made: BTreeSet::new(), with_password: BTreeSet::new() };
     for (about, statement) in &parsed {
         session.run(about, statement, &missing)?;
     }
@@ -78,7 +85,8 @@ pub(super) fn create_missing_roles(work: &Work<'_>, target: &Target) -> Result<V
         let notice = format!("made without password, as none was captured: {}", with_login.join(", "));
         work.problem(Severity::Info, "roles", notice);
     }
-    Ok(session.made.iter().map(|r| text(r)).collect())
+    let names = |roles: &BTreeSet<Vec<u8>>| roles.iter().map(|r| text(r)).collect();
+    Ok(Made { created: names(&session.made), with_password: names(&session.with_password) })
 }
 
 /// Roles that the database names, and the groups that these are in.
@@ -109,6 +117,7 @@ struct Session<'a> {
     work: &'a Work<'a>,
     connection: Connection,
     made: BTreeSet<Vec<u8>>,
+    with_password: BTreeSet<Vec<u8>>,
 }
 
 impl Session<'_> {
@@ -132,7 +141,11 @@ impl Session<'_> {
                     let less = sql::without_words(statement, &SUPERUSERS_WORDS);
                     if let Some(error) = self.attempt(&less)? {
                         self.tell(role, &format!("it lacks an attribute or a setting: {error}"));
+                        return Ok(());
                     }
+                }
+                if sql::before_words(statement, &["PASSWORD"]).len() < statement.len() {
+                    self.with_password.insert(role.clone());
                 }
             }
             About::Membership { group, member } if self.made.contains(member) => {

@@ -178,10 +178,17 @@ impl<'a> Load<'a> {
                 Err(error) => Err(error.into()),
             },
             Err(error) => {
-                connection.execute("ROLLBACK")?;
+                if connection.execute("ROLLBACK").is_err() {
+                    // A session that was ended says why before it goes.
+                    return Err(match error {
+                        WireError::Caller(failure) => failure,
+                        error => work.broken_off(error),
+                    });
+                }
                 match error {
                     WireError::Caller(failure) if failure.kind == Kind::Cancelled => Err(failure),
                     WireError::Caller(failure) => Ok(Outcome::Unreadable(failure)),
+                    error if work.is_full(&error) => Err(work.broken_off(error)),
                     error @ WireError::Server(_) => Ok(Outcome::Refused(error)),
                     error => Err(error.into()),
                 }

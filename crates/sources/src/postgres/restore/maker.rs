@@ -10,7 +10,7 @@ use super::{
     chosen::{Chosen, ChosenEntry, Stage},
     internal_options::without_internal_options,
     judge::{self, Verdict},
-    sql,
+    sql, unfinished,
 };
 use crate::postgres::{
     facts::ObjectKind,
@@ -36,6 +36,8 @@ pub(super) struct Maker<'a> {
     /// Role → objects that it should own or be granted, and does not exist.
     missing_roles: BTreeMap<String, u64>,
     missing_tablespaces: BTreeSet<String>,
+    /// Tables that were made with a mark in place of their comment.
+    marked: Vec<&'a Entry>,
 }
 
 const FOREIGN_KEY_VIOLATION: &str = "23503";
@@ -43,6 +45,11 @@ const MISSING_OBJECT: &str = "42704";
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// Warnings of GRANT and REVOKE that did nothing.
 const NOTHING_GRANTED: [&str; 2] = ["01007", "01006"];
+
+/// Whether an entry is what is said about a table as a whole.
+fn is_comment_of(entry: &Entry, table: &Entry) -> bool {
+    entry.kind == "COMMENT" && entry.tag.starts_with(b"TABLE ") && entry.dependencies.contains(&table.id)
+}
 
 impl<'a> Maker<'a> {
     pub fn new(work: &'a Work<'a>, chosen: &'a Chosen<'a>) -> Result<Maker<'a>> {
@@ -71,6 +78,7 @@ impl<'a> Maker<'a> {
             owners_later: Vec::new(),
             missing_roles: BTreeMap::new(),
             missing_tablespaces: BTreeSet::new(),
+            marked: Vec::new(),
         })
     }
 
@@ -88,16 +96,28 @@ impl<'a> Maker<'a> {
     }
 
     /// Makes one entry. What fails is recorded; only a lost connection is an error.
-    pub fn make(&mut self, chosen: &ChosenEntry<'_>) -> Result<()> {
+    pub fn make(&mut self, chosen: &ChosenEntry<'a>) -> Result<()> {
         let entry = chosen.entry;
+        if entry.kind == "COMMENT" && self.marked.iter().any(|table| is_comment_of(entry, table)) {
+            return Ok(()); // it takes the mark's place at the end
+        }
         self.place(entry)?;
         let definition = without_internal_options(&entry.definition);
         let definition = self.chosen.renames.apply(&definition, &entry.schema);
         // The schema public of a new database is there; its entry is then a comment. A new name's schema was made first.
         let made = entry.kind == "SCHEMA" && !self.chosen.new_schemas.is_empty() && !chosen.borrowed;
         if !definition.trim_ascii().is_empty() && !definition.starts_with(b"--") && !made {
-            match self.connection.execute_bytes(&definition) {
+            let is_marked = self.work.marks_tables && entry.kind == "TABLE" && !chosen.borrowed;
+            let marked = is_marked.then(|| -> Result<Vec<u8>> {
+                // In one transaction, as all of one message: no table is there without its mark.
+                let mark = unfinished::table_mark(&self.work.options.of)?;
+                Ok([&definition[..], b"\n;", &self.comment(entry, mark.as_bytes())].concat())
+            });
+            let marked = marked.transpose()?;
+            match self.connection.execute_bytes(marked.as_deref().unwrap_or(&definition)) {
+                Ok(_) if is_marked => self.marked.push(entry),
                 Ok(_) => {}
+                Err(error) if self.work.is_full(&error) => return Err(self.work.broken_off(error)),
                 Err(WireError::Server(message)) => {
                     if entry.kind == "FK CONSTRAINT" && message.code == FOREIGN_KEY_VIOLATION {
                         return self.add_not_valid(entry, &definition, &message.to_string());
@@ -110,12 +130,30 @@ impl<'a> Maker<'a> {
                         return Ok(()); // it is another's: neither its owner nor its privileges are ours to set
                     }
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.work.broken_off(error)),
             }
         }
         self.own(entry, true)?;
         self.take_from_parents(entry)?;
         self.move_partitioned(entry)
+    }
+
+    fn comment(&self, table: &Entry, text: &[u8]) -> Vec<u8> {
+        [b"COMMENT ON TABLE ", &self.qualified(table)[..], b" IS ", text].concat()
+    }
+
+    /// Gives each table that was made in a living database the comment that belongs there, in place of the mark.
+    pub fn take_marks_off(&mut self) -> Result<()> {
+        let chosen = self.chosen;
+        for table in std::mem::take(&mut self.marked) {
+            let own = chosen.in_stage(Stage::PreData).find(|comment| is_comment_of(comment.entry, table));
+            let sql = match own {
+                Some(own) => self.chosen.renames.apply(&own.entry.definition, &own.entry.schema).into_owned(),
+                None => self.comment(table, b"NULL"),
+            };
+            self.tell(table, Severity::Warning, sql)?;
+        }
+        Ok(())
     }
 
     /// A table beside the living one is no child of a living parent: whoever reads that would read the restored rows too.

@@ -4,7 +4,7 @@
 //! there before rows (pre-data); rows, in parallel; large objects; sequences; everything that checks, finds or reacts to rows
 //! (post-data), in parallel; privileges; materialized views; event triggers; the properties of the database. Nothing that
 //! exists is ever changed, dropped or overwritten: a new database must be new, a new table must be new. From when it is made
-//! until all of this is done, a new database is marked as [`unfinished`].
+//! until all of this is done, a new database is marked as [`unfinished`]; and so is each new table in a database that lives.
 //!
 //! The recorded SQL was written by `pg_dump` on behalf of the captured server. It runs on our own connection, statement by
 //! statement, and never passes through a shell or `psql`. What fails is named; one failure does not stop the rest, but the
@@ -31,13 +31,13 @@ pub(super) use blobs::oids as large_object_ids;
 pub use chosen::Selection;
 pub(super) use chosen::{defines, named};
 pub use plan::{Plan, PlannedTable, Refusal, plan};
-pub use unfinished::{Unfinished, unfinished};
+pub use unfinished::{Unfinished, UnfinishedTables, unfinished, unfinished_tables};
 pub(super) use vault::{open_archive, read_archive};
 
 use super::{
     facts::{Facts, Priority, QualifiedName, SequenceValue, Skipped, TableData},
     session,
-    wire::{ConnectSpec, Connection, quote_literal},
+    wire::{ConnectSpec, Connection, WireError, quote_ident, quote_literal},
 };
 use mainstay_domain::{
     Failure, Monitor, Result, Severity,
@@ -48,6 +48,8 @@ use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
 };
+
+pub(super) const DISK_FULL: &str = "53100";
 
 /// Where a restore goes.
 #[derive(Debug, Clone)]
@@ -106,6 +108,8 @@ pub struct Report {
     pub bytes: u64,
     pub large_objects: u64,
     pub roles_created: Vec<String>,
+    /// Those of them that have the password back which they had: as it is stored, it was captured.
+    pub roles_with_password: Vec<String>,
     /// Objects of which the recovery point itself lacks something, named in `problems`: `table public.orders`.
     pub not_captured: Vec<String>,
     /// Foreign keys that the rows break, now NOT VALID.
@@ -182,6 +186,8 @@ pub(super) struct Work<'a> {
     /// The database that receives.
     pub spec: ConnectSpec,
     pub monitor: &'a dyn Monitor,
+    /// The database lives: each table that is made carries a mark until all is done.
+    pub marks_tables: bool,
     problems: Mutex<Vec<Problem>>,
     not_captured: Mutex<Vec<String>>,
     not_valid: Mutex<Vec<String>>,
@@ -263,6 +269,34 @@ impl Work<'_> {
         self.facts.inventory.table(&table.schema, &table.name).is_none_or(|t| t.extension.is_none())
     }
 
+    /// Whether the server has no room: what comes next would fail for the same reason, and may take the server down.
+    pub fn is_full(&self, error: &WireError) -> bool {
+        error.code() == Some(DISK_FULL)
+    }
+
+    /// Why the restore ends in the middle, and what that leaves.
+    pub fn broken_off(&self, error: WireError) -> Failure {
+        let full = self.is_full(&error);
+        let database = &self.spec.database;
+        let next = match self.marks_tables {
+            true => format!(
+                "The tables that it made in {database} are marked as not finished: the same command names them, with what drops them"
+            ),
+            false => format!(
+                "Database {database} is marked as not finished: DROP DATABASE {} WITH (FORCE)",
+                quote_ident(database)
+            ),
+        };
+        match full {
+            true => Failure::failed("the server has no room for what is restored")
+                .caused_by(error)
+                .hint(format!("Nothing more was tried. {next}. Make room where its data directory or its tablespaces lie, then restore again.")),
+            false => Failure::failed("the server ended the restore's session")
+                .caused_by(error)
+                .hint(format!("Nothing more was tried. See the server's log for the reason. {next}; then restore again.")),
+        }
+    }
+
     pub fn left_not_valid(&self, constraint: String) {
         self.not_valid.lock().unwrap_or_else(PoisonError::into_inner).push(constraint);
     }
@@ -270,7 +304,7 @@ impl Work<'_> {
     pub fn check_cancelled(&self) -> Result<()> {
         match self.monitor.cancelled() {
             true => Err(Failure::new(mainstay_domain::Kind::Cancelled, "the restore was stopped")
-                .hint("What it made so far is still there (a new database marked as not finished): drop it before you begin again.")),
+                .hint("What it made so far is still there (a new database, or new tables, marked as not finished): drop it before you begin again.")),
             false => Ok(()),
         }
     }
@@ -305,6 +339,7 @@ pub fn restore(
         options,
         spec: target.server.with_database(&target.database),
         monitor,
+        marks_tables: target.into_existing,
         problems: Mutex::default(),
         not_captured: Mutex::default(),
         not_valid: Mutex::default(),
@@ -313,9 +348,9 @@ pub fn restore(
     for notice in &plan.notices {
         work.problem(Severity::Info, "", notice.clone());
     }
-    let mut roles_created = Vec::new();
+    let mut roles = globals::Made::default();
     if options.roles {
-        roles_created = globals::create_missing_roles(&work, target)?;
+        roles = globals::create_missing_roles(&work, target)?;
     }
     if !target.into_existing {
         database::create(&work, target)?;
@@ -338,6 +373,7 @@ pub fn restore(
     }
     // Everything before was committed without waiting for the disk: this waits for all of it.
     maker.connection.execute("SET synchronous_commit = on; SELECT pg_catalog.txid_current()")?;
+    maker.take_marks_off()?;
     if !target.into_existing && !options.stays_marked {
         database::finished(&work, target)?;
     }
@@ -358,7 +394,8 @@ pub fn restore(
         rows: loaded.rows,
         bytes: loaded.bytes,
         large_objects,
-        roles_created,
+        roles_created: roles.created,
+        roles_with_password: roles.with_password,
         not_captured: work.not_captured.into_inner().unwrap_or_else(PoisonError::into_inner),
         not_valid: work.not_valid.into_inner().unwrap_or_else(PoisonError::into_inner),
     })

@@ -345,13 +345,30 @@ fn conflicts(plan: &mut Plan, archive: &Archive, target: &Target, chosen: &Chose
         .filter(|name| there.contains(&(name.schema.clone(), name.name.clone())))
         .map(|name| name.to_string())
         .collect();
+    let unfinished = unfinished::tables_in(&mut connection)?;
     if taken.is_empty() {
+        // Beside what lives, another restore may leave as much again.
+        plan.notices.extend(unfinished.iter().map(|rest| format!("{rest}. {}", rest.hint())));
         return Ok(());
     }
     const SHOWN: usize = 5;
     let names: Vec<String> = taken.iter().take(SHOWN).cloned().collect();
     let more = taken.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    if !unfinished.is_empty() {
+        let rests: Vec<String> = unfinished.iter().map(ToString::to_string).collect();
+        let hints: Vec<String> = unfinished.iter().map(unfinished::UnfinishedTables::hint).collect();
+        plan.against(
+            format!(
+                "database {} already has {}{more}; {}",
+                target.database,
+                names.join(", "),
+                rests.join("; ")
+            ),
+            &hints.join(" "),
+        );
+        return Ok(());
+    }
     plan.against(
         format!("database {} already has {}{more}", target.database, names.join(", ")),
         "Nothing that exists is overwritten: restore into another schema (--to-schema) or database.",

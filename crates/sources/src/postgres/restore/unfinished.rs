@@ -1,4 +1,5 @@
-//! The mark on a database that is being restored: until it is taken off, the database may lack anything.
+//! The mark on a database that is being restored, or on a table that is being restored into one that lives: until it is taken off,
+//! it may lack anything.
 //!
 //! A restore that is killed leaves a database with a good name and half its rows. The mark is its comment, since its owner may
 //! write that; it is written as soon as the database is made, carries the comment that belongs there, and is taken off last.
@@ -7,7 +8,7 @@
 use crate::postgres::wire::{ConnectSpec, Connection, WireError, quote_ident, quote_literal};
 use mainstay_domain::{Failure, Kind, Result};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// How the comment begins that is a mark.
 const MARK: &str = "{\"mainstay_restore_not_finished\":";
@@ -63,6 +64,24 @@ pub(super) fn mark(database: &str, of: &str, comment: Option<&str>) -> Result<St
     Ok(comment_on(database, Some(&text)))
 }
 
+/// The literal that marks a table, in ASCII alone: a database of any encoding has characters for it.
+pub(super) fn table_mark(of: &str) -> Result<String> {
+    let mark = Mark { of: of.to_owned(), comment: None };
+    let text = serde_json::to_string(&mark)
+        .map_err(|e| Failure::failed("the mark on a new table cannot be written").caused_by(e))?;
+    let mut ascii = String::with_capacity(text.len());
+    let mut units = [0; 2];
+    for c in text.chars() {
+        match c.is_ascii() {
+            true => ascii.push(c),
+            false => {
+                c.encode_utf16(&mut units).iter().for_each(|unit| ascii.push_str(&format!("\\u{unit:04x}")))
+            }
+        }
+    }
+    Ok(quote_literal(&ascii))
+}
+
 fn read(comment: &str) -> Option<Mark> {
     comment.starts_with(MARK).then(|| serde_json::from_str(comment).ok()).flatten()
 }
@@ -109,6 +128,75 @@ pub fn unfinished(server: &ConnectSpec) -> Result<Vec<Unfinished>> {
 /// This database, if it carries the mark.
 pub(super) fn of(admin: &mut Connection, database: &str) -> Result<Option<Unfinished>, WireError> {
     Ok(all(admin)?.into_iter().find(|unfinished| unfinished.database == database))
+}
+
+/// Tables in a database that lives which carry the mark of one restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnfinishedTables {
+    /// Quoted as in a statement.
+    pub tables: Vec<String>,
+    /// What was restored, in words.
+    pub of: String,
+    /// Our sessions in the database: the restore may be going on.
+    pub sessions: u64,
+}
+
+impl fmt::Display for UnfinishedTables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 5;
+        let names = self.tables.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+        match self.tables.len() {
+            1 => write!(f, "table {names} is")?,
+            n if n > SHOWN => write!(f, "tables {names} and {} more are", n - SHOWN)?,
+            _ => write!(f, "tables {names} are")?,
+        }
+        write!(f, " of a restore that is not finished ({})", self.of)
+    }
+}
+
+impl UnfinishedTables {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        let drop = format!("DROP TABLE {}", self.tables.join(", "));
+        match self.sessions {
+            0 => format!("It was broken off. Drop what it left, then restore again: {drop}"),
+            n => format!(
+                "Sessions of mainstay in the database: {n}, so that it may be going on: wait for its end. If it was broken off: {drop}"
+            ),
+        }
+    }
+}
+
+/// The tables of a database that carry the mark, by what was restored.
+///
+/// # Errors
+/// The server's.
+pub fn unfinished_tables(database: &ConnectSpec) -> Result<Vec<UnfinishedTables>> {
+    Ok(tables_in(&mut Connection::connect(database)?)?)
+}
+
+pub(super) fn tables_in(connection: &mut Connection) -> Result<Vec<UnfinishedTables>, WireError> {
+    let rows = connection.query(&format!(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), d.description,
+                (SELECT count(*) FROM pg_catalog.pg_stat_activity a
+                  WHERE a.datname = pg_catalog.current_database() AND a.application_name = 'mainstay'
+                    AND a.pid <> pg_catalog.pg_backend_pid())
+           FROM pg_catalog.pg_description d JOIN pg_catalog.pg_class c ON c.oid = d.objoid
+           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE d.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0 AND c.relkind IN ('r', 'p')
+            AND pg_catalog.starts_with(d.description, {})
+          ORDER BY 1",
+        quote_literal(MARK)
+    ))?;
+    let mut found: BTreeMap<String, UnfinishedTables> = BTreeMap::new();
+    for row in &rows {
+        let Some(mark) = read(&row.text(1)) else { continue };
+        let sessions = row.int(2)?.unsigned_abs();
+        let of_one = found.entry(mark.of.clone());
+        let of_one = of_one.or_insert(UnfinishedTables { tables: Vec::new(), of: mark.of, sessions });
+        of_one.tables.push(row.text(0));
+    }
+    Ok(found.into_values().collect())
 }
 
 fn all(admin: &mut Connection) -> Result<Vec<Unfinished>, WireError> {
@@ -159,5 +247,9 @@ mod tests {
             assert_eq!(marked(Some(other)), None);
         }
         assert_eq!(own_comment(None), None);
+        let of_table = table_mark("Łódź 🦀").unwrap();
+        assert!(of_table.is_ascii(), "{of_table}");
+        let quoted = of_table.trim_start_matches(|c| c != '{').trim_end_matches('\'').replace("\\\\", "\\");
+        assert_eq!(marked(Some(&quoted)).as_deref(), Some("Łódź 🦀"));
     }
 }

@@ -118,7 +118,15 @@ impl Connection {
         let mut touched = 0;
         let mut error = None;
         loop {
-            let (tag, range) = self.next_message()?;
+            let (tag, range) = match (self.next_message(), error) {
+                (Ok(message), earlier) => {
+                    error = earlier;
+                    message
+                }
+                // A session that the server ends: this is the reason, and the connection stays broken.
+                (Err(WireError::Lost(_)), Some(reason)) => return Err(WireError::Server(Box::new(reason))),
+                (Err(lost), _) => return Err(lost),
+            };
             match tag {
                 b'C' => touched = rows::touched(self.wire.body(range)),
                 b'E' => error = Some(ServerMessage::parse(self.wire.body(range))),
