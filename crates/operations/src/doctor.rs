@@ -405,7 +405,7 @@ fn examine_cluster(subject: &str, server: &postgres::cluster::Server) -> Vec<Ite
     if setting("archive_mode") == "off" || setting("archive_command").is_empty() {
         items.push(Item::attention(
             subject,
-            "its write-ahead log is not archived: it can be restored to its base backups, and to no moment between them",
+            "its write-ahead log (WAL) is not archived: it can be restored to its base backups, and to no moment between them",
             "Set archive_mode = on and archive_command = 'mainstay wal push %p', and restart the server.",
         ));
     }

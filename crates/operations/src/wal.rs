@@ -17,6 +17,7 @@ pub mod slots;
 use crate::{
     access::{self, Named},
     config::{Config, SourceConfig},
+    points,
 };
 use mainstay_domain::{
     Clock, Failure, Kind, Lsn, Result, Time,
@@ -233,7 +234,13 @@ pub struct TimelineStatus {
 /// What a repository's archives hold.
 pub fn status(repository: &Repository) -> Result<Vec<ClusterStatus>> {
     let systems = mainstay_repository::wal::systems(repository)?;
-    systems.into_iter().map(|system| Holdings::read_in_part(repository, system)?.status()).collect()
+    let bases = check::bases_of(repository, &points::list(repository, None)?)?;
+    let of = |system: u64| bases.get(&system).map_or(&[][..], |bases| &bases.0);
+    let mut found = Vec::new();
+    for system in systems {
+        found.push(Holdings::read_in_part(repository, system)?.status(of(system))?);
+    }
+    Ok(found)
 }
 
 /// What is damaged says nothing.
@@ -248,6 +255,17 @@ fn unknown_history(timeline: u32, why: &str) -> Failure {
     Failure::verification(format!("it is not known where timeline {timeline} came from: {why}")).hint(format!(
         "Push {timeline:08X}.history again from a server that has it in pg_wal, when the damaged one is removed; or follow another \
          timeline: --timeline N."
+    ))
+}
+
+fn missing_history(timeline: u32) -> Failure {
+    let name = WalFile::History(timeline);
+    Failure::verification(format!(
+        "it is not known where timeline {timeline} came from: its log is archived, and {name} is not"
+    ))
+    .hint(format!(
+        "Push it from a server that has it in pg_wal: `mainstay wal push PATH`, with the path of {name}; or say which timeline is meant: \
+         --timeline N."
     ))
 }
 
@@ -328,6 +346,17 @@ impl<'r> Holdings<'r> {
         }
     }
 
+    /// Refuses to go by what is known where a timeline after this one is archived that may have come from it: its history is not there.
+    pub fn refuse_unknown_after(&self, timeline: u32) -> Result<()> {
+        let is_unknown = |later: &u32| {
+            *later > timeline && !self.histories.contains_key(later) && !self.damaged.contains_key(later)
+        };
+        match self.timelines().into_iter().find(is_unknown) {
+            Some(unknown) => Err(missing_history(unknown)),
+            None => Ok(()),
+        }
+    }
+
     /// The timelines whose histories cannot be read.
     pub fn damaged(&self) -> impl Iterator<Item = u32> + '_ {
         self.damaged.keys().copied()
@@ -386,9 +415,9 @@ impl<'r> Holdings<'r> {
         }
     }
 
-    fn status(&self) -> Result<ClusterStatus> {
-        let timelines =
-            self.timelines().into_iter().map(|timeline| self.timeline(timeline)).collect::<Result<_>>()?;
+    fn status(&self, bases: &[check::Base]) -> Result<ClusterStatus> {
+        let timelines = self.timelines().into_iter().map(|timeline| self.timeline(timeline, bases));
+        let timelines = timelines.collect::<Result<_>>()?;
         Ok(ClusterStatus {
             system: self.system,
             timelines,
@@ -409,16 +438,23 @@ impl<'r> Holdings<'r> {
         self.histories.values().find(|ancestry| left(ancestry)).map(|ancestry| ancestry.timeline)
     }
 
-    /// What a replay along this line of history would lack. The segment within which a timeline branches off is the new
-    /// timeline's; the old one needs none.
-    fn missing(&self, timeline: u32, own: &[Segment]) -> Vec<Segment> {
+    /// What a replay along this line of history would lack, from the base backup on that was made last before all that is archived of
+    /// it. The segment within which a timeline branches off is the new timeline's; the old one needs none.
+    fn missing(&self, timeline: u32, own: &[Segment], bases: &[check::Base]) -> Vec<Segment> {
         const ENOUGH: usize = 1000;
         let (size, ancestry) = (self.segment_size, self.ancestry(timeline));
         let Some(last) = own.last() else { return Vec::new() };
-        let on_line = self.segments.iter().filter(|s| ancestry.segment(**s, size) == **s);
-        let Some(mut at) = on_line.min_by_key(|segment| segment.number(size)).copied() else {
+        let on_line = own.iter().chain(&self.segments).filter(|s| ancestry.segment(**s, size) == **s);
+        let Some(first) = on_line.min_by_key(|segment| segment.number(size)).copied() else {
             return Vec::new();
         };
+        // What comes before the first archived segment is missing only to a base backup; an older one has the newer one after it.
+        let ends = bases
+            .iter()
+            .filter(|(.., facts)| ancestry.includes(facts.timeline, facts.stop))
+            .map(|(.., facts)| Segment::holding(facts.timeline, facts.stop, size))
+            .filter(|segment| segment.number(size) < first.number(size));
+        let mut at = ends.max_by_key(|segment| segment.number(size)).unwrap_or(first);
         let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
         for segment in &self.segments {
             let end = ends.entry(segment.timeline).or_default();
@@ -437,10 +473,10 @@ impl<'r> Holdings<'r> {
         missing
     }
 
-    fn timeline(&self, timeline: u32) -> Result<TimelineStatus> {
+    fn timeline(&self, timeline: u32, bases: &[check::Base]) -> Result<TimelineStatus> {
         let own: Vec<Segment> = self.segments.iter().filter(|s| s.timeline == timeline).copied().collect();
         let begun: Vec<Segment> = self.begun().filter(|s| s.timeline == timeline).collect();
-        let missing = self.missing(timeline, &begun).iter().map(ToString::to_string).collect();
+        let missing = self.missing(timeline, &begun, bases).iter().map(ToString::to_string).collect();
         let open = self.open_segment(timeline);
         let reach = open.map(|segment| self.reach(segment));
         let from =

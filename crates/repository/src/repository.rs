@@ -198,6 +198,14 @@ impl Repository {
         }
     }
 
+    /// Whether the store holds no repository at all now, as one that is not mounted.
+    pub fn is_away(&self) -> Result<bool> {
+        match read_format(&*self.store) {
+            Err(RepositoryError::NoRepository { .. }) => Ok(true),
+            other => other.map(|_| false),
+        }
+    }
+
     /// Reads and verifies a recovery point.
     pub fn manifest(&self, id: &PointId) -> Result<Manifest> {
         let bytes = self.store.read(&manifest::object_name(id))?;

@@ -19,7 +19,7 @@ use serde_json::json;
 /// Every point is listed with the rule that keeps it, or why nothing does. Held points, the newest complete point and the
 /// last proven one always stay. Space is given back in two steps: what nothing needs is condemned, and deleted once every backup
 /// that began before has ended, so that a backup that runs at the same time loses nothing. Where none runs, one prune does both;
-/// otherwise a later one deletes. A backup that was killed counts as running until it has shown nothing new for 6 hours. Archived log that lies before every base backup that is
+/// otherwise a later one deletes. A backup that was killed counts as running until it has shown nothing new for 6 hours. Archived WAL that lies before every base backup that is
 /// left goes at once.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -132,10 +132,10 @@ fn show(context: &Context, name: &str, plan: &Plan) {
         let staying = count(log.staying_files as u64, "file");
         out.line(match &log.all_stays {
             Some(why) => {
-                format!("Archived log of cluster {}: all of it stays ({staying}), because {why}.", log.system)
+                format!("Archived WAL of cluster {}: all of it stays ({staying}), because {why}.", log.system)
             }
             None => format!(
-                "Archived log of cluster {}: {going} ({}) before the oldest base backup go, {staying} stay.",
+                "Archived WAL of cluster {}: {going} ({}) before the oldest base backup go, {staying} stay.",
                 log.system,
                 ByteSize(log.going_bytes)
             ),

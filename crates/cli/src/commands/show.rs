@@ -169,7 +169,7 @@ fn captured(record: &SourceRecord) -> Option<String> {
         }
         "postgres" => {
             let snapshot = postgres::facts::Facts::from_json(&record.facts).ok()?.snapshot;
-            let at = snapshot.lsn.map(|lsn| format!(", at {lsn} of the log")).unwrap_or_default();
+            let at = snapshot.lsn.map(|lsn| format!(", at {lsn} of the WAL")).unwrap_or_default();
             Some(format!("one snapshot of {}{at}", time::precise(snapshot.at)))
         }
         _ => None,

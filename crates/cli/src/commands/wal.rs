@@ -16,7 +16,7 @@ use mainstay_operations::{
 use mainstay_repository::wal::Put;
 use std::path::{Path, PathBuf};
 
-/// Archive PostgreSQL's write-ahead log, fetch it for a recovery, and look at the archive
+/// Archive PostgreSQL's write-ahead log (WAL), fetch it for a recovery, and look at the archive
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -41,7 +41,7 @@ enum Action {
     /// Fetch one file for a server in recovery: restore_command = 'mainstay wal fetch %f %p'
     ///
     /// Exits with 1 when the archive does not have the file, and with 126 on every real failure: PostgreSQL takes the first for
-    /// the end of the log, and stops at the second. For a standby it waits while the store is away.
+    /// the end of the WAL, and stops at the second. For a standby it waits while the store is away.
     Fetch {
         /// The file's name, as PostgreSQL gives it with %f
         file: String,
@@ -50,7 +50,7 @@ enum Action {
         #[command(flatten)]
         daemon: daemon::Choice,
     },
-    /// Receive the log while it is written, over the replication protocol, until it is stopped
+    /// Receive WAL while it is written, over the replication protocol, until it is stopped
     ///
     /// Archives whole segments as `wal push` does, and fragments of the open one every few seconds; at once where the server waits
     /// for us (synchronous_standby_names). Acknowledges to the server only what is durable in the repository. A replication slot,
@@ -62,7 +62,7 @@ enum Action {
         /// The source of kind cluster, where it has several
         #[arg(long)]
         source: Option<String>,
-        /// If the server does not have the log any more that comes next, go on with what it has: the archive then has a gap, and a new
+        /// If the server does not have the WAL any more that comes next, go on with what it has: the archive then has a gap, and a new
         /// base backup must follow
         #[arg(long)]
         accept_gap: bool,
@@ -206,7 +206,7 @@ fn show_disowned(context: &Context, plan: &disown::Plan, keep_in: &Path) {
     }
     if plan.base_backups > 0 {
         out.line(format_args!(
-            "{} {} of that timeline end after it begins: of the wrong server, or of no use without this log. Make a new one of the right \
+            "{} {} of that timeline end after it begins: of the wrong server, or of no use without this WAL. Make a new one of the right \
              server, and delete them.",
             style("!").yellow().bold(),
             count(plan.base_backups as u64, "base backup")

@@ -128,7 +128,7 @@ impl Company {
         let mut connection = self.sandbox.connect("postgres")?;
         let segment = connection.query_text("SELECT pg_walfile_name(pg_switch_wal())")?.unwrap_or_default();
         let archived = format!("SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver");
-        await_true(&self.sandbox, &archived, "its log was archived")
+        await_true(&self.sandbox, &archived, "its WAL was archived")
     }
 
     /// Drops what was restored beside the living tables.

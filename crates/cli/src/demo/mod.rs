@@ -149,7 +149,7 @@ impl Demo {
         self.add_sources(&more)?;
         shell.run(&["config", "check"])?;
 
-        shell.title("And have the server archive its log");
+        shell.title("And have the server archive its WAL");
         let archive = shell.archive_command();
         shell.say(&format!("ALTER SYSTEM SET archive_command = '{archive}';\nSELECT pg_reload_conf();"));
         company.archive_with(&archive)?;

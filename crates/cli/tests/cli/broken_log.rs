@@ -125,7 +125,7 @@ fn a_missing_segment_and_a_damaged_history_are_findings_of_every_check() {
     assert!(ran.stderr.contains(&format!("{name} is missing")), "{}", ran.all());
     bank.done(&["verify", "bank", "--level", "restore"]);
     let ran = bank.run(&["verify", "bank", "--level", "restore", "--point", first["id"].as_str().unwrap()]);
-    assert!(ran.code == 3 && ran.stdout.contains("the archived log was not replayed"), "{}", ran.all());
+    assert!(ran.code == 3 && ran.stdout.contains("the archived WAL was not replayed"), "{}", ran.all());
 }
 
 #[test]

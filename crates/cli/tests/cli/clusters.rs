@@ -47,7 +47,7 @@ impl Bank {
         let push = format!(
             "env MAINSTAY_KEY={KEY} HOME={} {} --config {} --quiet wal push %p",
             place.path().display(),
-            env!("CARGO_BIN_EXE_mainstay"),
+            place.program().display(),
             config.display()
         );
         let options = SandboxOptions::new(tools.clone())
@@ -94,7 +94,7 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
 
     /// The binary, as the user that runs the server.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+        let mut command = Command::new(self.place.program());
         command
             .args(arguments)
             .current_dir(self.place.path())
@@ -102,7 +102,7 @@ apps: {{ bank: {{ repository: main, sources: {{ db: {{ cluster: {{ url: \"postgr
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.place.path())
             .env("MAINSTAY_KEY", KEY)
-            .env("MAINSTAY_PG_TREES", concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql"))
+            .env("MAINSTAY_PG_TREES", crate::trees())
             .env("TZ", "UTC");
         if rustix::process::geteuid().is_root() {
             let (uid, gid) = self.owner();
@@ -412,7 +412,7 @@ fn the_archive_takes_a_file_once_and_tells_absence_from_damage() {
     let (uid, gid) = bank.owner();
     chown(&other, Some(uid), Some(gid)).unwrap();
     let ran = bank.run(&["wal", "push", other.to_str().unwrap()]);
-    assert!(ran.code == 13 && ran.stderr.contains("it holds the log from"), "{}", ran.all());
+    assert!(ran.code == 13 && ran.stderr.contains("it holds the WAL from"), "{}", ran.all());
     fs::write(&copy, &bytes[..1 << 20]).unwrap();
     let ran = bank.run(&["wal", "push", copy.to_str().unwrap()]);
     assert!(ran.code == 13 && ran.stderr.contains("has 1048576 bytes"), "{}", ran.all());
@@ -506,9 +506,9 @@ fn one_table_is_taken_back_to_a_moment_and_its_lost_rows_into_the_living_one() {
 
 #[test]
 fn a_server_elsewhere_that_knows_what_changed_sends_only_that_and_the_point_says_so() {
-    let trees = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql");
+    let trees = crate::trees();
     let mut found = tools::installed(Purpose::Server, None);
-    found.extend(tools::installed(Purpose::Server, Some(Path::new(trees))));
+    found.extend(tools::installed(Purpose::Server, Some(&trees)));
     let tools = found.into_iter().filter(|tools| tools.major >= 17).min_by_key(|tools| tools.major).unwrap();
     let bank = Bank::with_settings(tools, &["--data-checksums"], &[("summarize_wal", "on")]);
     let text = fs::read_to_string(bank.place.at("mainstay.yaml")).unwrap();

@@ -164,7 +164,7 @@ fn a_missing_or_older_pg_dump_is_named_with_what_to_install() {
     err| hint: Install it (Debian, Ubuntu: apt-get install postgresql-client-N), or name its directory as bin_dir.
     ");
 
-    let trees = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql"));
+    let trees = &crate::trees();
     let oldest = tools::installed(Purpose::Dump, Some(trees)).into_iter().min_by_key(|tools| tools.major);
     let oldest = oldest.expect("`make setup` fetches PostgreSQL 14 to 18");
     assert!(oldest.major < shop.server.tools().major);

@@ -5,10 +5,7 @@ use mainstay_sources::postgres::{
     sandbox::{Sandbox, SandboxOptions},
     tools::{self, Purpose, Tools},
 };
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 fn done(ran: Ran) -> String {
     assert_eq!(ran.code, 0, "{}", ran.all());
@@ -129,7 +126,7 @@ fn as_many_tables_are_loaded_at_once_as_there_are_jobs() {
 
 /// The server of this version that the set-up script fetched, or Debian's.
 fn of_version(major: u32) -> Tools {
-    let trees = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql"));
+    let trees = &crate::trees();
     let mut found = tools::installed(Purpose::Server, Some(trees));
     found.extend(tools::installed(Purpose::Server, None));
     found.into_iter().find(|tools| tools.major == major).expect("`make setup` fetches PostgreSQL 14 to 18")

@@ -136,7 +136,7 @@ fn a_proven_database_is_shown_as_proven_until_a_damaged_pack_fails_its_next_proo
     out|
     out| SOURCE  KIND  STATE  ITEMS  SIZE
     out| db  postgres  complete  1100 <size>
-    out|  db: one snapshot of <time>, at <lsn> of the log
+    out|  db: one snapshot of <time>, at <lsn> of the WAL
     ");
 
     for pack in shop.place.files("store/packs/data") {

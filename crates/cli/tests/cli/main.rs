@@ -60,6 +60,12 @@ pub(crate) struct Ran {
     pub stderr: String,
 }
 
+/// Where the set-up script put PostgreSQL of all versions, by the path that the servers' user can take, too.
+pub(crate) fn trees() -> PathBuf {
+    fs::canonicalize(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql"))
+        .expect("`make setup` makes it")
+}
+
 impl Place {
     pub fn new() -> Self {
         Place { folder: tempfile::tempdir().unwrap() }
@@ -116,9 +122,25 @@ impl Place {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.path())
-            .env("MAINSTAY_PG_TREES", concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql"))
+            .env("MAINSTAY_PG_TREES", trees())
             .env("TZ", "UTC");
         command
+    }
+
+    /// The binary, where every user can run it: a checkout in root's home is closed to the user of the servers.
+    pub fn program(&self) -> PathBuf {
+        let built = Path::new(env!("CARGO_BIN_EXE_mainstay"));
+        let open =
+            |folder: &Path| fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o1 != 0);
+        if built.ancestors().skip(1).all(open) {
+            return built.to_owned();
+        }
+        let here = self.at("program/mainstay");
+        if !here.exists() {
+            fs::create_dir(self.at("program")).unwrap();
+            fs::hard_link(built, &here).or_else(|_| fs::copy(built, &here).map(drop)).unwrap();
+        }
+        here
     }
 
     /// Starts the binary with the tests' key, to be met while it is at work.

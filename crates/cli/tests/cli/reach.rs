@@ -134,6 +134,34 @@ fn a_damaged_history_stands_in_the_way_of_its_own_timeline_only() {
     assert_eq!(ids(&bank.restored(&["--immediate"])), "0 0");
 }
 
+#[test]
+fn log_of_a_timeline_whose_history_is_missing_is_not_passed_over() {
+    let bank = Bank::new(newest());
+    bank.done(&["backup", "bank"]);
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    let name = bank.sql("SELECT pg_walfile_name(pg_current_wal_lsn())");
+    bank.archive_all();
+    // What a server pushed after a promotion whose history never came.
+    let later = bank.place.at(&name.replacen("00000001", "00000002", 1));
+    fs::copy(bank.segment(&name), &later).unwrap();
+    bank.give(&later);
+    bank.done(&["wal", "push", later.to_str().unwrap()]);
+
+    let latest = ["restore", "bank", "--source", "db", "--to-dir", "never", "--at", "latest"];
+    let ran = bank.run(&latest);
+    assert!(ran.code == 4 && ran.stderr.contains("where timeline 2 came from"), "{}", ran.all());
+    assert!(ran.stderr.contains("00000002.history") && ran.stderr.contains("--timeline N"), "{}", ran.all());
+    assert_eq!(ids(&bank.restored(&["--at", "latest", "--timeline", "1"])), "1 1");
+
+    let history = bank.place.write("00000002.history", "1\t0/1000000\tno recovery target specified\n");
+    let beside = bank.segment("00000002.history");
+    fs::copy(&history, &beside).unwrap();
+    bank.give(&beside);
+    bank.done(&["wal", "push", beside.to_str().unwrap()]);
+    let ran = bank.run(&[&latest[..], &["--dry-run"]].concat());
+    assert!(!ran.stderr.contains("came from"), "{}", ran.all());
+}
+
 /// Files of the archive, by name.
 fn archived(bank: &Bank, wanted: fn(&str) -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();

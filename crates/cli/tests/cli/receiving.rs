@@ -9,6 +9,8 @@ use crate::{
 use mainstay_sources::postgres::sandbox::Sandbox;
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{
         Mutex,
@@ -27,6 +29,14 @@ impl<'b> Receiver<'b> {
     fn start(bank: &'b Bank, arguments: &[&str]) -> Receiver<'b> {
         let mut command = bank.command(&[arguments, &["wal", "receive", "bank"]].concat());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Receiver { bank, child: Some(child) }
+    }
+
+    /// The same; what it says can be read in a file while it runs.
+    fn start_telling(bank: &'b Bank, told: &Path) -> Receiver<'b> {
+        let mut command = bank.command(&["wal", "receive", "bank"]);
+        let told = fs::File::create(told).unwrap();
+        let child = command.stdout(Stdio::piped()).stderr(told).spawn().unwrap();
         Receiver { bank, child: Some(child) }
     }
 
@@ -337,6 +347,94 @@ fn a_gap_is_refused_unless_it_is_accepted_and_a_slot_that_keeps_too_much_is_told
     assert!(ran.stderr.contains("the archive has a gap from"), "{}", ran.all());
     let cluster = json(&bank, &["wal", "status"], "wal");
     assert_ne!(cluster["timelines"][0]["missing"], serde_json::json!([]), "{cluster}");
+}
+
+#[test]
+fn log_that_is_gone_between_the_newest_base_backup_and_the_first_start_is_a_gap() {
+    let settings = [
+        ("archive_mode", "off"),
+        ("synchronous_commit", "on"),
+        ("max_wal_size", "32MB"),
+        ("min_wal_size", "32MB"),
+    ];
+    let bank = often(Bank::with_settings(newest(), &[], &settings));
+    bank.done(&["backup", "bank"]);
+    for id in 1..8 {
+        insert(&bank.server, id);
+        bank.sql("SELECT pg_switch_wal()");
+        bank.sql("CHECKPOINT");
+    }
+    let ran = Receiver::start(&bank, &[]).ended();
+    assert!(ran.code == 13 && ran.stderr.contains("the archive would have a gap"), "{}", ran.all());
+    assert_eq!(bank.sql("SELECT count(*) FROM pg_replication_slots"), "0", "none keeps log for nobody");
+
+    let mut command = bank.command(&["wal", "receive", "bank", "--accept-gap"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let receiver = Receiver { bank: &bank, child: Some(child) };
+    until(&bank.server, "SELECT count(*) = 1 FROM pg_stat_replication WHERE application_name = 'mainstay'");
+    insert(&bank.server, 8);
+    caught_up(&bank.server);
+    let ran = receiver.stop();
+    assert!(ran.stderr.contains("the archive has a gap from"), "{}", ran.all());
+    let cluster = json(&bank, &["wal", "status"], "wal");
+    assert_ne!(cluster["timelines"][0]["missing"], serde_json::json!([]), "{cluster}");
+
+    // From a base backup of now on it goes again.
+    let receiver = Receiver::start(&bank, &[]);
+    bank.done(&["backup", "bank"]);
+    insert(&bank.server, 9);
+    caught_up(&bank.server);
+    receiver.stop();
+    assert_eq!(ids(&bank.restored(&["--at", "latest"])), "9 9");
+}
+
+#[test]
+fn a_store_that_is_away_when_it_connects_again_is_waited_for() {
+    let bank = bank();
+    let told = bank.place.write("told", "");
+    let receiver = Receiver::start_telling(&bank, &told);
+    bank.done(&["backup", "bank"]);
+    insert(&bank.server, 1);
+    caught_up(&bank.server);
+
+    let archive = bank.place.at("store/wal");
+    let permissions = |mode| fs::set_permissions(&archive, fs::Permissions::from_mode(mode)).unwrap();
+    permissions(0o000);
+    bank.sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let denied =
+        |text: &str| text.lines().any(|line| line.contains("store") && line.contains("connecting again"));
+    while !denied(&fs::read_to_string(&told).unwrap()) {
+        assert!(Instant::now() < deadline, "{}", fs::read_to_string(&told).unwrap());
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    permissions(0o755);
+    insert(&bank.server, 2);
+    caught_up(&bank.server);
+    receiver.stop();
+    assert_eq!(ids(&bank.restored(&["--at", "latest"])), "2 2");
+}
+
+#[test]
+fn a_server_that_does_not_answer_the_watch_keeps_nobody_from_stopping() {
+    let bank = bank();
+    let receiver = Receiver::start(&bank, &[]);
+    until(&bank.server, "SELECT count(*) = 1 FROM pg_stat_replication WHERE application_name = 'mainstay'");
+    // It looks at the server, and keeps its session.
+    let looks = "SELECT count(*) > 0 FROM pg_stat_activity
+                  WHERE query LIKE '%pg_replication_slots%' AND state = 'idle' AND pid <> pg_backend_pid()";
+    until(&bank.server, looks);
+    let mut session = bank.server.connect("postgres").unwrap();
+    // Whoever asks for the slots waits for this one.
+    session.execute("BEGIN; LOCK TABLE pg_replication_slots IN ACCESS EXCLUSIVE MODE").unwrap();
+    let waits =
+        "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'pg_replication_slots'::regclass";
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while session.query_text(waits).unwrap().as_deref() != Some("t") {
+        assert!(Instant::now() < deadline, "nobody asks");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    receiver.stop();
 }
 
 #[test]

@@ -16,11 +16,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Where the set-up script puts servers of all versions.
-const TREES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.setup/postgresql");
-
 pub(crate) fn oldest() -> Tools {
-    let installed = tools::installed(Purpose::Server, Some(Path::new(TREES)));
+    let installed = tools::installed(Purpose::Server, Some(&crate::trees()));
     installed.into_iter().min_by_key(|tools| tools.major).expect("`make setup` installs PostgreSQL")
 }
 

@@ -34,6 +34,9 @@ impl Resolved<'_> {
             }
             Target::Immediate | Target::Latest | Target::Time(_) | Target::Lsn(_) => None,
         };
+        if let Target::Time(time) = self.target {
+            return self.meet_at_time(time, bases, all, source);
+        }
         let Some((what, is)) = sought else {
             let base = choose_base(bases, &self.target).ok_or_else(|| before_all(all[0], source))?;
             self.begin_with(base, all)?;
@@ -52,6 +55,25 @@ impl Resolved<'_> {
             self.begin_with(newest, all)?;
         }
         Err(self.out_of_reach(&what))
+    }
+
+    /// From the newest base backup that ended before the moment and leads to it: clocks differ, and one that seems to have ended before
+    /// may hold what was written after.
+    fn meet_at_time(&mut self, time: Time, bases: &[&Base], all: &[&Base], source: &str) -> Result<()> {
+        let mut before = bases.iter().rev().filter(|base| ended(base) <= time).peekable();
+        if before.peek().is_none() {
+            return Err(before_all(all[0], source));
+        }
+        for base in before {
+            self.begin_with(base, all)?;
+            if self.aim_at_time(time)? {
+                return Ok(());
+            }
+        }
+        Err(Failure::preflight(format!(
+            "no base backup leads to {time}: each that ended before holds a transaction that ended later by the server's clock"
+        ))
+        .hint("The server's clock was set, or differs from this machine's. Give a later time, or a position: --lsn."))
     }
 
     /// Begins with this base backup, and all log that follows it.
@@ -90,8 +112,7 @@ impl Resolved<'_> {
                 self.last_kept = self.window.to;
             }
             Target::Lsn(lsn) => self.aim_at_position(lsn)?,
-            Target::Time(time) => self.aim_at_time(time)?,
-            Target::Xid(_) | Target::Name(_) => {}
+            Target::Time(_) | Target::Xid(_) | Target::Name(_) => {}
         }
         Ok(())
     }
@@ -154,19 +175,21 @@ impl Resolved<'_> {
     }
 
     /// PostgreSQL stops before the first transaction that ended later: there must be one, or it would not know that it is
-    /// there.
-    fn aim_at_time(&mut self, time: Time) -> Result<()> {
+    /// there. It cannot stop before the end of the base backup: then this is not the one to begin with.
+    fn aim_at_time(&mut self, time: Time) -> Result<bool> {
         let mut scanner = Scanner::default();
         let (mut kept, mut lost) = (None, None);
         let mut needed = self.segments.len();
         let begin = self.first_worth_reading(time)?;
         for (index, segment) in self.segments.iter().enumerate().skip(begin) {
             self.scan(&mut scanner, *segment, &mut |mark| {
-                if let Mark::End { time: ended, .. } = mark {
+                if let Mark::End { at, time: ended, .. } = mark
+                    && at >= self.facts.start
+                    && lost.is_none()
+                {
                     match ended <= time {
-                        true if lost.is_none() => kept = Some(ended),
-                        false if lost.is_none() => lost = Some(ended),
-                        _ => {}
+                        true => kept = Some(ended),
+                        false => lost = Some((at, ended)),
                     }
                 }
             })?;
@@ -175,12 +198,15 @@ impl Resolved<'_> {
                 break;
             }
         }
-        if lost.is_none() {
+        let Some((at, ended)) = lost else {
             return Err(self.out_of_reach(&time.to_string()));
+        };
+        if at < self.facts.stop {
+            return Ok(false);
         }
         self.segments.truncate(needed);
-        (self.last_kept, self.first_lost) = (kept, lost);
-        Ok(())
+        (self.last_kept, self.first_lost) = (kept, Some(ended));
+        Ok(true)
     }
 
     /// Looks for the mark between the end of the base backup and `until`. PostgreSQL stops at the first one that it comes to, and

@@ -15,7 +15,7 @@ pub(crate) struct Base {
     pub facts: ClusterFacts,
     /// Nothing in it is damaged.
     pub complete: bool,
-    /// When the server confirmed its end.
+    /// When the server confirmed its end: by the server's own clock, which its transactions go by, where that is known.
     pub consistent_at: Time,
 }
 
@@ -33,11 +33,12 @@ pub(crate) fn bases(repository: &Repository, points: &[PointInfo], source: &str)
         }
         let Ok(manifest) = repository.manifest(&point.id) else { continue };
         if let Some(record) = manifest.point.sources.iter().find(|record| record.name == source) {
+            let facts = ClusterFacts::from_json(&record.facts)?;
             found.push(Base {
                 point: point.clone(),
-                facts: ClusterFacts::from_json(&record.facts)?,
                 complete: record.state == State::Complete,
-                consistent_at: record.consistent_at.unwrap_or(record.finished),
+                consistent_at: facts.stopped_at.or(record.consistent_at).unwrap_or(record.finished),
+                facts,
             });
         }
     }

@@ -17,7 +17,7 @@ impl Resolved<'_> {
     /// middle of its recovery stops there and waits.
     pub fn bring_log(&self, data: &Path, sync: bool, monitor: &dyn Monitor) -> Result<Settings> {
         let folder = data.join("pg_wal");
-        monitor.step("log", Some(self.segments.len() as u64 * self.facts.segment_size.bytes()));
+        monitor.step("wal", Some(self.segments.len() as u64 * self.facts.segment_size.bytes()));
         // All of them, strays too: the new timeline takes the first number that no history has, and must not take one of
         // a timeline that is archived.
         let histories =
@@ -43,7 +43,7 @@ impl Resolved<'_> {
                 Failure::failed(format!("{} cannot be made durable", folder.display())).caused_by(error)
             })?;
         }
-        monitor.done("log", "");
+        monitor.done("wal", "");
         Ok(limits.beyond(&self.facts))
     }
 

@@ -27,6 +27,7 @@ pub(super) fn lines_of_history(
     if let Some(unknown) = holdings.damaged().find(|timeline| *timeline > own) {
         holdings.known_ancestry(unknown)?;
     }
+    holdings.refuse_unknown_after(own)?;
     let led_to = |timeline: &u32| {
         *timeline == own || *timeline > own && holdings.ancestry(*timeline).includes(own, newest.facts.stop)
     };

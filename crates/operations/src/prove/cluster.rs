@@ -47,11 +47,11 @@ pub(super) fn prove(
             if failure.kind == Kind::Usage
                 || failure.kind == Kind::Preflight && only_closed_gaps(repository, opened)? =>
         {
-            not_compared.push(format!("the archived log was not replayed: {}", said(&failure)));
+            not_compared.push(format!("the archived WAL was not replayed: {}", said(&failure)));
             None
         }
         Err(failure) if matches!(failure.kind, Kind::Verification | Kind::Preflight) => {
-            differences.push(format!("the archived log was not replayed: {}", said(&failure)));
+            differences.push(format!("the archived WAL was not replayed: {}", said(&failure)));
             None
         }
         Err(failure) => return Err(failure),

@@ -223,7 +223,8 @@ pub fn gaps(holdings: &Holdings<'_>, bases: &Bases) -> Result<Vec<Broken>> {
     let mut found = Vec::new();
     for timeline in holdings.timelines() {
         let begun: Vec<Segment> = holdings.begun().filter(|s| s.timeline == timeline).collect();
-        let mut missing: BTreeSet<Segment> = holdings.missing(timeline, &begun).into_iter().collect();
+        let mut missing: BTreeSet<Segment> =
+            holdings.missing(timeline, &begun, &bases.0).into_iter().collect();
         // Between a base backup and what was archived first after it, too.
         let ancestry = holdings.ancestry(timeline);
         for (.., facts) in bases.0.iter().filter(|(.., f)| ancestry.includes(f.timeline, f.stop)) {
@@ -285,7 +286,7 @@ fn read(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let total = wanted.iter().map(|file| file.stored_bytes).sum();
-    monitor.step("archived log", Some(total));
+    monitor.step("archived WAL", Some(total));
     let damage = Mutex::new(Vec::new());
     let bytes = AtomicU64::new(0);
     each(wanted, holdings.segment_size, monitor, &|archived| {
@@ -308,14 +309,14 @@ fn read(
         Ok(())
     })
     .map_err(|failure| match failure.kind {
-        Kind::Cancelled => Failure::new(Kind::Cancelled, "the check of the archived log was stopped"),
+        Kind::Cancelled => Failure::new(Kind::Cancelled, "the check of the archived WAL was stopped"),
         _ => failure,
     })?;
     report.bytes += bytes.into_inner();
     for (file, why) in damage.into_inner().unwrap_or_else(PoisonError::into_inner) {
         report.broken.push(broken(holdings, bases, file, true, why)?);
     }
-    monitor.done("archived log", "");
+    monitor.done("archived WAL", "");
     Ok(())
 }
 

@@ -4,8 +4,8 @@
 //! file is durable in the repository: there is no other spool. What follows is archived ahead (`ahead`), or fetched ahead
 //! (`prefetch`). It can be killed at any moment: nothing is acknowledged that is not done, and nothing lies about.
 //!
-//! Before each answer it looks whether the store still holds the repository that it has opened, with the same hosts; if not, or if
-//! the configuration or the program is another one by now, it ends, and the command does the work.
+//! Before each answer it looks whether the store still holds the repository that it has opened, with the same hosts; if not, the command
+//! does the work. If it holds another one, or the configuration or the program is another one by now, the daemon ends.
 
 mod ahead;
 pub mod client;
@@ -306,6 +306,10 @@ impl<'d> Daemon<'d> {
     fn current(&self) -> Result<()> {
         if self.repository.is_current()? {
             return Ok(());
+        }
+        // It comes back as it was, perhaps in a moment; if not, that is seen then.
+        if self.repository.is_away()? {
+            return Err(Failure::failed("the store holds no repository now"));
         }
         self.outdated.store(true, Relaxed);
         Err(Failure::failed("the repository is not the one that the daemon has opened"))

@@ -25,7 +25,7 @@ use mainstay_sources::postgres::{
     cluster::{ClusterConfig, build::refuse_log_pages},
     replication::{Identity, LogStream, Message, Session, Slot, Standing, Status, Streamed, Trouble, slots},
     wal::Ancestry,
-    wire::{ConnectSpec, Connection},
+    wire::ConnectSpec,
 };
 use shipper::{Shipping, ship};
 use std::{
@@ -103,7 +103,7 @@ pub fn receive(
         accept_gap: options.accept_gap,
         monitor,
         system: None,
-        remade: false,
+        made: false,
         received: Received { counts: Counts::default(), up_to: None },
     };
     monitor.step("wal receive", None);
@@ -138,9 +138,9 @@ fn cluster_of<'c>(
             Some(asked) => format!("{app} has no source of kind cluster named {asked:?}"),
             None => format!("{app} has no source of kind cluster"),
         })
-        .hint("The log is received from a cluster: see `mainstay config show`.")),
+        .hint("WAL is received from a cluster: see `mainstay config show`.")),
         (Some(_), Some(_)) => Err(Failure::usage(format!("{app} has several sources of kind cluster"))
-            .hint("Say which one's log: --source NAME.")),
+            .hint("Say which one's WAL: --source NAME.")),
     }
 }
 
@@ -155,8 +155,8 @@ struct Receiver<'a> {
     monitor: &'a dyn Monitor,
     /// The cluster that was met first.
     system: Option<u64>,
-    /// The slot of this session takes the place of one that the server had given up.
-    remade: bool,
+    /// The slot was made by this session: it keeps nothing of what came before.
+    made: bool,
     received: Received,
 }
 
@@ -209,19 +209,18 @@ impl Receiver<'_> {
         let mut session = Session::open(self.spec, name)?;
         let mut identity = session.identify()?;
         self.refuse_another(identity.system)?;
-        let mut made = session.create_slot(self.slot)?;
-        self.remade = !made && self.is_lost();
-        if self.remade {
+        self.made = session.create_slot(self.slot)?;
+        if !self.made && self.is_lost() {
             // It keeps nothing, and never will again: what it kept is gone, or there without it.
             session.drop_slot(self.slot)?;
-            made = session.create_slot(self.slot)?;
+            self.made = session.create_slot(self.slot)?;
             let text = format!(
-                "the server had given up the slot {}: it is made anew, and keeps the log from now on",
+                "the server had given up the slot {}: it is made anew, and keeps the WAL from now on",
                 self.slot
             );
             self.monitor.notice(Severity::Warning, &text);
         }
-        let slot_start = if made { None } else { session.slot_start(self.slot)? };
+        let slot_start = if self.made { None } else { session.slot_start(self.slot)? };
         // Until the watch has looked, the setting says it.
         let names = session.setting("synchronous_standby_names")?;
         let called = names.contains(name.as_str()) || names.contains('*');
@@ -232,7 +231,8 @@ impl Receiver<'_> {
         let archive = Archive::of(repository, identity.system);
         loop {
             let ancestry = start::line_of_history(&mut session, &archive, identity.timeline, self.monitor)?;
-            let beginnings = start::beginnings(repository, &identity, &ancestry, size, slot_start)?;
+            let beginnings = start::beginnings(repository, &identity, &ancestry, size, slot_start)
+                .map_err(start::of_archive)?;
             match self.begin(&mut session, &archive, &identity, &ancestry, size, &beginnings)? {
                 Ended::Stopped => return Ok(()),
                 Ended::Switched => identity = session.identify()?,
@@ -242,7 +242,7 @@ impl Receiver<'_> {
 
     /// Whether the server has given our slot up. If it cannot be asked, that is found out by what it still has.
     fn is_lost(&self) -> bool {
-        let found = Connection::connect(self.spec).ok().and_then(|mut asked| slots::slots(&mut asked).ok());
+        let found = watch::connect(self.spec).ok().and_then(|mut asked| slots::slots(&mut asked).ok());
         let lost =
             |slot: &Slot| slot.name == self.slot && slot.standing(self.cluster.slot_warn) == Standing::Lost;
         found.is_some_and(|slots| slots.iter().any(lost))
@@ -255,7 +255,7 @@ impl Receiver<'_> {
                 format!("another cluster ({system}, not {before}) answers at {}", self.spec.describe()),
             )
             .hint(
-                "If that is meant, start `mainstay wal receive APP` again: its log has an archive of its own.",
+                "If that is meant, start `mainstay wal receive APP` again: its WAL has an archive of its own.",
             )),
             _ => Ok(()),
         }
@@ -282,22 +282,23 @@ impl Receiver<'_> {
                 continue;
             }
             if !self.accept_gap || place == now {
-                if self.remade {
+                if self.made {
                     // Nobody will receive from it until somebody decides, and it would keep log all the while.
                     session.drop_slot(self.slot)?;
                 }
-                return Err(Trouble::Other(start::gap(place, gone)));
+                return Err(Trouble::Other(start::gap(beginnings[0], gone)));
             }
             // A slot that was given up stays given up.
-            if !self.remade {
+            if !self.made {
                 session.drop_slot(self.slot)?;
                 session.create_slot(self.slot)?;
             }
-            let text = format!("the archive has a gap from {place} to {now}: make a new base backup");
+            let text =
+                format!("the archive has a gap from {} to {now}: make a new base backup", beginnings[0]);
             self.monitor.notice(Severity::Warning, &text);
             return self.stream(session, archive, now, size);
         }
-        Err(Trouble::Other(Failure::failed("the server's log has no place to begin with")))
+        Err(Trouble::Other(Failure::failed("the server's WAL has no place to begin with")))
     }
 
     /// Streams a timeline from the beginning of a segment on.
@@ -308,7 +309,7 @@ impl Receiver<'_> {
         segment: Segment,
         size: SegmentSize,
     ) -> Result<Ended, Trouble> {
-        let known = self.known(archive, segment)?;
+        let known = self.known(archive, segment).map_err(start::of_archive)?;
         let mut log = match session.stream(self.slot, segment.start(size), segment.timeline)? {
             Streamed::Log(log) => log,
             Streamed::Nothing(_) => return Ok(Ended::Switched),

@@ -523,6 +523,20 @@ fn tree(folder: &Path) -> std::collections::BTreeMap<PathBuf, (Vec<u8>, u32, Opt
 }
 
 #[test]
+fn when_a_base_backup_ended_is_told_by_the_servers_clock_and_not_by_ours() {
+    let server = support::sandbox();
+    let memory = Memory::default();
+    let clock = || -> i64 {
+        text(&server, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").parse().unwrap()
+    };
+    let before = clock();
+    let record = capture_at(&Days(1), &server, &memory, None);
+    let stopped = facts(&record).stopped_at.unwrap().0 / 1000;
+    assert!(before < stopped && stopped < clock(), "{stopped}");
+    assert!(record.consistent_at.unwrap().0 / 1000 < before, "ours is in 1970");
+}
+
+#[test]
 fn everything_is_read_again_once_a_week_and_only_then() {
     let server = support::sandbox();
     fill(&server);

@@ -204,7 +204,7 @@ fn each_segment_says_which_place_of_which_cluster_it_is() {
             let mut other_pages = bytes.clone();
             other_pages[36..40].copy_from_slice(&65536u32.to_ne_bytes());
             let refused = check_segment(*segment, &other_pages, system).unwrap_err();
-            assert!(refused.message.contains("pages of 65536 bytes in its log"), "{refused}");
+            assert!(refused.message.contains("pages of 65536 bytes in its WAL"), "{refused}");
             assert!(
                 check_segment(segment.on(2), &bytes, system).is_ok(),
                 "copied when timeline 2 branched off"

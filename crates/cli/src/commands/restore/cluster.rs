@@ -25,7 +25,7 @@ pub struct Cluster {
     /// To just before the first transaction that ended after this time ('2026-11-20 14:02:31+01'), or to the end: latest
     #[arg(long, value_name = "TIME", conflicts_with_all = ["lsn", "xid", "name", "immediate"])]
     at: Option<String>,
-    /// To a position in the write-ahead log
+    /// To a position in the write-ahead log (WAL)
     #[arg(long, value_name = "LSN", conflicts_with_all = ["xid", "name", "immediate"])]
     lsn: Option<Lsn>,
     /// To the end of a transaction
@@ -52,7 +52,7 @@ pub struct Cluster {
     /// Of a standby: the variable with the address of the primary, from which it streams as well
     #[arg(long, value_name = "VARIABLE", requires = "standby")]
     primary_url_env: Option<String>,
-    /// How the server gets the log: all of it beforehand, or each file as it comes to it
+    /// How the server gets the WAL: all of it beforehand, or each file as it comes to it
     #[arg(long, value_name = "HOW", requires = "to_dir", default_value = "copy")]
     wal: WalArg,
     /// What the server does when it has reached the target

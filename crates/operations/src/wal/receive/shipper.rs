@@ -200,7 +200,7 @@ impl<'a> Shipping<'a> {
         let expected = state.open.segment.start(self.size).0 + state.open.bytes.len() as u64;
         if start.0 != expected {
             return Err(Failure::failed(format!(
-                "the server sent log from {start} on where {} was expected",
+                "the server sent WAL from {start} on where {} was expected",
                 Lsn(expected)
             )));
         }
@@ -364,7 +364,7 @@ fn compare(open: &Open, bytes: &[u8]) -> Result<()> {
     }
     Err(Failure::new(
         Kind::Refused,
-        format!("the log that the server sends for {} is not the one that was received before", open.segment),
+        format!("the WAL that the server sends for {} is not the one that was received before", open.segment),
     )
     .hint(
         "The server was set back to an earlier state without a new timeline, or another server answers at this address. Find out \
@@ -458,7 +458,7 @@ fn until_taken<T>(monitor: &dyn Monitor, mut attempt: impl FnMut() -> Result<T>)
             Err(failure) => {
                 if !told {
                     let text = format!(
-                        "{failure}: nothing is acknowledged to the server until the store takes it; the server keeps its log, and its \
+                        "{failure}: nothing is acknowledged to the server until the store takes it; the server keeps its WAL, and its \
                          disk fills"
                     );
                     monitor.notice(Severity::Warning, &text);

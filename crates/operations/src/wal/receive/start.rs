@@ -15,6 +15,15 @@ use mainstay_sources::postgres::{
 };
 use std::collections::BTreeSet;
 
+/// Trouble with the archive. A store that is away comes back; what is wrong with what it holds does not mend itself.
+pub fn of_archive(error: impl Into<Failure>) -> Trouble {
+    let failure = error.into();
+    match failure.kind {
+        Kind::Failed => Trouble::Passing(failure),
+        _ => Trouble::Other(failure),
+    }
+}
+
 /// The server's line of history. Its history files, and those of the timelines before, are archived first: a segment of a timeline
 /// of which nobody knows where it came from is of little use.
 pub fn line_of_history(
@@ -33,8 +42,7 @@ pub fn line_of_history(
     for switch in ancestry.switches.iter().filter(|switch| switch.from > 1) {
         match session.history(switch.from) {
             Ok(text) => {
-                let _: Put =
-                    archive.put(&WalFile::History(switch.from), &text, None).map_err(Failure::from)?;
+                let _: Put = archive.put(&WalFile::History(switch.from), &text, None).map_err(of_archive)?;
             }
             // A server that was made from a base backup need not have those of its ancestors.
             Err(Trouble::Gone(_)) => {
@@ -47,12 +55,12 @@ pub fn line_of_history(
             Err(trouble) => return Err(trouble),
         }
     }
-    archive.put(&WalFile::History(timeline), &text, None).map_err(Failure::from)?;
+    archive.put(&WalFile::History(timeline), &text, None).map_err(of_archive)?;
     Ok(ancestry)
 }
 
 /// The segments to begin with, best first. A later one is for when the server does not have the log of an earlier one any more; it is
-/// there only if nothing that is archived is cut off by that.
+/// there only if nothing is cut off by that: neither what is archived, nor a base backup.
 pub fn beginnings(
     repository: &Repository,
     identity: &Identity,
@@ -61,16 +69,17 @@ pub fn beginnings(
     slot_start: Option<Lsn>,
 ) -> Result<Vec<Segment>> {
     let holdings = Holdings::read_in_part(repository, identity.system)?;
-    if let Some(next) = after_archived(holdings.segments(), ancestry, size) {
-        return Ok(vec![next]);
+    let next = match after_archived(holdings.segments(), ancestry, size) {
+        Some(next) => Some(next),
+        None => after_base(repository, identity, ancestry, size)?,
+    };
+    if let Some(next) = next {
+        // Beyond it there are fragments only where a gap was accepted before.
+        let open = last_of_line(holdings.begun(), ancestry, size);
+        let open = open.filter(|open| open.number(size) > next.number(size) && !holdings.has(*open));
+        return Ok([next].into_iter().chain(open).collect());
     }
-    // Nothing yet: the newest base backup is of no use without the log that follows it.
-    let bases = retention::live_bases(repository, &BTreeSet::new())?;
-    let of_line = bases
-        .iter()
-        .filter(|facts| facts.system == identity.system && ancestry.includes(facts.timeline, facts.stop));
-    let base = of_line.map(|facts| facts.stop).max();
-    let places = [base, slot_start, Some(identity.flushed)];
+    let places = [slot_start, Some(identity.flushed)];
     let mut found: Vec<Segment> = Vec::new();
     for lsn in places.into_iter().flatten().filter(|lsn| *lsn <= identity.flushed) {
         let segment = ancestry.segment(Segment::holding(identity.timeline, lsn, size), size);
@@ -81,22 +90,45 @@ pub fn beginnings(
     Ok(found)
 }
 
+/// The segment within which the newest base backup of this line ends: that one is of no use without the log that follows.
+fn after_base(
+    repository: &Repository,
+    identity: &Identity,
+    ancestry: &Ancestry,
+    size: SegmentSize,
+) -> Result<Option<Segment>> {
+    let bases = retention::live_bases(repository, &BTreeSet::new())?;
+    let of_line = bases
+        .iter()
+        .filter(|facts| facts.system == identity.system && ancestry.includes(facts.timeline, facts.stop));
+    let stop = of_line.map(|facts| facts.stop).filter(|stop| *stop <= identity.flushed).max();
+    Ok(stop.map(|stop| ancestry.segment(Segment::holding(identity.timeline, stop, size), size)))
+}
+
 /// The segment that follows the last one that is archived whole on this line of history.
 fn after_archived(
     archived: impl Iterator<Item = Segment>,
     ancestry: &Ancestry,
     size: SegmentSize,
 ) -> Option<Segment> {
-    let on_line = archived.filter(|segment| ancestry.segment(*segment, size) == *segment);
-    let last = on_line.max_by_key(|segment| segment.number(size))?;
+    let last = last_of_line(archived, ancestry, size)?;
     Some(ancestry.segment(last.next(size), size))
+}
+
+fn last_of_line(
+    segments: impl Iterator<Item = Segment>,
+    ancestry: &Ancestry,
+    size: SegmentSize,
+) -> Option<Segment> {
+    let on_line = segments.filter(|segment| ancestry.segment(*segment, size) == *segment);
+    on_line.max_by_key(|segment| segment.number(size))
 }
 
 /// What to say where the server does not have the log that comes next.
 pub fn gap(segment: Segment, cause: Failure) -> Failure {
     Failure::new(
         Kind::Refused,
-        format!("the server does not have the log from {segment} on any more: the archive would have a gap"),
+        format!("the server does not have the WAL from {segment} on any more: the archive would have a gap"),
     )
     .hint(
         "Nothing after a gap can be reached from before it. If an archive_command or another receiver can still bring the segments, \

@@ -14,6 +14,9 @@ use std::{
     time::Duration,
 };
 
+/// How long an answer may stay away: so long, at worst, whoever wants to stop waits for us.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Tells the watching thread to end.
 #[derive(Default)]
 pub struct Bell {
@@ -35,6 +38,14 @@ impl Bell {
     }
 }
 
+/// A session in which a server is asked that may not answer.
+pub fn connect(spec: &ConnectSpec) -> mainstay_domain::Result<Connection> {
+    let connect_timeout = spec.connect_timeout.min(PATIENCE);
+    let mut connection = Connection::connect(&ConnectSpec { connect_timeout, ..spec.clone() })?;
+    connection.set_patience(Some(PATIENCE))?;
+    Ok(connection)
+}
+
 /// What to watch.
 pub struct Watch<'a> {
     pub spec: &'a ConnectSpec,
@@ -52,7 +63,7 @@ impl Watch<'_> {
         while !bell.wait(self.every) {
             let look = match connection.take() {
                 Some(connection) => Some(connection),
-                None => Connection::connect(self.spec).ok(),
+                None => connect(self.spec).ok(),
             };
             let Some(mut asked) = look else { continue };
             if self.look(&mut asked, &mut told, monitor).is_ok() {

@@ -83,7 +83,7 @@ pub fn find<'a>(
     let basis = Basis { vault, record, facts, timeline: 0 };
     let identity = session.identify().map_err(Trouble::into_failure)?;
     if identity.flushed < basis.facts.stop {
-        return none("the server's log has not come to where the backup before ended");
+        return none("the server's WAL has not come to where the backup before ended");
     }
     let history = match identity.timeline {
         1 => Ancestry::root(1),

@@ -23,11 +23,11 @@ pub fn refuse_unreadable(block_size: u32, wal_block_size: u32, version_text: &st
     }
 }
 
-/// Refuses a server that was built with other pages of its log (`--with-wal-blocksize`).
+/// Refuses a server that was built with other pages of its WAL (`--with-wal-blocksize`).
 pub fn refuse_log_pages(wal_block_size: u32) -> Result<()> {
     match wal_block_size as usize {
         PAGE => Ok(()),
-        _ => Err(other_pages("pages of its log", wal_block_size)),
+        _ => Err(other_pages("pages of its WAL", wal_block_size)),
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
         assert!(refuse_unreadable(8192, 8192, "EnterpriseDB something").is_ok(), "nothing is known of it");
         let refused = |block, log, text: &str| refuse_unreadable(block, log, text).unwrap_err().message;
         assert!(refused(16384, 8192, &own).contains("pages of its tables of 16384 bytes"));
-        assert!(refused(8192, 65536, &own).contains("pages of its log of 65536 bytes"));
+        assert!(refused(8192, 65536, &own).contains("pages of its WAL of 65536 bytes"));
         assert!(refused(8192, 8192, &text("s390x-ibm-linux-gnu")).contains("the other way round"));
     }
 

@@ -186,6 +186,7 @@ pub fn capture(
         keep(TABLESPACE_MAP.into(), put_bytes(sink, stopped.tablespace_map.as_bytes())?);
     }
     let mut facts = facts_of(&server, &directory, timeline, backup.start, stopped.stop);
+    facts.stopped_at = Some(stopped.at);
     for segment in facts.segments().collect::<Vec<_>>() {
         let content = put_segment(sink, &directory, segment, server.system)?;
         keep(format!("{WAL}{segment}"), content);
@@ -252,6 +253,7 @@ pub(super) fn facts_of(
         counts: Counts::default(),
         captured: None,
         read_whole: None,
+        stopped_at: None,
         wal: Vec::new(),
     }
 }
@@ -343,7 +345,7 @@ fn history_files(directory: &Path) -> Vec<PathBuf> {
 fn put_segment(sink: &dyn Sink, directory: &Path, segment: Segment, system: u64) -> Result<Content> {
     let path = directory.join("pg_wal").join(segment.to_string());
     let lost = |why: String| {
-        Failure::failed(format!("the log that this backup needs is gone: {} {why}", path.display()))
+        Failure::failed(format!("the WAL that this backup needs is gone: {} {why}", path.display()))
             .hint("Let the server keep more of it (wal_keep_size), or give it a free replication slot, and run the backup again.")
     };
     let unread = |error: io::Error| lost("cannot be read".into()).caused_by(error);

@@ -31,10 +31,10 @@ pub struct ClusterConfig {
     /// How base backups are made.
     #[serde(default)]
     pub method: Method,
-    /// How `mainstay wal receive` receives its log.
+    /// How `mainstay wal receive` receives its WAL.
     #[serde(default)]
     pub receive: ReceiveConfig,
-    /// How much log a replication slot may make the server keep before `wal status` and `status` warn.
+    /// How much WAL a replication slot may make the server keep before `wal status` and `status` warn.
     #[serde(default = "four_gib")]
     pub slot_warn: ByteSize,
     /// How `mainstay wal push` and `mainstay wal fetch` find their daemon.
@@ -55,11 +55,11 @@ pub enum Method {
     Replication,
 }
 
-/// How the log is received while it is written.
+/// How WAL is received while it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReceiveConfig {
-    /// The replication slot that keeps the log for us; made if it is not there. By default `mainstay_<application>_<source>`.
+    /// The replication slot that keeps the WAL for us; made if it is not there. By default `mainstay_<application>_<source>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<String>,
     /// The name by which `synchronous_standby_names` calls us.
@@ -160,7 +160,7 @@ impl ClusterConfig {
         }
     }
 
-    /// The name of the slot that the log of this source is received through.
+    /// The name of the slot that the WAL of this source is received through.
     pub fn slot(&self, app: &str, source: &str) -> String {
         const LONGEST: usize = 63;
         let clean = |c: char| match c.to_ascii_lowercase() {

@@ -44,6 +44,10 @@ pub struct ClusterFacts {
     /// When every page of it was last read, and not only what had changed; older versions did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_whole: Option<Time>,
+    /// When it ended, by the server's own clock, which the times of its transactions are by: this machine's may be another. Older
+    /// versions did not ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_at: Option<Time>,
     /// Segments of the log that the record holds itself.
     pub wal: Vec<String>,
 }

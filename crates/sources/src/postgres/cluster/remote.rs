@@ -16,7 +16,7 @@ use super::{
     old::OldFiles,
     pages::{Checking, FRAME, PageHasher, SLICE},
     read::{self, Part},
-    server::{connect, timeline_of_label},
+    server::{clock_of, connect, timeline_of_label},
     shared::{Shared, Suspects, Tally, add},
     tar::{Archives, Kind, Member},
 };
@@ -136,7 +136,7 @@ fn stream(
     let slot = format!("mainstay_backup_{}", keeper.process_id());
     if let Err(trouble) = keeper.create_temporary_slot(&slot) {
         let message = format!(
-            "the log that the backup needs is not held by a slot ({}); if the server removes it first, the backup fails",
+            "the WAL that the backup needs is not held by a slot ({}); if the server removes it first, the backup fails",
             trouble.into_failure()
         );
         monitor.notice(Severity::Info, &message);
@@ -225,6 +225,7 @@ fn stream(
 
     // The end, and whether all has come.
     let finished = backup.finish()?;
+    let stopped_at = clock_of(&mut connect(spec)?)?;
     if finished.timeline != begun_on {
         return Err(Failure::failed(format!(
             "the standby went over from timeline {begun_on} to {} during its backup",
@@ -265,10 +266,10 @@ fn stream(
         keep(TABLESPACE_MAP.into(), put_bytes(sink, map)?);
     }
     let mut facts = facts_of(&server, Path::new(""), timeline, start, finished.stop);
+    facts.stopped_at = Some(stopped_at);
     for segment in facts.segments().collect::<Vec<_>>() {
         let file = WalFile::Segment(segment);
-        let content =
-            taken.log.remove(&file).ok_or_else(|| lacks(&format!("the segment {segment} of the log")))?;
+        let content = taken.log.remove(&file).ok_or_else(|| lacks(&format!("the WAL segment {segment}")))?;
         keep(format!("{WAL}{segment}"), content);
         facts.wal.push(segment.to_string());
     }

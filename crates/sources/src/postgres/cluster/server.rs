@@ -9,7 +9,7 @@ use super::{
 };
 use crate::postgres::wire::{ConnectSpec, Connection, WireError, quote_literal};
 use mainstay_domain::{
-    Failure, Result, Severity,
+    Failure, Result, Severity, Time,
     monitor::Monitor,
     wal::{Lsn, SegmentSize},
 };
@@ -68,7 +68,7 @@ impl Server {
         let row = rows.iter().next().ok_or_else(|| Failure::failed("the server says nothing of itself"))?;
         let number = |column: usize| row.text(column).parse::<u64>().unwrap_or_default();
         let segment_size = SegmentSize::try_from(number(5)).map_err(|error| {
-            Failure::failed("the server's log has segments of an unknown size").caused_by(error)
+            Failure::failed("the server's WAL has segments of an unknown size").caused_by(error)
         })?;
         build::refuse_unreadable(number(6) as u32, number(9) as u32, &row.text(0))?;
         build::refuse_other_files(&row.text(10))?;
@@ -142,6 +142,8 @@ pub struct Backup {
 #[derive(Debug, Clone)]
 pub struct Stopped {
     pub stop: Lsn,
+    /// Not before that, by the server's clock.
+    pub at: Time,
     pub backup_label: String,
     pub tablespace_map: String,
 }
@@ -160,7 +162,7 @@ impl Backup {
         ));
         if let Err(error) = kept {
             let message = format!(
-                "the log that the backup needs is not held by a slot ({error}); if the server removes it first, the backup fails"
+                "the WAL that the backup needs is not held by a slot ({error}); if the server removes it first, the backup fails"
             );
             monitor.notice(Severity::Info, &message);
         }
@@ -203,6 +205,7 @@ impl Backup {
             .ok_or_else(|| Failure::failed("the server says nothing of the backup's end"))?;
         let stopped = Stopped {
             stop: parse_lsn(&row.text(0))?,
+            at: clock_of(&mut self.connection)?,
             backup_label: row.text(1),
             tablespace_map: row.text(2),
         };
@@ -224,6 +227,15 @@ impl Backup {
             _ => Ok(()),
         }
     }
+}
+
+/// What time it is for a server.
+pub fn clock_of(connection: &mut Connection) -> Result<Time> {
+    let said = connection.query_text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")?;
+    let microseconds = said.unwrap_or_default().parse::<i64>();
+    let microseconds = microseconds
+        .map_err(|error| Failure::failed("the server says no time that makes sense").caused_by(error))?;
+    Ok(Time(microseconds.saturating_mul(1000)))
 }
 
 /// The timeline on which a backup was taken, as its label says: the name of the segment that it starts in.

@@ -22,7 +22,7 @@ pub struct Identity {
 /// What can go wrong with a session, by what its user can do about it.
 #[derive(Debug)]
 pub enum Trouble {
-    /// The server does not have the log any more that was asked for, or has given up the slot.
+    /// The server does not have the WAL any more that was asked for, or has given up the slot.
     Gone(Failure),
     /// The connection is lost, or the server is away or busy: another attempt may succeed.
     Passing(Failure),
@@ -50,7 +50,7 @@ impl From<WireError> for Trouble {
             Some("58P01" | "55000") => Trouble::Gone(
                 Failure::new(
                     Kind::Refused,
-                    "the server does not have the log any more that is to be received",
+                    "the server does not have the WAL any more that is to be received",
                 )
                 .caused_by(error),
             ),

@@ -55,16 +55,16 @@ impl Slot {
         match self.standing(limit) {
             Standing::Good => None,
             Standing::Heavy => Some(format!(
-                "the replication slot {name} makes the server keep {retained} of log (limit {limit}), and {used}: start or mend its \
+                "the replication slot {name} makes the server keep {retained} of WAL (limit {limit}), and {used}: start or mend its \
                  receiver, or drop it (SELECT pg_drop_replication_slot('{name}')), before the server's disk is full"
             )),
             Standing::Endangered => Some(format!(
                 "the server is about to give up the replication slot {name} ({retained} behind, more than max_slot_wal_keep_size), and \
-                 {used}: without it the log has a gap"
+                 {used}: without it the WAL has a gap"
             )),
             Standing::Lost => Some(format!(
                 "the server has given up the replication slot {name}: it keeps nothing any more. Start mainstay wal receive APP again: it makes \
-                 the slot anew, and goes on if the server still has the log that comes next; if not, it says so (--accept-gap, and a new \
+                 the slot anew, and goes on if the server still has the WAL that comes next; if not, it says so (--accept-gap, and a new \
                  base backup). A slot of somebody else's is dropped with SELECT pg_drop_replication_slot('{name}')"
             )),
         }

@@ -106,7 +106,8 @@ fn read(data: &[u8]) -> Result<Message<'_>, WireError> {
             .and_then(|reply| Some(Message::Alive { end_there: Lsn(long(1)?), reply: *reply != 0 })),
         _ => None,
     };
-    message.ok_or_else(|| WireError::Protocol("a message of the log's stream that makes no sense".to_owned()))
+    message
+        .ok_or_else(|| WireError::Protocol("a message of the stream of WAL that makes no sense".to_owned()))
 }
 
 pub(super) fn next_timeline(rows: &Rows) -> Result<Next> {

@@ -31,7 +31,7 @@ impl Archiver {
     pub fn concern(&self) -> Option<String> {
         if self.without_command {
             return Some(
-                "archive_mode is on and archive_command is empty: nothing is archived, and the server keeps all its log until its disk \
+                "archive_mode is on and archive_command is empty: nothing is archived, and the server keeps all its WAL until its disk \
                  is full"
                     .to_owned(),
             );

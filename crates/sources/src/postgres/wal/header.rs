@@ -68,7 +68,7 @@ pub fn check_header(name: Segment, bytes: &[u8], length: u64, system: u64) -> Re
     }
     if header.page_size != PAGE {
         return Err(wrong(format!(
-            "its server was built with pages of {} bytes in its log, and only those of {PAGE} can be read",
+            "its server was built with pages of {} bytes in its WAL, and only those of {PAGE} can be read",
             header.page_size
         )));
     }
@@ -79,7 +79,7 @@ pub fn check_header(name: Segment, bytes: &[u8], length: u64, system: u64) -> Re
         )));
     }
     if header.start != name.start(header.segment_size) {
-        return Err(wrong(format!("it holds the log from {} on", header.start)));
+        return Err(wrong(format!("it holds the WAL from {} on", header.start)));
     }
     if header.timeline > name.timeline {
         return Err(wrong(format!("it is of timeline {}", header.timeline)));

@@ -21,6 +21,8 @@ pub fn versions() -> Vec<Tools> {
     let mut found = tools::installed(Purpose::Server, None);
     if std::env::var_os("MAINSTAY_PG_TREES").is_none() {
         let trees = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../.setup/postgresql");
+        // By the path that the servers' user can take, where the checkout is closed to others.
+        let trees = trees.canonicalize().unwrap_or(trees);
         found.extend(tools::installed(Purpose::Server, Some(&trees)));
     }
     found.retain(|t| Tools::at(&t.bin_dir, Purpose::Dump).is_some());

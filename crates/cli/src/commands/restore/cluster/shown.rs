@@ -20,7 +20,7 @@ pub fn heading_to(context: &Context, resolved: &Resolved<'_>, source: &str, dest
     let base = &resolved.base;
     let to = match &resolved.target {
         Target::Immediate => format!("as of {}", time::local(base.summary.finished)),
-        Target::Latest => "to the end of the archived log".to_owned(),
+        Target::Latest => "to the end of the archived WAL".to_owned(),
         Target::Time(at) if at.0 % SECOND == 0 => format!("to {}", time::local(*at)),
         Target::Time(at) => format!("to {}", time::precise(*at)),
         Target::Lsn(lsn) => format!("to the position {lsn}"),
@@ -43,7 +43,7 @@ pub fn show_resolved(context: &Context, resolved: &Resolved<'_>) {
     }
     if let Some(segment) = &window.damaged {
         out.line(format_args!(
-            "  damaged       {segment} of the archived log: what comes after it cannot be reached"
+            "  damaged       {segment} of the archived WAL: what comes after it cannot be reached"
         ));
     }
     for other in &resolved.others {

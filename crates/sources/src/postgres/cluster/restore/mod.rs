@@ -72,6 +72,8 @@ pub fn restore(
     let control = data.join(exclude::CONTROL);
     match fs::remove_file(&control) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unwritten(&control)(error)),
+        // Files are changed where they lie: after a power cut, no control file must come back beside such ones.
+        Ok(()) if options.sync => writing::sync_directory_of(&control).map_err(unwritten(&control))?,
         _ => {}
     }
 
@@ -90,7 +92,7 @@ pub fn restore(
     };
     if let Some(kept) = &set_aside {
         report.notices.push(format!(
-            "the log of the cluster that was here is kept in {}: it may hold what was not archived; remove it when all is well",
+            "the WAL of the cluster that was here is kept in {}: it may hold what was not archived; remove it when all is well",
             kept.display()
         ));
     }
@@ -261,7 +263,7 @@ fn set_log_aside(data: &Path) -> Result<Option<PathBuf>> {
     let kept = free.expect("numbers do not end");
     fs::rename(&log, &kept).map_err(|error| {
         Failure::new(Kind::Refused, format!("{} cannot be set aside as {}", log.display(), kept.display()))
-            .hint("It may hold log that was not archived. Move it away by hand, and try again.")
+            .hint("It may hold WAL that was not archived. Move it away by hand, and try again.")
             .caused_by(error)
     })?;
     Ok(Some(kept))

@@ -54,10 +54,18 @@ impl Writing<'_> {
             file.sync_all().map_err(failed)?;
         }
         fs::rename(&temporary, path).map_err(failed)?;
-        if let (true, Some(parent)) = (self.sync, path.parent()) {
-            fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        if self.sync {
+            sync_directory_of(path).map_err(failed)?;
         }
         Ok(())
+    }
+}
+
+/// Makes durable which names there are in the directory of this path.
+pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => fs::File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
 }
 
