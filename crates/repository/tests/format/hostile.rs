@@ -291,6 +291,8 @@ fn every_decoder_has_its_fuzz_target_and_that_package_names_all_that_they_need()
     });
     let mut bins: Vec<_> = bins.collect();
     let of_sources = fs::read_to_string(fuzz.join("../crates/sources/tests/sources/decoders.rs")).unwrap();
+    let (_, of_sources) = of_sources.split_once("TARGETS: ").unwrap();
+    let (of_sources, _) = of_sources.split_once(';').unwrap();
     let of_sources: Vec<&str> =
         of_sources.split("(\"").skip(1).filter_map(|part| part.split('"').next()).collect();
     assert!(of_sources.len() >= 3, "{of_sources:?}");
