@@ -32,7 +32,7 @@ fn a_dry_run_of_files_names_what_lay_in_a_lost_pack_and_the_restore_brings_the_r
     out| Restore uploads of shop as of <time> (point <id>) into PLACE/back
     out|
     out|  cannot be read whole: listing (lost: packs/data/xx/<id>)
-    out|  The rest can be restored, and what does not come is named then; `mainstay verify` says which points are whole.
+    out|  The rest can be restored, and what does not come is named then; `mainstay verify shop` says which points are whole.
     out|
     out|  to create  4 files (links included), 3 folders
     out|  to overwrite  0

@@ -1,6 +1,6 @@
 //! What the repository has lost of what is to be restored, shown with the plan: nobody shall learn it from the restore itself.
 
-use crate::{context::Context, exit::Exit};
+use crate::{context::Context, exit::Exit, render::plain};
 use mainstay_domain::{Kind, Result};
 use mainstay_operations::restore::{Lacking, Opened};
 
@@ -10,7 +10,7 @@ const SHOWN: usize = 10;
 /// Shows what would not come back; whether there is anything. A dry run looks for every pack; a restore that is under way, which
 /// finds out by itself, only says what is known.
 pub fn show(context: &Context, opened: &Opened<'_>, dry_run: bool) -> Result<bool> {
-    Ok(tell(context, &opened.lacking(dry_run, &context.progress)?))
+    Ok(tell(context, &opened.point.summary.app, &opened.lacking(dry_run, &context.progress)?))
 }
 
 /// Plans a restore; a plan that cannot be made may fail for what is lost, which is shown then.
@@ -27,7 +27,7 @@ pub fn plan<T>(
     planned
 }
 
-fn tell(context: &Context, lacking: &[Lacking]) -> bool {
+fn tell(context: &Context, app: &str, lacking: &[Lacking]) -> bool {
     let out = &context.output;
     for lost in lacking.iter().take(SHOWN) {
         let of = match lost.packs.as_slice() {
@@ -43,7 +43,10 @@ fn tell(context: &Context, lacking: &[Lacking]) -> bool {
         out.json("lacking", &serde_json::json!({ "stream": lost.stream, "packs": lost.packs }));
     }
     if !lacking.is_empty() {
-        out.line("  The rest can be restored, and what does not come is named then; `mainstay verify` says which points are whole.\n");
+        out.line(format_args!(
+            "  The rest can be restored, and what does not come is named then; `mainstay verify {}` says which points are whole.\n",
+            plain(app)
+        ));
     }
     !lacking.is_empty()
 }

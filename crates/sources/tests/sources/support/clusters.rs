@@ -59,10 +59,10 @@ pub fn until(server: &Sandbox, sql: &str) {
     }
 }
 
-/// Runs one of the server's programs on its data directory, as the user that owns it; what it printed, or why it failed.
+/// Runs one of the server's programs as the user that owns its data, which it finds by PGDATA; what it printed, or why it failed.
 pub fn program(server: &Sandbox, name: &str, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new(server.tools().program(name));
-    command.arg("-D").arg(server.data_directory()).args(arguments).current_dir("/");
+    command.env("PGDATA", server.data_directory()).args(arguments).current_dir("/");
     if rustix::process::geteuid().is_root() {
         let owner = std::fs::metadata(server.data_directory()).unwrap();
         command.uid(owner.uid()).gid(owner.gid());
