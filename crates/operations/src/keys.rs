@@ -19,9 +19,13 @@ pub struct RecipientInfo {
     object: String,
 }
 
+/// Everyone who can open a repository, in the order in which they were let in.
 pub fn list(repository: &Repository) -> Result<Vec<RecipientInfo>> {
     let recipients = keyring::recipients(&**repository.store(), repository.format().root())?;
-    Ok(recipients.into_iter().map(|(object, recipient)| describe(object, &recipient)).collect())
+    let mut listed: Vec<_> =
+        recipients.into_iter().map(|(object, recipient)| describe(object, &recipient)).collect();
+    listed.sort_by_key(|recipient| recipient.created);
+    Ok(listed)
 }
 
 fn describe(object: String, recipient: &Recipient) -> RecipientInfo {

@@ -26,7 +26,10 @@ fn what_a_command_writes_comes_back_byte_for_byte() {
     let config = CommandConfig { name: "numbers.txt".into(), ..shell("seq 1 300000; printf '\\0\\377'") };
     let record = capture(&config, &memory).unwrap();
     let facts = CommandFacts::from_json(&record.facts).unwrap();
-    assert_eq!((facts.program.as_str(), facts.bytes), ("seq", record.bytes));
+    assert_eq!(
+        (facts.program.as_str(), facts.bytes),
+        ("the shell command that begins with seq", record.bytes)
+    );
     let folder = tempfile::tempdir().unwrap();
     let (path, bytes) = command::to_directory(&memory, &record, folder.path()).unwrap();
     assert!(path.ends_with("numbers.txt") && bytes == record.bytes);

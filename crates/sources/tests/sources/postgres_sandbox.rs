@@ -83,7 +83,7 @@ fn start_a_sandbox_for_the_test_that_kills_us() {
 #[test]
 fn a_sandbox_ends_when_its_owner_is_killed() {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "start_a_sandbox_for_the_test_that_kills_us", "--nocapture"])
+        .args(["--exact", "postgres_sandbox::start_a_sandbox_for_the_test_that_kills_us", "--nocapture"])
         .env(CHILD, "1")
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
