@@ -5,7 +5,7 @@ use crate::{
     backup,
     config::{Config, VerifyAfter},
     prune,
-    testing::{NOW, holding, left, open, store, try_open_over},
+    testing::{CONFIG, NOW, holding, left, open, store, try_open_over},
 };
 use mainstay_domain::{
     PointId, Silent,
@@ -20,20 +20,6 @@ use mainstay_repository::{
 };
 use mainstay_stores::{Attempt, FailingStore, Fault, MemoryStore, Verb};
 use std::{collections::BTreeSet, path::Path, sync::Arc};
-
-const CONFIG: &str = "version: 1
-stores:
-  local: { url: \"file:///nowhere\" }
-repositories:
-  main: { key: { env: KEY }, stores: [local] }
-apps:
-  shop:
-    repository: main
-    sources:
-      uploads: { files: { paths: [\"/nowhere\"] } }
-    policies:
-      nightly: { keep: { last: 1 } }
-";
 
 fn plan(repository: &Repository) -> prune::Plan {
     let config = Config::parse(CONFIG, Path::new("mainstay.yaml")).unwrap();

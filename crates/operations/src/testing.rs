@@ -17,6 +17,21 @@ use std::sync::Arc;
 /// When everything happens in these tests.
 pub const NOW: Time = Time(1_767_225_600_000_000_000);
 
+/// An application of which prune keeps one point.
+pub const CONFIG: &str = "version: 1
+stores:
+  local: { url: \"file:///nowhere\" }
+repositories:
+  main: { key: { env: KEY }, stores: [local] }
+apps:
+  shop:
+    repository: main
+    sources:
+      uploads: { files: { paths: [\"/nowhere\"] } }
+    policies:
+      nightly: { keep: { last: 1 } }
+";
+
 struct Stopped;
 
 impl Clock for Stopped {

@@ -7,6 +7,7 @@ use crate::{
 };
 use mainstay_domain::{HostId, ObjectId, PackId, PointId, SessionId, point::Point};
 use minicbor::{Decode, Encode};
+use std::path::{Component, Path};
 
 const ENVELOPE: Envelope = Envelope {
     magic: b"MSTYMAN1",
@@ -73,12 +74,24 @@ pub fn open(id: &PointId, bytes: &[u8], reader: &Unsealer<'_>) -> Result<Manifes
     let size = zstd::zstd_safe::get_frame_content_size(&point).ok().flatten().unwrap_or(0);
     let point = zstd::bulk::decompress(&point, (size as usize).min(MAX_POINT))
         .map_err(|_| damaged("its point cannot be decompressed"))?;
+    let point: Point = minicbor::decode(&point).map_err(|_| damaged("its point cannot be parsed"))?;
+    if !point.sources.iter().all(|source| names_a_folder(&source.name)) {
+        return Err(damaged("the name of a source in it leads out of the folder it is restored to"));
+    }
     Ok(Manifest {
-        point: minicbor::decode(&point).map_err(|_| damaged("its point cannot be parsed"))?,
+        point,
         reach: minicbor::decode(&reach).map_err(|_| damaged("its reach cannot be parsed"))?,
         session: SessionId(verified.context()),
         signer: verified.signer,
     })
+}
+
+/// Whether a name is that of one folder below another: restores and restore tests put sources there, and a host that may write
+/// points must not choose any other place.
+fn names_a_folder(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
+        && !name.contains('\0')
 }
 
 fn check_name(id: &PointId, bytes: &[u8], what: &str) -> Result<()> {

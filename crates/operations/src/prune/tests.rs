@@ -1,26 +1,12 @@
 //! What was planned, and what happened until it was carried out.
 
 use super::*;
-use crate::testing::{NOW, left, open, point, proof, store};
+use crate::testing::{CONFIG, NOW, left, open, point, proof, store};
 use mainstay_domain::{
     Silent,
     point::{Hold, State},
     time::MINUTE,
 };
-
-const CONFIG: &str = "version: 1
-stores:
-  local: { url: \"file:///nowhere\" }
-repositories:
-  main: { key: { env: KEY }, stores: [local] }
-apps:
-  shop:
-    repository: main
-    sources:
-      uploads: { files: { paths: [\"/nowhere\"] } }
-    policies:
-      nightly: { keep: { last: 1 } }
-";
 
 fn planned(repository: &Repository) -> Plan {
     plan_at(repository, NOW).unwrap()

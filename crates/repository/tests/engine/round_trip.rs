@@ -92,3 +92,23 @@ fn two_writers_at_once_may_store_a_chunk_twice_and_each_point_knows_its_own() {
     collect(&repository, 0, &Silent).unwrap();
     assert!(read(&opened(), &points[1], 0).unwrap() == noise(5, 200_000));
 }
+
+#[test]
+fn a_point_whose_source_is_named_like_a_way_out_of_its_folder_is_not_opened() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let repository = create(&store);
+    let at = repository.clock().now();
+    let committed = |name: &str| {
+        let session = Session::begin(&repository, tuning()).unwrap();
+        let mut point = point(at, Vec::new());
+        point.sources[0].name = name.into();
+        session.commit(|_| point).unwrap().point
+    };
+    for name in ["", ".", "..", "../a", "/etc", "a/b", "a/", "./a", "a\0b"] {
+        let refused = repository.manifest(&committed(name)).map(|_| ()).unwrap_err();
+        assert!(refused.to_string().contains("leads out"), "{name:?}: {refused}");
+    }
+    for name in ["db", ".env", "db-tablespace-16384-stopped", "..."] {
+        assert!(repository.manifest(&committed(name)).is_ok(), "{name:?}");
+    }
+}
