@@ -282,19 +282,13 @@ fn it_is_said_beforehand_that_a_directory_without_a_control_file_gets_no_safety_
     assert!(ran.code == 2 && said(&ran), "before it is asked\n{}", ran.all());
 }
 
-#[test]
-fn a_clone_of_the_machine_cannot_archive_into_its_originals_archive() {
-    let bank = Bank::new(newest());
-    bank.sql("INSERT INTO ledger VALUES (1)");
-    bank.done(&["backup", "bank"]);
-    bank.archive_all();
-    bank.stop();
+/// A snapshot of a stopped server's disk, say: the same cluster twice, and both go on.
+fn clone_of(bank: &Bank) -> Sandbox {
     let archiving = SandboxOptions::new(bank.tools.clone())
         .setting("archive_mode", "on")
         .setting("archive_command", &bank.push)
         .setting("full_page_writes", "on");
-    // A snapshot of the disk, say: the same cluster twice, and both go on.
-    let clone = Sandbox::start_on(&archiving, &|data| {
+    Sandbox::start_on(&archiving, &|data| {
         let copied = std::process::Command::new("cp")
             .arg("-a")
             .arg(bank.server.data_directory())
@@ -303,7 +297,17 @@ fn a_clone_of_the_machine_cannot_archive_into_its_originals_archive() {
         assert!(copied.success());
         Ok(())
     })
-    .unwrap();
+    .unwrap()
+}
+
+#[test]
+fn a_clone_of_the_machine_cannot_archive_into_its_originals_archive() {
+    let bank = Bank::new(newest());
+    bank.sql("INSERT INTO ledger VALUES (1)");
+    bank.done(&["backup", "bank"]);
+    bank.archive_all();
+    bank.stop();
+    let clone = clone_of(&bank);
     let push = bank.push.replace('\'', "'\\''");
     let _running = bank.start_again_with(&format!("-c archive_mode=on -c archive_command='{push}'"));
     bank.sql("INSERT INTO ledger VALUES (2)");
@@ -324,20 +328,7 @@ fn what_a_clone_archived_first_can_be_taken_out_and_its_original_goes_on() {
     bank.done(&["backup", "bank"]);
     bank.archive_all();
     bank.stop();
-    let archiving = SandboxOptions::new(bank.tools.clone())
-        .setting("archive_mode", "on")
-        .setting("archive_command", &bank.push)
-        .setting("full_page_writes", "on");
-    let clone = Sandbox::start_on(&archiving, &|data| {
-        let copied = std::process::Command::new("cp")
-            .arg("-a")
-            .arg(bank.server.data_directory())
-            .arg(data)
-            .status()?;
-        assert!(copied.success());
-        Ok(())
-    })
-    .unwrap();
+    let clone = clone_of(&bank);
     let first = clone.connect("postgres").unwrap().query_text("SELECT pg_walfile_name(pg_current_wal_lsn())");
     let first = first.unwrap().unwrap();
     for id in 100..103 {

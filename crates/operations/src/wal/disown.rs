@@ -149,9 +149,13 @@ pub fn carry_out(repository: &Repository, plan: &Plan, keep_in: &Path, monitor: 
             WalFile::Fragment(segment, _) => WalFile::Segment(*segment),
             file => file.clone(),
         };
-        if kept.insert(file.clone())
-            && let Some(content) = holdings.content(&file)?
-        {
+        if kept.insert(file.clone()) {
+            let content = holdings.content(&file)?.ok_or_else(|| {
+                Failure::verification(format!(
+                    "{file} is listed in the archive and cannot be read; nothing was removed"
+                ))
+                .hint("`mainstay verify APP --level data` says what is wrong with it.")
+            })?;
             // A beginning must not be taken for a whole segment when it is pushed again.
             let name = match &file {
                 WalFile::Segment(segment) if !holdings.has(*segment) => WalFile::Partial(*segment),

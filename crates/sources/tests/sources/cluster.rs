@@ -1,7 +1,7 @@
 //! Base backups of running servers, restored into other servers.
 
 use crate::{
-    clusters::{KEY, Later, SUM, config, facts, fill, program, text, until},
+    clusters::{KEY, Later, SUM, caught_up, config, facts, fill, following, program, standby_mode, text},
     memory, support,
 };
 use mainstay_domain::{
@@ -10,10 +10,7 @@ use mainstay_domain::{
     stream::{Content, Piece, PieceWriter, Pool, Sink},
 };
 use mainstay_sources::postgres::{
-    cluster::{
-        self, ClusterConfig,
-        restore::{self, Recovery, Target},
-    },
+    cluster::{self, ClusterConfig, restore},
     sandbox::{Sandbox, SandboxOptions},
 };
 use memory::Memory;
@@ -315,24 +312,11 @@ fn tablespaces_come_back_where_they_are_sent_and_the_log_wherever_it_was() {
 
 /// A standby of `primary`, made from a base backup of it.
 fn standby(primary: &Sandbox, memory: &Memory, record: &SourceRecord) -> Sandbox {
-    let address =
-        format!("host={} port={} user=postgres", primary.socket_directory().display(), primary.port());
-    let options = SandboxOptions::new(primary.tools().clone())
-        .setting("primary_conninfo", &address)
-        .setting("hot_standby", "on");
-    let recovery = Recovery {
-        target: Target::Latest,
-        timeline: 1,
-        restore_command: "false".into(),
-        action: restore::Action::Promote,
-        standby: true,
-        primary: None,
-        archive: false,
-    };
+    let options = following(SandboxOptions::new(primary.tools().clone()), primary);
     let server = Sandbox::start_on(&options, &|data: &Path| {
         let options = restore::Options {
             sync: false,
-            recovery: Some(recovery.clone()),
+            recovery: Some(standby_mode()),
             ..restore::Options::new(data.to_owned())
         };
         restore::restore(memory, record, &options, &mut |_| Ok(Vec::new()), &Silent)
@@ -340,8 +324,7 @@ fn standby(primary: &Sandbox, memory: &Memory, record: &SourceRecord) -> Sandbox
         Ok(())
     })
     .unwrap();
-    let all = text(primary, "SELECT pg_current_wal_flush_lsn()");
-    until(&server, &format!("SELECT pg_last_wal_replay_lsn() >= '{all}'"));
+    caught_up(&server, primary);
     server
 }
 

@@ -2,7 +2,7 @@
 //! whole base backup all the same.
 
 use crate::{
-    clusters::{self, KEY, Later, execute, facts, text, until},
+    clusters::{self, KEY, Later, caught_up, execute, facts, following, standby_mode, text, until},
     memory, support,
 };
 use mainstay_domain::{
@@ -12,10 +12,7 @@ use mainstay_domain::{
     stream::{Pool, Sink},
 };
 use mainstay_sources::postgres::{
-    cluster::{
-        self, Captured, ClusterConfig, ClusterFacts, Method,
-        restore::{self, Recovery, Target},
-    },
+    cluster::{self, Captured, ClusterConfig, ClusterFacts, Method, restore},
     sandbox::{Sandbox, SandboxOptions},
     tools::Tools,
 };
@@ -387,25 +384,13 @@ fn a_promoted_standby_goes_on_from_its_primarys_backup_and_not_from_what_it_neve
     execute(&primary, "CREATE TABLE t AS SELECT n, 'a' AS f FROM generate_series(1, 20000) n");
     let memory = Memory::default();
     let first = capture(&primary, &memory, None);
-    let address =
-        format!("host={} port={} user=postgres", primary.socket_directory().display(), primary.port());
-    let following = options.clone().setting("primary_conninfo", &address).setting("hot_standby", "on");
-    let recovery = Recovery {
-        target: Target::Latest,
-        timeline: 1,
-        restore_command: "false".into(),
-        action: restore::Action::Promote,
-        standby: true,
-        primary: None,
-        archive: false,
-    };
-    let asked = restore::Options { recovery: Some(recovery), ..restore::Options::new("".into()) };
+    let following = following(options.clone(), &primary);
+    let asked = restore::Options { recovery: Some(standby_mode()), ..restore::Options::new("".into()) };
     let second = restored(&following, &memory, &first, &asked);
     execute(&primary, "UPDATE t SET f = 'b' WHERE n = 7; CHECKPOINT");
     let of_primary = capture(&primary, &memory, Some(&first));
     assert!(is_increment_on(&of_primary, &first));
-    let all = text(&primary, "SELECT pg_current_wal_flush_lsn()");
-    until(&second, &format!("SELECT pg_last_wal_replay_lsn() >= '{all}'"));
+    caught_up(&second, &primary);
     execute(&second, "SELECT pg_promote()");
     until(&second, "SELECT NOT pg_is_in_recovery()");
     execute(&second, "UPDATE t SET f = 'c' WHERE n = 8; CHECKPOINT");

@@ -1,7 +1,9 @@
 //! Base backups over the replication protocol: the same record as of the data directory, from wherever the server is.
 
 use crate::{
-    clusters::{self, KEY, Later, SUM, execute, facts, fill, program, text, until},
+    clusters::{
+        self, KEY, Later, SUM, caught_up, execute, facts, fill, following, program, standby_mode, text,
+    },
     memory, support,
 };
 use mainstay_domain::{
@@ -9,10 +11,7 @@ use mainstay_domain::{
     point::{SourceRecord, State},
 };
 use mainstay_sources::postgres::{
-    cluster::{
-        self, ClusterConfig, Method,
-        restore::{self, Recovery, Target},
-    },
+    cluster::{self, ClusterConfig, Method, restore},
     sandbox::{Sandbox, SandboxOptions},
     tools::Tools,
 };
@@ -203,23 +202,10 @@ fn a_standby_streams_a_base_backup_though_its_primary_is_idle() {
     fill(&primary);
     let memory = Memory::default();
     let of_primary = capture(&primary, &memory, None);
-    let address =
-        format!("host={} port={} user=postgres", primary.socket_directory().display(), primary.port());
-    let options =
-        SandboxOptions::new(tools.clone()).setting("primary_conninfo", &address).setting("hot_standby", "on");
-    let recovery = Recovery {
-        target: Target::Latest,
-        timeline: 1,
-        restore_command: "false".into(),
-        action: restore::Action::Promote,
-        standby: true,
-        primary: None,
-        archive: false,
-    };
-    let asked = restore::Options { recovery: Some(recovery), ..restore::Options::new("".into()) };
+    let options = following(SandboxOptions::new(tools.clone()), &primary);
+    let asked = restore::Options { recovery: Some(standby_mode()), ..restore::Options::new("".into()) };
     let second = restored(options, &memory, &of_primary, &asked);
-    let all = text(&primary, "SELECT pg_current_wal_flush_lsn()");
-    until(&second, &format!("SELECT pg_last_wal_replay_lsn() >= '{all}'"));
+    caught_up(&second, &primary);
 
     let record = capture(&second, &memory, Some(&of_primary));
     assert!(facts(&record).from_standby && record.state == State::Complete, "{:?}", record.problems);

@@ -3,8 +3,11 @@
 use super::memory::Memory;
 use mainstay_domain::{Clock, Silent, SystemClock, Time, point::SourceRecord};
 use mainstay_sources::postgres::{
-    cluster::{self, ClusterConfig, ClusterFacts},
-    sandbox::Sandbox,
+    cluster::{
+        self, ClusterConfig, ClusterFacts,
+        restore::{self, Recovery, Target},
+    },
+    sandbox::{Sandbox, SandboxOptions},
     secret::SecretText,
 };
 use std::{
@@ -70,6 +73,32 @@ pub fn program(server: &Sandbox, name: &str, arguments: &[&str]) -> Result<Strin
     let output = command.output().unwrap();
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     if output.status.success() { Ok(said) } else { Err(said) }
+}
+
+/// Settings of a standby that streams from `primary`.
+pub fn following(options: SandboxOptions, primary: &Sandbox) -> SandboxOptions {
+    let address =
+        format!("host={} port={} user=postgres", primary.socket_directory().display(), primary.port());
+    options.setting("primary_conninfo", &address).setting("hot_standby", "on")
+}
+
+/// The recovery of a standby without an archive, which goes on until it is promoted.
+pub fn standby_mode() -> Recovery {
+    Recovery {
+        target: Target::Latest,
+        timeline: 1,
+        restore_command: "false".into(),
+        action: restore::Action::Promote,
+        standby: true,
+        primary: None,
+        archive: false,
+    }
+}
+
+/// Waits until a standby has replayed what its primary has written.
+pub fn caught_up(standby: &Sandbox, primary: &Sandbox) {
+    let all = text(primary, "SELECT pg_current_wal_flush_lsn()");
+    until(standby, &format!("SELECT pg_last_wal_replay_lsn() >= '{all}'"));
 }
 
 /// Something to back up and to change.
